@@ -11,7 +11,7 @@ mod name;
 mod place;
 mod size;
 
-pub use barcode::{Barcode, BarcodeError, CartridgeSet};
+pub use barcode::{BARCODE_MAX, Barcode, BarcodeError, CartridgeSet};
 pub use digest::Digest;
 pub use id::{CartridgeId, EngineId, GenerationId, IdError, JobId, LeaseId, Ulid};
 pub use name::{DeviceName, DeviceRole, LibraryName, NameError, SiteName};

@@ -4,4 +4,4 @@
 
 mod sense;
 
-pub use sense::Sense;
+pub use sense::{FieldPointer, SENSE_MAX, Sense};

@@ -16,6 +16,7 @@ mod control;
 mod device;
 mod error;
 mod operation;
+pub mod target;
 
 pub use control::{CancelToken, Control};
 pub use device::{
