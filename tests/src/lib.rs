@@ -1,1 +1,36 @@
-//! placeholder
+//! What the tests of the whole product stand on: the engines as real processes ([`Engine`],
+//! [`Pair`]), the wire between them with a hand on it ([`Relay`]), seeded data ([`Content`]),
+//! scratch directories that survive a failure ([`Scratch`]), and waiting for events instead of
+//! sleeping ([`wait`]).
+//!
+//! Rules that everything here keeps:
+//! - A random choice comes from [`seed`], which is printed and can be set: `TWINREEL_SEED=7`.
+//! - Nothing waits for a length of time. It waits for an event with a deadline, and a deadline
+//!   that passes fails the test with what was seen until then.
+//! - An engine that logs a WARN or ERROR line which the test has not named fails the test.
+//! - What can not be tested on this machine is said by [`skip`], never passed over.
+//!
+//! It does not hold a DMA: that is the `dma` crate, which the demo uses too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod content;
+mod engine;
+mod log;
+mod pair;
+mod relay;
+mod rng;
+mod scratch;
+pub mod wait;
+
+pub use content::{Content, Reader, Texture};
+pub use engine::{Engine, Role, free_port, twinreel, twinreel_binary};
+pub use log::LogLines;
+pub use pair::Pair;
+pub use relay::{Direction, Relay};
+pub use rng::{Rng, full, seed};
+pub use scratch::Scratch;
+
+/// Says that something was not tested and why. `tests/run` counts these lines.
+pub fn skip(name: &str, why: &str) {
+    println!("SKIPPED: {name} ({why})");
+}

@@ -1,0 +1,104 @@
+//! The book is whole: every page can be reached, every link leads somewhere, every decision is
+//! written the same way.
+
+use std::path::{Component, Path, PathBuf};
+
+use crate::{files, none, read, root};
+
+fn pages() -> Vec<PathBuf> {
+    files().into_iter().filter(|p| p.extension().is_some_and(|e| e == "md")).collect()
+}
+
+/// The targets of `[text](target)` outside code blocks, web addresses left out, anchors cut off.
+fn links(page: &Path) -> Vec<String> {
+    let text = read(page);
+    let mut code = false;
+    let mut found = Vec::new();
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            code = !code;
+        }
+        if code {
+            continue;
+        }
+        for rest in line.split("](").skip(1) {
+            let target = rest.split(')').next().unwrap_or_default();
+            let target = target.split('#').next().unwrap_or_default();
+            if !target.is_empty() && !target.contains("://") && !target.starts_with("mailto:") {
+                found.push(target.to_owned());
+            }
+        }
+    }
+    found
+}
+
+/// `target` as seen from the page, relative to the root, `..` taken out.
+fn resolve(page: &Path, target: &str) -> PathBuf {
+    let mut path = PathBuf::new();
+    for part in page.parent().unwrap_or(Path::new("")).join(target).components() {
+        match part {
+            Component::ParentDir => drop(path.pop()),
+            Component::CurDir => {}
+            other => path.push(other),
+        }
+    }
+    path
+}
+
+#[test]
+fn every_page_is_in_the_index() {
+    let index = Path::new("docs/README.md");
+    let linked: Vec<PathBuf> = links(index).iter().map(|t| resolve(index, t)).collect();
+    let missing: Vec<String> = pages()
+        .into_iter()
+        .filter(|p| p.starts_with("docs") && p != index && !linked.contains(p))
+        .map(|p| p.display().to_string())
+        .collect();
+    none("link these pages from docs/README.md", &missing);
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut broken = Vec::new();
+    for page in pages() {
+        for target in links(&page) {
+            if !root().join(resolve(&page, &target)).exists() {
+                broken.push(format!("{}: {target}", page.display()));
+            }
+        }
+    }
+    none("these links lead nowhere", &broken);
+}
+
+#[test]
+fn every_decision_has_its_parts_and_its_number() {
+    let mut wrong = Vec::new();
+    let decisions: Vec<PathBuf> =
+        pages().into_iter().filter(|p| p.starts_with("docs/adr")).collect();
+    assert!(decisions.len() >= 6, "where are the decisions? {decisions:?}");
+    for (i, page) in decisions.iter().enumerate() {
+        let name = page.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !name.starts_with(&format!("{:04}-", i + 1)) {
+            wrong.push(format!("{name}: decisions are numbered without gaps from 0001"));
+        }
+        let text = read(page);
+        let number = name.get(..4).unwrap_or_default();
+        if !text.starts_with(&format!("# {number} ")) {
+            wrong.push(format!("{name}: the title begins with its number"));
+        }
+        for part in ["Status: ", "Date: ", "## Context", "## Decision", "## Consequences"] {
+            if !text.lines().any(|l| l.starts_with(part)) {
+                wrong.push(format!("{name}: no {part:?}"));
+            }
+        }
+    }
+    none("decisions", &wrong);
+}
+
+#[test]
+fn the_readme_names_its_two_commands() {
+    let text = read(Path::new("README.md"));
+    for command in ["cargo run --release --bin twinreel -- demo", "tests/run"] {
+        assert!(text.contains(command), "README.md does not name `{command}`");
+    }
+}

@@ -1,0 +1,87 @@
+//! Two engines, joined by a relay, as `twinreel init` sets them up.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+use crate::{Engine, Relay, Role, free_port, twinreel};
+
+/// A pair on loopback. The link goes through [`Pair::relay`], so a test can count, cut, stall and
+/// slow it.
+#[derive(Debug)]
+pub struct Pair {
+    /// The engine at the backup site.
+    pub local: Engine,
+    /// The engine at the tape site.
+    pub remote: Engine,
+    /// Every byte between the two.
+    pub relay: Relay,
+    directory: PathBuf,
+    ndmp: SocketAddr,
+}
+
+impl Pair {
+    /// `twinreel init` in `directory`, both configurations handed to `change` (local, remote)
+    /// before anything starts. Nothing runs yet: see [`Pair::run`].
+    pub fn new(directory: &Path, change: impl FnOnce(&mut Table, &mut Table)) -> Self {
+        let directory = directory.join("pair");
+        let path = directory.to_str().expect("a scratch path is text");
+        let (code, _, errors) = twinreel(["init", path]);
+        assert_eq!(code, 0, "twinreel init: {errors}");
+        let (local_file, remote_file) =
+            (directory.join("local.toml"), directory.join("remote.toml"));
+        let (mut local, mut remote) = (load(&local_file), load(&remote_file));
+
+        let ndmp = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let link = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let relay = Relay::to(link);
+        set(&mut local, "ndmp", "listen", ndmp.to_string());
+        set(&mut remote, "link", "listen", link.to_string());
+        let first = local["link"].as_array_mut().and_then(|l| l.first_mut());
+        let first = first.and_then(Value::as_table_mut).expect("init writes one [[link]]");
+        first.insert("connect".into(), Value::String(relay.address().to_string()));
+        change(&mut local, &mut remote);
+        save(&local_file, &local);
+        save(&remote_file, &remote);
+
+        Self {
+            local: Engine::new(Role::Local, &local_file),
+            remote: Engine::new(Role::Remote, &remote_file),
+            relay,
+            directory,
+            ndmp,
+        }
+    }
+
+    /// Starts both and waits until both are ready. The link may still be connecting.
+    pub fn run(&mut self) {
+        self.remote.run();
+        self.local.run();
+    }
+
+    /// Where `init` put everything.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The local engine's NDMP address.
+    pub fn ndmp(&self) -> SocketAddr {
+        self.ndmp
+    }
+}
+
+fn load(path: &Path) -> Table {
+    let text = std::fs::read_to_string(path).expect("init wrote it");
+    text.parse().expect("init writes TOML")
+}
+
+fn save(path: &Path, table: &Table) {
+    std::fs::write(path, toml::to_string(table).expect("a table is TOML"))
+        .expect("it can be written");
+}
+
+fn set(table: &mut Table, section: &str, key: &str, value: String) {
+    let section = table.get_mut(section).and_then(Value::as_table_mut).expect("init writes it");
+    section.insert(key.to_owned(), Value::String(value));
+}
