@@ -15,6 +15,7 @@
 mod control;
 mod device;
 mod error;
+pub mod file;
 mod operation;
 pub mod target;
 
