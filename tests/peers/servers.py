@@ -1,0 +1,128 @@
+"""Tape servers to run the peers against."""
+
+import os
+import re
+import socket
+import subprocess
+import time
+import tomllib
+from pathlib import Path
+
+import ndmjob
+from report import want
+
+HERE = Path(__file__).resolve().parent
+
+
+def free_port() -> int:
+    """A TCP port on loopback that was free a moment ago."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class Simulator:
+    """ndmjob's own tape server with its simulated robot: not ours, so that the checks can be
+    judged by a server that others trust."""
+
+    def __init__(self, work: Path) -> None:
+        robot = work / "robot"
+        robot.mkdir(parents=True)
+        self.agent = ndmjob.DataAgent(work / "daemon", free_port())
+        library = ndmjob.Library(
+            changer=str(robot), drives=[str(robot / "drive0"), str(robot / "drive1")],
+            barcodes=[f"PTAG{i:02}XX" for i in range(10)], slots=10)
+        self.server = ndmjob.Server(self.agent.address, "ndmp", "ndmp", library, simulated=True, waived=[
+            ("spanning by windows", "it posts PAUSED(SEEK) where a window ends"),
+            ("test-tape", "it fails its own set at T-BW #6"),
+            ("test-mover v3", "it refuses SET_WINDOW in IDLE"),
+            ("a killed client", "it leaves its lock file behind"),
+            ("test-mover v2", "it refuses SET_WINDOW in IDLE"),
+        ])
+
+    def stop(self) -> None:
+        """Ends it."""
+        self.agent.stop()
+
+
+# A library whose tapes hold a third of the tree that is backed up.
+SMALL = """
+[[virtual_library]]
+name = "tiny0"
+drives = 1
+slots = 4
+import_export = 1
+capacity = "2MB"
+cartridges = { prefix = "TNY", count = 4 }
+"""
+
+
+class Pair:
+    """Both engines as `twinreel init` sets them up, on free ports."""
+
+    def __init__(self, work: Path) -> None:
+        self.work, self.processes = work, []
+        program = os.environ.get("TWINREEL_BIN", str(HERE.parents[1] / "target/release/twinreel"))
+        subprocess.run([program, "init", work], stdin=subprocess.DEVNULL, check=True)
+        address, link = (f"127.0.0.1:{free_port()}" for _ in range(2))
+        local = self.rewrite("local.toml", {"listen": address, "connect": link}, SMALL)
+        self.rewrite("remote.toml", {"listen": link}, "")
+        for role in ("remote", "local"):
+            self.start(program, role)
+        self.server = ndmjob.Server(address, *self.user(local), self.library(local, 0),
+                                    small=self.library(local, -1))
+
+    def rewrite(self, name: str, values: dict, more: str) -> dict:
+        """Puts other values into a configuration, adds to it, and reads it."""
+        path = self.work / name
+        text = path.read_text(encoding="utf-8")
+        for key, value in values.items():
+            text, count = re.subn(rf'(?m)^(\s*{key}\s*=\s*)"[^"]*"', rf'\g<1>"{value}"', text)
+            want(count == 1, f"{count} lines {key} = ... in {name}")
+        path.write_text(text + more, encoding="utf-8")
+        return tomllib.loads(text + more)
+
+    def start(self, program: str, role: str) -> None:
+        """Starts an engine and waits until it says that it is ready."""
+        log = self.work / f"{role}.log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [program, f"{role}-engine", "serve", "--config", self.work / f"{role}.toml"],
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        self.processes.append(process)
+        deadline = time.monotonic() + 30
+        while b"ready" not in log.read_bytes():
+            want(process.poll() is None, f"{role}-engine ended: {log.read_text()[-800:]}")
+            want(time.monotonic() < deadline, f"{role}-engine is not ready: {log.read_text()}")
+            time.sleep(0.05)
+
+    def user(self, config: dict) -> tuple:
+        """Name and password of the first NDMP user."""
+        user = config["ndmp"]["user"][0]
+        password = user.get("password")
+        if password is None:
+            password = (self.work / user["password_file"]).read_text(encoding="utf-8").strip()
+        return user["name"], password
+
+    @staticmethod
+    def library(config: dict, which: int) -> ndmjob.Library:
+        """A virtual library as configured, with the names and barcodes it must have."""
+        library = config["virtual_library"][which]
+        name, tapes = library["name"], library["cartridges"]
+        digits = 6 - len(tapes["prefix"])
+        return ndmjob.Library(
+            changer=f"{name}/changer",
+            drives=[f"{name}/drive{i}" for i in range(library["drives"])],
+            barcodes=[f"{tapes['prefix']}{i + 1:0{digits}}L8" for i in range(tapes["count"])],
+            slots=library["slots"])
+
+    def stop(self) -> None:
+        """SIGTERM to both, and their ends awaited; an engine that does not end is killed."""
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
