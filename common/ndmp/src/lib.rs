@@ -20,6 +20,7 @@
 //! What this crate does not do: the DATA interface (answered as not supported), and any I/O.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod auth;
 pub mod mover;
 pub mod server;
 pub mod tape;

@@ -13,8 +13,11 @@ mod reader;
 mod record;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 pub use reader::Reader;
-pub use record::{Limits, Reassembler, RecordError, frame, frame_into};
+pub use record::{Limits, Reassembler, RecordError, frame, mark};
 pub use writer::Writer;
 
 /// Bytes that are not the XDR they should be, or values that do not fit the encoding. The sender

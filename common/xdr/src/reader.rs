@@ -27,6 +27,11 @@ impl<'a> Reader<'a> {
         self.source.slice(self.at..)
     }
 
+    /// Passes over the rest.
+    pub fn skip_rest(&mut self) {
+        self.at = self.source.len();
+    }
+
     /// Ends the reading: nothing may be left over.
     pub fn finish(self) -> Result<(), XdrError> {
         match self.remaining() {

@@ -103,17 +103,21 @@ impl Reassembler {
 
 /// A record as one last fragment, ready to be sent. A record of 2 GiB or more is refused.
 pub fn frame(record: &[u8]) -> Result<Vec<u8>, RecordError> {
+    if record.len() >= LAST as usize {
+        return Err(RecordError::TooLong(LAST as usize - 1));
+    }
     let mut framed = Vec::with_capacity(record.len() + 4);
-    frame_into(record, &mut framed)?;
+    framed.extend_from_slice(&[0; 4]);
+    framed.extend_from_slice(record);
+    mark(&mut framed);
     Ok(framed)
 }
 
-/// [`frame`], appended to `out`.
-pub fn frame_into(record: &[u8], out: &mut Vec<u8>) -> Result<(), RecordError> {
-    let max = (LAST - 1) as usize;
-    let length = u32::try_from(record.len()).ok().filter(|length| length & LAST == 0);
-    let length = length.ok_or(RecordError::TooLong(max))?;
-    out.extend_from_slice(&(length | LAST).to_be_bytes());
-    out.extend_from_slice(record);
-    Ok(())
+/// Fills in the header of a record that was built behind four spare bytes: [`frame`] without the
+/// copy. The record must be shorter than 2 GiB, which every [`crate::Writer`]'s limit sees to.
+pub fn mark(framed: &mut [u8]) {
+    let length = framed.len().saturating_sub(4) as u32 & !LAST;
+    if let Some(header) = framed.first_chunk_mut::<4>() {
+        *header = (length | LAST).to_be_bytes();
+    }
 }
