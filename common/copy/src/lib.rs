@@ -1,1 +1,14 @@
-//! placeholder
+//! Decisions about copies and their execution, shared by both engines.
+//!
+//! - [`plan()`] says who moves the bytes of a copy. A pure function over what source and target are
+//!   and what the engines can do now; tested as a table.
+//! - [`run::write_range`] moves the bytes of one range to a drive: prefetching from its source so
+//!   that the drive never waits, counting only what the drive answered GOOD.
+//!
+//! What is *not* here: protocols (NDMP, link), job rows, and the question which range comes next.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod plan;
+pub mod run;
+
+pub use plan::{Holder, Path, Plan, Reason, plan};

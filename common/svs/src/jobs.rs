@@ -124,6 +124,17 @@ impl Catalogue {
         })
     }
 
+    /// Replaces the text of what is written: a copy went on to another tape.
+    pub fn set_target(&self, id: JobId, target: &str) -> Result<(), SvsError> {
+        self.write(|tx| {
+            let rows = tx.execute(
+                "UPDATE jobs SET target = ?2 WHERE id = ?1",
+                params![id.to_string(), cut(target, TEXT_MAX)],
+            )?;
+            one(rows, id)
+        })
+    }
+
     /// Notes which generation a job is about, once it is sealed and known; it stays pinned until
     /// the job has ended ([`Catalogue::pinned_generations`]).
     pub fn set_generation(&self, id: JobId, generation: GenerationId) -> Result<(), SvsError> {

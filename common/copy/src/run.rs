@@ -1,0 +1,188 @@
+//! Writing one range of a cartridge to a drive.
+//!
+//! A producer thread fills records ahead of the drive into recycled buffers; the calling thread
+//! (the drive's owner) writes them. At most [`PREFETCH_BYTES`] are held, at least two records.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use tape::{Control, TapeDrive, TapeError, WriteEnd};
+
+/// Bytes read ahead of the drive.
+pub const PREFETCH_BYTES: usize = 32 << 20;
+
+/// The largest record that a range may ask for; a drive's own limit may be lower.
+pub const RECORD_MAX: usize = 8 << 20;
+
+/// The bytes of a range, in order.
+pub trait RangeSource: Send {
+    /// Fills `buffer` from its beginning; fewer bytes than asked only at the end of the range.
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, SourceError>;
+}
+
+/// The source's data can not be read: the store is damaged or was taken away under the copy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the source can not be read: {0}")]
+pub struct SourceError(pub String);
+
+/// What is to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RangeOrder {
+    /// Length of each record on the tape.
+    pub record_size: usize,
+    /// Bytes the range has in all.
+    pub length: u64,
+    /// Write a last partial record, padded with zeros to `record_size`. Without it the tail that
+    /// fills no record is not written; whoever asked carries it into the next range.
+    pub pad_last: bool,
+    /// Flush after the last record.
+    pub flush: bool,
+    /// Only overflow ends the medium: the one who asked knows that it is past early warning.
+    pub ignore_early_warning: bool,
+}
+
+/// Why a range ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RangeEnd {
+    /// Everything that was to be written is written (and flushed, if that was asked).
+    Done,
+    /// The last record counted was written at or beyond early warning, and more remain.
+    EarlyWarning,
+    /// The record after those counted did not fit: the medium is full.
+    Overflow,
+    /// The drive failed.
+    Drive(TapeError),
+    /// The source failed; what was counted before is on the tape.
+    Source(SourceError),
+    /// The order can not be: a record size of 0 or beyond [`RECORD_MAX`].
+    Refused(String),
+}
+
+/// How far a range came: what the drive answered GOOD.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangeResult {
+    /// Why it ended.
+    pub end: RangeEnd,
+    /// Stream bytes written, without padding.
+    pub bytes: u64,
+    /// Records written.
+    pub records: u64,
+    /// The last write was answered with early warning (also with [`RangeEnd::Done`]).
+    pub early_warning: bool,
+}
+
+struct Filled {
+    buffer: Vec<u8>,
+    /// Stream bytes in the buffer; less than its length in a padded last record.
+    payload: usize,
+}
+
+/// Writes the records of `source` to `drive` until the order is done or something ends it.
+/// `progress` is told the stream bytes and records written so far, after each record.
+pub fn write_range(
+    drive: &mut dyn TapeDrive,
+    source: &mut dyn RangeSource,
+    order: RangeOrder,
+    control: &Control,
+    progress: &mut dyn FnMut(u64, u64),
+) -> RangeResult {
+    let mut result =
+        RangeResult { end: RangeEnd::Done, bytes: 0, records: 0, early_warning: false };
+    if order.record_size == 0 || order.record_size > RECORD_MAX {
+        result.end = RangeEnd::Refused(format!("a record size of {} bytes", order.record_size));
+        return result;
+    }
+    let depth = (PREFETCH_BYTES / order.record_size).clamp(2, 1024);
+    let end = std::thread::scope(|scope| {
+        let (filled_in, filled_out) = sync_channel(depth);
+        let (free_in, free_out) = sync_channel::<Vec<u8>>(depth + 2);
+        scope.spawn(move || produce(source, order, &filled_in, &free_out));
+        consume(drive, order, control, &filled_out, &free_in, &mut result, progress)
+    });
+    result.end = end;
+    if order.flush && result.end == RangeEnd::Done {
+        result.end = flush(drive, control, &mut result);
+    }
+    result
+}
+
+fn produce(
+    source: &mut dyn RangeSource,
+    order: RangeOrder,
+    filled: &SyncSender<Result<Filled, SourceError>>,
+    free: &Receiver<Vec<u8>>,
+) {
+    let mut left = order.length;
+    while left > 0 {
+        let payload = left.min(order.record_size as u64) as usize;
+        if payload < order.record_size && !order.pad_last {
+            return;
+        }
+        let mut buffer = free.try_recv().unwrap_or_default();
+        buffer.resize(order.record_size, 0);
+        let made = match source.fill(&mut buffer[..payload]) {
+            Ok(n) if n == payload => {
+                buffer[payload..].fill(0);
+                Ok(Filled { buffer, payload })
+            }
+            Ok(n) => Err(SourceError(format!("it ends {} bytes early", left - n as u64))),
+            Err(error) => Err(error),
+        };
+        let failed = made.is_err();
+        // The consumer hangs up when the drive is full or has failed.
+        if filled.send(made).is_err() || failed {
+            return;
+        }
+        left -= payload as u64;
+    }
+}
+
+fn consume(
+    drive: &mut dyn TapeDrive,
+    order: RangeOrder,
+    control: &Control,
+    filled: &Receiver<Result<Filled, SourceError>>,
+    free: &SyncSender<Vec<u8>>,
+    result: &mut RangeResult,
+    progress: &mut dyn FnMut(u64, u64),
+) -> RangeEnd {
+    let records_total = match order.pad_last {
+        true => order.length.div_ceil(order.record_size as u64),
+        false => order.length / order.record_size as u64,
+    };
+    while let Ok(next) = filled.recv() {
+        let record = match next {
+            Ok(record) => record,
+            Err(error) => return RangeEnd::Source(error),
+        };
+        if let Err(error) = control.check() {
+            return RangeEnd::Drive(error);
+        }
+        match drive.write(&record.buffer, control) {
+            Ok(WriteEnd::Written) => result.early_warning = false,
+            Ok(WriteEnd::EarlyWarning) => result.early_warning = true,
+            Ok(WriteEnd::Overflow) => return RangeEnd::Overflow,
+            Err(error) => return RangeEnd::Drive(error),
+        }
+        result.bytes += record.payload as u64;
+        result.records += 1;
+        progress(result.bytes, result.records);
+        if result.early_warning && !order.ignore_early_warning && result.records < records_total {
+            return RangeEnd::EarlyWarning;
+        }
+        // A full return queue only means that one buffer is dropped.
+        let _ = free.try_send(record.buffer);
+    }
+    RangeEnd::Done
+}
+
+fn flush(drive: &mut dyn TapeDrive, control: &Control, result: &mut RangeResult) -> RangeEnd {
+    match drive.write_filemarks(0, control) {
+        Ok(WriteEnd::Written) => RangeEnd::Done,
+        Ok(WriteEnd::EarlyWarning) => {
+            result.early_warning = true;
+            RangeEnd::Done
+        }
+        Ok(WriteEnd::Overflow) => RangeEnd::Overflow,
+        Err(error) => RangeEnd::Drive(error),
+    }
+}
