@@ -29,8 +29,9 @@ class Library:
     barcodes: list
     first_slot: int = 1024
     first_drive: int = 128
-    import_export: int = 0
+    first_door: int = 0
     slots: int = 0
+    doors: int = 2
 
 
 @dataclass
@@ -43,6 +44,8 @@ class Server:
     library: Library
     # A library whose tapes are too small for one backup, for spanning by end of medium.
     small: Library = None
+    # Where the library is copied to, tape by tape.
+    other: Library = None
     # ndmjob's simulator: it lists no devices and its robot can not take inventory.
     simulated: bool = False
     # What this server is known not to do, as (part of a check's name, reason).
@@ -203,7 +206,7 @@ class Checks:
         library = self.server.library
         if not self.server.simulated:
             self.robot_run("-o", "init-elem-status")
-        slot, drive, door = library.first_slot, library.first_drive, library.import_export
+        slot, drive, door = library.first_slot, library.first_drive, library.first_door
         tag = library.barcodes[0]
         self.robot_run("-o", "move", "-o", f"from-addr={slot}", "-o", f"to-addr={drive}")
         if not self.server.simulated:

@@ -26,19 +26,24 @@ class Simulator:
     judged by a server that others trust."""
 
     def __init__(self, work: Path) -> None:
-        robot = work / "robot"
-        robot.mkdir(parents=True)
         self.agent = ndmjob.DataAgent(work / "daemon", free_port())
-        library = ndmjob.Library(
-            changer=str(robot), drives=[str(robot / "drive0"), str(robot / "drive1")],
-            barcodes=[f"PTAG{i:02}XX" for i in range(10)], slots=10)
-        self.server = ndmjob.Server(self.agent.address, "ndmp", "ndmp", library, simulated=True, waived=[
+        library, other = (self.robot(work / name) for name in ("robot", "other"))
+        self.server = ndmjob.Server(self.agent.address, "ndmp", "ndmp", library, other=other,
+                                    simulated=True, waived=[
             ("spanning by windows", "it posts PAUSED(SEEK) where a window ends"),
             ("test-tape", "it fails its own set at T-BW #6"),
             ("test-mover v3", "it refuses SET_WINDOW in IDLE"),
             ("a killed client", "it leaves its lock file behind"),
             ("test-mover v2", "it refuses SET_WINDOW in IDLE"),
         ])
+
+    @staticmethod
+    def robot(directory: Path) -> ndmjob.Library:
+        """A directory that the simulator fills with a library of its own making."""
+        directory.mkdir(parents=True)
+        return ndmjob.Library(
+            changer=str(directory), drives=[str(directory / f"drive{i}") for i in range(2)],
+            barcodes=[f"PTAG{i:02}XX" for i in range(10)], slots=10)
 
     def stop(self) -> None:
         """Ends it."""
@@ -66,11 +71,13 @@ class Pair:
         subprocess.run([program, "init", work], stdin=subprocess.DEVNULL, check=True)
         address, link = (f"127.0.0.1:{free_port()}" for _ in range(2))
         local = self.rewrite("local.toml", {"listen": address, "connect": link}, SMALL)
-        self.rewrite("remote.toml", {"listen": link}, "")
+        remote = self.rewrite("remote.toml", {"listen": link}, "")
         for role in ("remote", "local"):
             self.start(program, role)
-        self.server = ndmjob.Server(address, *self.user(local), self.library(local, 0),
-                                    small=self.library(local, -1))
+        virtual = local["virtual_library"]
+        ghost = self.library(remote["physical_library"][0], f"{remote['site']['name']}-")
+        self.server = ndmjob.Server(address, *self.user(local), self.library(virtual[0]),
+                                    small=self.library(virtual[-1]), other=ghost)
 
     def rewrite(self, name: str, values: dict, more: str) -> dict:
         """Puts other values into a configuration, adds to it, and reads it."""
@@ -105,16 +112,15 @@ class Pair:
         return user["name"], password
 
     @staticmethod
-    def library(config: dict, which: int) -> ndmjob.Library:
-        """A virtual library as configured, with the names and barcodes it must have."""
-        library = config["virtual_library"][which]
-        name, tapes = library["name"], library["cartridges"]
+    def library(config: dict, prefix: str = "") -> ndmjob.Library:
+        """A library as configured, with the names and barcodes it must have."""
+        name, tapes = prefix + config["name"], config["cartridges"]
         digits = 6 - len(tapes["prefix"])
         return ndmjob.Library(
             changer=f"{name}/changer",
-            drives=[f"{name}/drive{i}" for i in range(library["drives"])],
+            drives=[f"{name}/drive{i}" for i in range(config["drives"])],
             barcodes=[f"{tapes['prefix']}{i + 1:0{digits}}L8" for i in range(tapes["count"])],
-            slots=library["slots"])
+            slots=config["slots"], doors=config["import_export"])
 
     def stop(self) -> None:
         """SIGTERM to both, and their ends awaited; an engine that does not end is killed."""
