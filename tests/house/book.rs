@@ -102,3 +102,22 @@ fn the_readme_names_its_two_commands() {
         assert!(text.contains(command), "README.md does not name `{command}`");
     }
 }
+
+#[test]
+fn every_key_of_the_examples_is_explained() {
+    let book = read(Path::new("docs/configuration.md"));
+    let mut missing = Vec::new();
+    for example in files().iter().filter(|p| p.starts_with("schemas/examples")) {
+        for line in read(example).lines() {
+            let line = line.trim_start_matches("# ");
+            let table = line.starts_with('[').then(|| line.trim_end());
+            let key = line.split_once(" = ").map(|(key, _)| key).filter(|k| !k.contains(' '));
+            for name in table.into_iter().chain(key) {
+                if !book.contains(&format!("`{name}`")) {
+                    missing.push(format!("{}: {name}", example.display()));
+                }
+            }
+        }
+    }
+    none("explain these keys in docs/configuration.md", &missing);
+}

@@ -95,7 +95,7 @@ class Pair:
         with log.open("wb") as out:
             process = subprocess.Popen(
                 [program, f"{role}-engine", "serve", "--config", self.work / f"{role}.toml"],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out, env={**os.environ, "NO_COLOR": "1"})
         self.processes.append(process)
         deadline = time.monotonic() + 30
         while b"ready" not in log.read_bytes():

@@ -91,6 +91,8 @@ impl Engine {
         let mut child = Command::new(twinreel_binary())
             .args([self.role.command(), "serve", "--config"])
             .arg(&self.config)
+            // Levels are looked for in the lines, so no colours.
+            .env("NO_COLOR", "1")
             .envs(self.environment.iter().map(|(n, v)| (n, v)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
