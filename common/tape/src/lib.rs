@@ -14,6 +14,7 @@
 
 mod control;
 mod device;
+pub mod driver;
 mod error;
 pub mod file;
 mod operation;

@@ -1,0 +1,405 @@
+//! A tape drive behind a transport.
+
+use std::time::Duration;
+
+use model::{Barcode, ObjectNumber};
+use scsi::log::{LogPage, page as log_page};
+use scsi::mam::{Attribute, id as attribute};
+use scsi::{Cdb, Destination, DeviceType, PositionForm, PositionReport, Sense, SpaceCode};
+
+use super::channel::{ATTENTIONS_MAX, Channel, Fault, Reply, TRANSFER_MAX, malformed, moved};
+use super::transport::{Data, ScsiTransport};
+use crate::{
+    CdbRequest, Completion, Control, DeviceIdentity, DriveState, MediumState, Position, ReadEnd,
+    SpaceKind, SpaceStop, Spaced, TapeDrive, TapeError, WriteEnd,
+};
+
+/// What to do about a command of which it is not known whether it was executed.
+#[derive(Clone, Copy, Debug)]
+enum Redo {
+    /// Doing it twice is doing it once: send it again.
+    Repeat,
+    /// Go back to where it began and send it again.
+    Return,
+    /// It writes so many objects: it was done if the position says so.
+    Wrote(u64),
+}
+
+/// A [`TapeDrive`] that sends CDBs (SSC-4) over a transport.
+#[derive(Debug)]
+pub struct ScsiDrive<T> {
+    channel: Channel<T>,
+    identity: DeviceIdentity,
+    /// The object number that the drive stands at as far as every answer so far tells.
+    expected: Option<ObjectNumber>,
+    /// READ POSITION has no long form here.
+    is_short: bool,
+}
+
+impl<T: ScsiTransport> ScsiDrive<T> {
+    /// Asks a device who it is. Neither waits for it to be ready nor takes unit attentions.
+    pub fn open(transport: T, control: &Control) -> Result<Self, TapeError> {
+        let mut channel = Channel::new(transport);
+        let identity = channel.identify(DeviceType::Tape, control)?;
+        Ok(Self { channel, identity, expected: None, is_short: false })
+    }
+
+    /// Sets how long to wait between two looks at a device that is not ready yet; at first 1 s.
+    pub fn set_poll(&mut self, poll: Duration) {
+        self.channel.set_poll(poll);
+    }
+
+    /// Waits until a medium is loaded and ready, passing over unit attentions: what they would
+    /// tell is asked for anew afterwards. An empty drive is `Check` 02/3A/00.
+    pub fn ready(&mut self, control: &Control) -> Result<(), TapeError> {
+        self.expected = None;
+        self.channel.ask_anew(Cdb::TestUnitReady, Data::None, control)?.done()
+    }
+
+    fn report(&mut self, control: &Control) -> Result<PositionReport, TapeError> {
+        let mut read = |form, length: usize| {
+            let cdb = Cdb::ReadPosition { form, allocation: 0 };
+            let bytes = self.channel.fetch(cdb, length, control)?;
+            PositionReport::parse(&bytes, form).map_err(malformed)
+        };
+        if !self.is_short {
+            match read(PositionForm::Long, 32) {
+                Err(TapeError::Check(sense)) if sense.is(Sense::INVALID_FIELD_IN_CDB) => {
+                    self.is_short = true;
+                }
+                report => return report,
+            }
+        }
+        read(PositionForm::Short, 20)
+    }
+
+    /// The position before a command. Unknown where the drive does not tell: then the command
+    /// itself will say what is wrong. A unit attention met here is the caller's.
+    fn before(&mut self, control: &Control) -> Result<Option<ObjectNumber>, TapeError> {
+        if self.expected.is_none() {
+            self.expected = match self.report(control) {
+                Ok(report) => report.object,
+                Err(TapeError::Check(sense)) if !sense.is_unit_attention() => None,
+                Err(error) => return Err(error),
+            };
+        }
+        Ok(self.expected)
+    }
+
+    /// Sends a command that moves or writes. Afterwards the position is unknown, until the caller
+    /// notes it.
+    fn act(
+        &mut self,
+        cdb: Cdb,
+        mut data: Data<'_>,
+        redo: Redo,
+        control: &Control,
+    ) -> Result<Reply, TapeError> {
+        let before = match redo {
+            Redo::Repeat => None,
+            Redo::Return | Redo::Wrote(_) => self.before(control)?,
+        };
+        self.expected = None;
+        let cause = match self.channel.send(cdb, &mut data, control) {
+            Ok(reply) => return Ok(reply),
+            Err(Fault::Told(error)) => return Err(error),
+            Err(Fault::Unknown(cause)) => cause,
+        };
+        tracing::warn!(serial = self.identity.serial, cause, "a command got no answer");
+        if self.was_done(before, redo, &cause, control)? {
+            return Ok(Reply::default());
+        }
+        match self.channel.send(cdb, &mut data, control) {
+            Ok(reply) => Ok(reply),
+            Err(Fault::Told(error)) => Err(error),
+            Err(Fault::Unknown(text)) => Err(TapeError::PositionUnknown(text)),
+        }
+    }
+
+    /// Finds out by the position whether a command was executed. `false`: it was not, and the tape
+    /// stands where it has to be sent again.
+    fn was_done(
+        &mut self,
+        before: Option<ObjectNumber>,
+        redo: Redo,
+        cause: &str,
+        control: &Control,
+    ) -> Result<bool, TapeError> {
+        control.check()?;
+        if matches!(redo, Redo::Repeat) {
+            return Ok(false);
+        }
+        let unknown = |text: String| TapeError::PositionUnknown(format!("{cause}; {text}"));
+        let before = before.ok_or_else(|| unknown("where the tape stood is not known".into()))?;
+        let actual = self.proven_position(control).map_err(|error| unknown(error.to_string()))?;
+        match redo {
+            _ if actual == before => Ok(false),
+            Redo::Wrote(objects) if actual == before + objects => Ok(true),
+            Redo::Return => {
+                let cdb = locate(before);
+                let reply = self.channel.ask(cdb, Data::None, control);
+                let reply = reply.map_err(|error| unknown(error.to_string()))?;
+                reply.done().map_err(|error| unknown(error.to_string()))?;
+                Ok(false)
+            }
+            _ => Err(unknown(format!("expected at object {before}, the tape stands at {actual}"))),
+        }
+    }
+
+    /// The position after the way broke. A reset shows in the position; a changed medium would
+    /// not, so that is an error.
+    fn proven_position(&mut self, control: &Control) -> Result<ObjectNumber, TapeError> {
+        for _ in 0..ATTENTIONS_MAX {
+            match self.report(control) {
+                Err(TapeError::Check(sense)) if sense.is_unit_attention() && sense.asc != 0x28 => {}
+                report => {
+                    let object = report?.object;
+                    return object.ok_or(TapeError::Check(Sense::MECHANICAL_POSITIONING_ERROR));
+                }
+            }
+        }
+        Err(TapeError::Check(Sense::POWER_ON_RESET))
+    }
+
+    /// Notes where the tape stands after a command that began at `before`.
+    fn note(&mut self, before: Option<ObjectNumber>, objects: u64) {
+        self.expected = before.map(|before| before + objects);
+    }
+
+    fn attributes(&mut self, control: &Control) -> Result<Vec<Attribute>, TapeError> {
+        const LENGTH: usize = 32 << 10;
+        let allocation = LENGTH as u32;
+        let cdb = Cdb::ReadAttribute { action: 0, partition: 0, first: 0, allocation };
+        let bytes = optional(self.channel.fetch(cdb, LENGTH, control))?;
+        let list = bytes.map(|bytes| Attribute::parse_list(&bytes).map_err(malformed));
+        Ok(list.transpose()?.unwrap_or_default())
+    }
+
+    /// Capacity and what is left of it, in bytes, by the log page that older drives have.
+    fn logged_capacity(
+        &mut self,
+        control: &Control,
+    ) -> Result<(Option<u64>, Option<u64>), TapeError> {
+        let cdb = Cdb::LogSense {
+            control: 1,
+            page: log_page::TAPE_CAPACITY,
+            subpage: 0,
+            parameter: 0,
+            allocation: 512,
+        };
+        let Some(bytes) = optional(self.channel.fetch(cdb, 512, control))? else {
+            return Ok((None, None));
+        };
+        let page = LogPage::parse(&bytes).map_err(malformed)?;
+        let bytes = |code| page.number(code).map(|mebibytes| mebibytes.saturating_mul(1 << 20));
+        Ok((bytes(3), bytes(1)))
+    }
+
+    fn medium(&mut self, write_protected: bool, control: &Control) -> MediumResult {
+        let list = self.attributes(control)?;
+        let value = |id| list.iter().find(|a| a.id == id).map(|a| a.value.as_slice());
+        let text = |id| value(id).and_then(|value| std::str::from_utf8(value).ok());
+        let mebibytes = |id| {
+            let value = value(id).and_then(|value| value.first_chunk::<8>())?;
+            u64::from_be_bytes(*value).checked_mul(1 << 20)
+        };
+        let barcode = text(attribute::BARCODE).and_then(|text| Barcode::new(text).ok());
+        let mut capacity = mebibytes(attribute::MAXIMUM_CAPACITY);
+        let mut remaining = mebibytes(attribute::REMAINING_CAPACITY);
+        if capacity.is_none() || remaining.is_none() {
+            let (logged_capacity, logged_remaining) = self.logged_capacity(control)?;
+            capacity = capacity.or(logged_capacity);
+            remaining = remaining.or(logged_remaining);
+        }
+        Ok(MediumState { barcode, write_protected, capacity, remaining })
+    }
+}
+
+type MediumResult = Result<MediumState, TapeError>;
+
+/// `None` for what a device does not support.
+fn optional<V>(result: Result<V, TapeError>) -> Result<Option<V>, TapeError> {
+    match result {
+        Err(TapeError::Check(sense)) if sense.key == 0x05 => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+fn locate(object: ObjectNumber) -> Cdb {
+    let destination = Destination::Object(object);
+    Cdb::Locate { immediate: false, partition: None, destination }
+}
+
+/// How a WRITE or WRITE FILEMARKS ended.
+fn write_end(reply: &Reply) -> Result<WriteEnd, TapeError> {
+    match reply.sense {
+        None => Ok(WriteEnd::Written),
+        Some(sense) if sense.key == 0x0d => Ok(WriteEnd::Overflow),
+        Some(sense) if sense.key > 1 => Err(TapeError::Check(sense)),
+        Some(sense) if sense.eom => Ok(WriteEnd::EarlyWarning),
+        Some(_) => Ok(WriteEnd::Written),
+    }
+}
+
+/// How a READ of at most `asked` bytes ended (SSC-4 7.2, variable mode).
+fn read_end(reply: &Reply, asked: usize) -> Result<ReadEnd, TapeError> {
+    let by_residual = moved(asked, reply.residual);
+    let Some(sense) = reply.sense else {
+        return Ok(ReadEnd::Record { length: by_residual });
+    };
+    match sense {
+        Sense { key: 0x00 | 0x01, filemark: true, .. } => Ok(ReadEnd::Filemark),
+        // 08/14/03, no end of data found, is damage; other blank checks are the end.
+        Sense { key: 0x08, asc: 0x00, .. } => Ok(ReadEnd::EndOfData),
+        Sense { key: 0x00 | 0x01, ili: true, information: Some(information), .. } => {
+            let length = i64::try_from(asked).unwrap_or(i64::MAX).saturating_sub(information);
+            Ok(ReadEnd::Record { length: usize::try_from(length).unwrap_or(0) })
+        }
+        Sense { key: 0x00 | 0x01, .. } => Ok(ReadEnd::Record { length: by_residual }),
+        _ => Err(TapeError::Check(sense)),
+    }
+}
+
+/// How a SPACE ended.
+fn spaced(reply: &Reply, kind: SpaceKind, count: i64) -> Result<Spaced, TapeError> {
+    let Some(sense) = reply.sense else {
+        return Ok(Spaced { residual: 0, stop: SpaceStop::Done });
+    };
+    let residual = sense.information.map_or(count.unsigned_abs(), i64::unsigned_abs);
+    let stop = match sense {
+        Sense { key: 0x00 | 0x01, filemark: true, .. } => SpaceStop::Filemark,
+        Sense { key: 0x00 | 0x01, eom: true, .. } if count < 0 => SpaceStop::BeginningOfTape,
+        Sense { key: 0x08, asc: 0x00, .. } if kind == SpaceKind::EndOfData => SpaceStop::Done,
+        Sense { key: 0x08, asc: 0x00, .. } => SpaceStop::EndOfData,
+        Sense { key: 0x00 | 0x01, .. } => SpaceStop::Done,
+        _ => return Err(TapeError::Check(sense)),
+    };
+    Ok(Spaced { residual: if stop == SpaceStop::Done { 0 } else { residual }, stop })
+}
+
+impl<T: ScsiTransport> TapeDrive for ScsiDrive<T> {
+    fn identity(&self) -> DeviceIdentity {
+        self.identity.clone()
+    }
+
+    fn state(&mut self, control: &Control) -> Result<DriveState, TapeError> {
+        let empty = DriveState { medium: None, block_length: 0 };
+        match self.channel.ask(Cdb::TestUnitReady, Data::None, control) {
+            Ok(reply) => reply.done()?,
+            Err(TapeError::Check(sense)) if sense.key == 0x02 && sense.asc == 0x3a => {
+                return Ok(empty);
+            }
+            Err(TapeError::Check(sense)) if sense.is(Sense::INITIALIZING_COMMAND_REQUIRED) => {
+                return Ok(empty);
+            }
+            Err(error) => return Err(error),
+        }
+        let mode = self.channel.mode_sense(0x3f, false, control)?;
+        let medium = self.medium(mode.write_protected(), control)?;
+        let block_length = mode.block.map_or(0, |block| block.length);
+        Ok(DriveState { medium: Some(medium), block_length })
+    }
+
+    fn position(&mut self, control: &Control) -> Result<Position, TapeError> {
+        let report = self.report(control)?;
+        let unknown = || TapeError::PositionUnknown("the drive does not know it".to_owned());
+        let object = report.object.ok_or_else(unknown)?;
+        self.expected = Some(object);
+        let in_flight = report.medium_object.map_or(0, |on_tape| object.saturating_sub(on_tape));
+        Ok(Position {
+            object,
+            file: report.file.unwrap_or(0),
+            at_bot: report.at_bot,
+            past_early_warning: report.at_end,
+            buffered_objects: report.buffered_objects.map_or(in_flight, u64::from),
+        })
+    }
+
+    fn rewind(&mut self, control: &Control) -> Result<(), TapeError> {
+        let cdb = Cdb::Rewind { immediate: false };
+        self.act(cdb, Data::None, Redo::Repeat, control)?.done()?;
+        self.expected = Some(0);
+        Ok(())
+    }
+
+    fn locate(&mut self, object: ObjectNumber, control: &Control) -> Result<(), TapeError> {
+        self.act(locate(object), Data::None, Redo::Repeat, control)?.done()?;
+        self.expected = Some(object);
+        Ok(())
+    }
+
+    fn space(
+        &mut self,
+        kind: SpaceKind,
+        count: i64,
+        control: &Control,
+    ) -> Result<Spaced, TapeError> {
+        let code = match kind {
+            SpaceKind::Records => SpaceCode::Blocks,
+            SpaceKind::Filemarks => SpaceCode::Filemarks,
+            SpaceKind::EndOfData => SpaceCode::EndOfData,
+        };
+        let cdb = Cdb::Space { code, count };
+        let reply = self.act(cdb, Data::None, Redo::Return, control)?;
+        spaced(&reply, kind, count)
+    }
+
+    fn read(&mut self, buffer: &mut [u8], control: &Control) -> Result<ReadEnd, TapeError> {
+        // A READ of 0 bytes would not move the tape.
+        let mut one = [0];
+        let buffer = if buffer.is_empty() { &mut one } else { buffer };
+        let asked = buffer.len().min(TRANSFER_MAX);
+        let buffer = &mut buffer[..asked];
+        let cdb = Cdb::Read { fixed: false, sili: false, length: asked as u32 };
+        let before = self.before(control)?;
+        let reply = self.act(cdb, Data::In(buffer), Redo::Return, control)?;
+        let end = read_end(&reply, asked)?;
+        self.note(before, u64::from(end != ReadEnd::EndOfData));
+        Ok(end)
+    }
+
+    fn write(&mut self, record: &[u8], control: &Control) -> Result<WriteEnd, TapeError> {
+        if record.is_empty() || record.len() > TRANSFER_MAX {
+            return Err(TapeError::Check(Sense::bad_cdb_field(2, None)));
+        }
+        let cdb = Cdb::Write { fixed: false, length: record.len() as u32 };
+        let before = self.before(control)?;
+        let reply = self.act(cdb, Data::Out(record), Redo::Wrote(1), control)?;
+        let end = write_end(&reply)?;
+        self.note(before, u64::from(end != WriteEnd::Overflow));
+        Ok(end)
+    }
+
+    fn write_filemarks(&mut self, count: u32, control: &Control) -> Result<WriteEnd, TapeError> {
+        if count as usize > TRANSFER_MAX {
+            return Err(TapeError::Check(Sense::bad_cdb_field(2, None)));
+        }
+        let cdb = Cdb::WriteFilemarks { immediate: false, count };
+        let before = self.before(control)?;
+        let reply = self.act(cdb, Data::None, Redo::Wrote(count.into()), control)?;
+        let end = write_end(&reply)?;
+        if end != WriteEnd::Overflow {
+            self.note(before, count.into());
+        }
+        Ok(end)
+    }
+
+    fn load(&mut self, control: &Control) -> Result<(), TapeError> {
+        let cdb = Cdb::LoadUnload { immediate: false, action: 1 };
+        self.act(cdb, Data::None, Redo::Repeat, control)?.done()
+    }
+
+    fn unload(&mut self, control: &Control) -> Result<(), TapeError> {
+        let cdb = Cdb::LoadUnload { immediate: false, action: 0 };
+        self.act(cdb, Data::None, Redo::Repeat, control)?.done()
+    }
+
+    fn execute(
+        &mut self,
+        request: &CdbRequest,
+        control: &Control,
+    ) -> Result<Completion, TapeError> {
+        self.expected = None;
+        self.channel.pass(request, control)
+    }
+}
