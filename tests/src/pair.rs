@@ -65,6 +65,12 @@ impl Pair {
         &self.directory
     }
 
+    /// The password of the NDMP user `ndmp`.
+    pub fn password(&self) -> String {
+        let path = self.directory.join("ndmp.password");
+        std::fs::read_to_string(path).expect("init wrote it").trim_end().to_owned()
+    }
+
     /// The local engine's NDMP address.
     pub fn ndmp(&self) -> SocketAddr {
         self.ndmp
