@@ -2,13 +2,14 @@
 """Reads a cartridge file of the embedded library, with nothing but the standard library and
 docs/formats/file-library.md. Shares no code with the program that writes it.
 
-    read_file_tape.py FILE                  a line for each object: "record LENGTH SHA256", "filemark"
+    read_file_tape.py FILE                  a line for each object, "record LENGTH SHA256" or
+                                            "filemark"
     read_file_tape.py FILE --json           the same with the header, as one JSON object
     read_file_tape.py FILE --extract N OUT  also writes the records of tape file N (from 0) to OUT
 
-Exit status: 0 all is sound, 1 a checksum or the chain is wrong, 2 not a cartridge file or wrong use.
-Bytes behind the end of data that an interrupted write left are told on standard error; that is not
-an error, since they were never flushed.
+Exit status: 0 all is sound, 1 a checksum or the chain is wrong, 2 not a cartridge file or wrong
+use. Bytes behind the end of data that an interrupted write left are told on standard error; that
+is not an error, since they were never flushed.
 """
 
 import argparse
