@@ -25,3 +25,6 @@ pub mod mover;
 pub mod server;
 pub mod tape;
 pub mod wire;
+
+#[cfg(test)]
+mod testing;
