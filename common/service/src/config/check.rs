@@ -1,0 +1,216 @@
+//! What the types of a configuration can not say.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use model::{Barcode, ByteSize, CartridgeSet, LibraryName};
+
+use super::library::early_warning_bytes;
+use super::{Log, PhysicalLibrary, Secret, VirtualLibrary};
+use crate::tls::TlsError;
+
+/// The smallest cartridge: room for a few records of the largest size.
+const CAPACITY_MIN: u64 = 1 << 20;
+/// The longest path of a Unix socket that the system takes, with its final zero: 108.
+const SOCKET_PATH_MAX: usize = 107;
+
+/// What was found wrong.
+#[derive(Default)]
+pub(crate) struct Findings(Vec<String>);
+
+impl Findings {
+    pub(crate) fn add(&mut self, text: String) {
+        self.0.push(text);
+    }
+
+    pub(crate) fn require<T: Into<String>>(&mut self, good: bool, text: impl FnOnce() -> T) {
+        if !good {
+            self.0.push(text().into());
+        }
+    }
+
+    pub(crate) fn into_texts(self) -> Vec<String> {
+        self.0
+    }
+
+    /// Each name once.
+    pub(crate) fn unique<'a>(&mut self, what: &str, names: impl Iterator<Item = &'a str>) {
+        let mut seen = BTreeSet::new();
+        for name in names {
+            self.require(seen.insert(name), || format!("{what} {name:?}: is there twice"));
+        }
+    }
+
+    pub(crate) fn lease(&mut self, what: &str, seconds: u32) {
+        self.require((5..=86_400).contains(&seconds), || {
+            format!("{what}: lease_seconds is 5 to 86400, not {seconds}")
+        });
+    }
+
+    /// Takes over why certificates can not be used.
+    pub(crate) fn tls<T>(&mut self, what: &str, made: Result<T, TlsError>) {
+        if let Err(error) = made {
+            self.add(format!("{what}: {error}"));
+        }
+    }
+
+    pub(crate) fn log(&mut self, log: &Log) {
+        if let Err(error) = crate::logging::filter("log.level", &log.level) {
+            self.add(error.to_string());
+        }
+    }
+
+    pub(crate) fn state_dir(&mut self, path: &Path) {
+        let socket = path.join(crate::admin::SOCKET);
+        self.require(socket.as_os_str().len() <= SOCKET_PATH_MAX, || {
+            format!(
+                "site: state_dir {} is too long: a socket in it may have {SOCKET_PATH_MAX} \
+                 characters",
+                path.display()
+            )
+        });
+    }
+}
+
+/// What both kinds of library have.
+struct Shape<'a> {
+    what: &'static str,
+    name: &'a LibraryName,
+    drives: u16,
+    slots: u16,
+    import_export: u16,
+    capacity: ByteSize,
+    early_warning: Option<ByteSize>,
+    cartridges: Option<&'a CartridgeSet>,
+}
+
+impl<'a> Shape<'a> {
+    fn of_virtual(library: &'a VirtualLibrary) -> Self {
+        Self {
+            what: "virtual_library",
+            name: &library.name,
+            drives: library.drives,
+            slots: library.slots,
+            import_export: library.import_export,
+            capacity: library.capacity,
+            early_warning: library.early_warning,
+            cartridges: library.cartridges.as_ref(),
+        }
+    }
+
+    fn of_physical(library: &'a PhysicalLibrary) -> Self {
+        Self {
+            what: "physical_library",
+            name: &library.name,
+            drives: library.drives,
+            slots: library.slots,
+            import_export: library.import_export,
+            capacity: library.capacity,
+            early_warning: library.early_warning,
+            cartridges: library.cartridges.as_ref(),
+        }
+    }
+}
+
+/// Checks all libraries of one engine: names, counts, sizes, barcodes and paths.
+pub(crate) fn libraries(
+    virtuals: &[VirtualLibrary],
+    physicals: &[PhysicalLibrary],
+    findings: &mut Findings,
+) {
+    let virtuals = virtuals.iter().map(Shape::of_virtual);
+    let shapes: Vec<_> = virtuals.chain(physicals.iter().map(Shape::of_physical)).collect();
+    findings.unique("library", shapes.iter().map(|shape| shape.name.as_str()));
+    let mut barcodes: BTreeSet<Barcode> = BTreeSet::new();
+    for shape in &shapes {
+        one_library(shape, &mut barcodes, findings);
+    }
+    let mut paths = BTreeSet::new();
+    for library in physicals {
+        findings.require(paths.insert(&library.path), || {
+            let (name, path) = (&library.name, library.path.display());
+            format!("physical_library {name}: another library has the path {path}")
+        });
+    }
+}
+
+fn one_library(shape: &Shape<'_>, barcodes: &mut BTreeSet<Barcode>, findings: &mut Findings) {
+    let at = format!("{} {}", shape.what, shape.name);
+    findings.require((1..=64).contains(&shape.drives), || format!("{at}: drives is 1 to 64"));
+    findings.require((1..=10_000).contains(&shape.slots), || format!("{at}: slots is 1 to 10000"));
+    findings.require(shape.import_export <= 16, || format!("{at}: import_export is 0 to 16"));
+    findings.require((CAPACITY_MIN..=i64::MAX as u64).contains(&shape.capacity.0), || {
+        format!("{at}: capacity is at least 1MiB")
+    });
+    let warning = early_warning_bytes(shape.capacity, shape.early_warning);
+    findings.require(warning < shape.capacity.0.max(1), || {
+        format!("{at}: early_warning is less than capacity")
+    });
+    let Some(set) = shape.cartridges else { return };
+    let places = u32::from(shape.slots) + u32::from(shape.import_export);
+    if set.count > places {
+        findings.add(format!(
+            "{at}: {} cartridges do not fit in {places} slots and import/export elements",
+            set.count
+        ));
+        return;
+    }
+    match set.barcodes() {
+        Err(error) => findings.add(format!("{at}: cartridges: {error}")),
+        Ok(own) => {
+            let twice = own.into_iter().filter(|code| !barcodes.insert(code.clone())).min();
+            if let Some(barcode) = twice {
+                findings.add(format!(
+                    "{at}: another library has the barcode {barcode}; take another prefix"
+                ));
+            }
+        }
+    }
+}
+
+/// The directory of a configuration file, absolute.
+pub(crate) fn directory_of(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    absolute.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned)
+}
+
+/// Makes paths absolute: what is relative begins at the configuration file.
+pub(crate) fn resolve<'a>(base: &Path, paths: impl IntoIterator<Item = &'a mut PathBuf>) {
+    for path in paths {
+        *path = base.join(&*path);
+    }
+}
+
+/// Refuses a file with a secret that others may read.
+pub(crate) fn private(path: &Path) -> Result<(), String> {
+    let shown = path.display();
+    let metadata = std::fs::metadata(path).map_err(|e| format!("{shown} can not be read: {e}"))?;
+    match metadata.mode() & 0o077 {
+        0 => Ok(()),
+        _ => Err(format!(
+            "{shown} may be read by others (mode {:04o}); run: chmod 600 {shown}",
+            metadata.mode() & 0o7777
+        )),
+    }
+}
+
+/// Takes the password out of its file, if that is where it is: its first line.
+pub(crate) fn read_password(
+    password: &mut Option<Secret>,
+    file: Option<&Path>,
+) -> Result<(), String> {
+    let Some(path) = file else { return Ok(()) };
+    if password.is_some() {
+        return Err("write password or password_file, not both".to_owned());
+    }
+    private(path)?;
+    let mut text = String::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(4096).read_to_string(&mut text))
+        .map_err(|error| format!("{} can not be read: {error}", path.display()))?;
+    text.truncate(text.find(['\n', '\r']).unwrap_or(text.len()));
+    *password = Some(Secret::new(text));
+    Ok(())
+}
