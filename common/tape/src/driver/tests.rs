@@ -27,9 +27,12 @@ enum Answer {
     Lost(TransportError),
 }
 
+/// The answers to come, and the CDBs that came.
+type Dialogue = (VecDeque<Answer>, Vec<Vec<u8>>);
+
 /// Answers by script and remembers what it was asked.
 #[derive(Clone, Default)]
-struct Script(Arc<Mutex<(VecDeque<Answer>, Vec<Vec<u8>>)>>);
+struct Script(Arc<Mutex<Dialogue>>);
 
 impl Script {
     fn then(&self, answers: impl IntoIterator<Item = Answer>) {
