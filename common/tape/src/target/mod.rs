@@ -1,13 +1,33 @@
 //! The device side of SCSI: CDBs in, status, sense and data out, over a [`Medium`].
 //!
-//! A [`Medium`] is what a drive writes on (records and filemarks): a cartridge of the store, or a
-//! file. A [`Shelf`] opens one by its barcode.
+//! * [`Medium`] is what a drive writes on (records and filemarks): a cartridge of the store, or a
+//!   file. A [`Shelf`] opens one by its barcode. [`MemoryShelf`] is one for tests.
+//! * [`TargetDrive`] is one state object: cartridge, medium and position, reservations, unit
+//!   attentions, modes and counters. [`DriveHandle`] gives it the [`crate::TapeDrive`] face,
+//!   [`TargetDrive::execute_cdb`] the SCSI face; both see one state and no record is copied
+//!   between them.
+//! * [`FaultPlan`] makes chosen commands fail, late or unanswered.
+//!
+//! Initiators are told apart by a number (a *nexus*) that their session carries and that is not
+//! used again once [`TargetDrive::forget_nexus`] was called.
+//!
+//! It knows no socket and no thread, and it does not store: durability is the medium's.
 
+mod answer;
+mod common;
+mod drive;
+mod fault;
 mod medium;
 mod memory;
+mod nexus;
 
+pub use answer::{Answer, Transfer};
+pub use drive::{DriveHandle, DriveSpec, TargetDrive, default_early_warning};
+pub use fault::{FaultAction, FaultError, FaultOperation, FaultPlan, FaultRule};
 pub use medium::{Medium, MediumError, Shelf};
 pub use memory::{MemoryMedium, MemoryShelf, MemoryTape, TapeObject};
+
+use answer::complete;
 
 /// The longest record that a drive takes, in bytes (READ BLOCK LIMITS).
 pub const MAX_BLOCK: u32 = 8 << 20;

@@ -1,0 +1,107 @@
+//! Reading and writing: what both faces do once the command is let in.
+
+use super::TargetDrive;
+use crate::target::fault::{FaultOperation, answer};
+use crate::target::{MAX_BLOCK, Medium, MediumError};
+use crate::{Control, ReadEnd, TapeError, WriteEnd};
+use scsi::Sense;
+
+impl<M: Medium> TargetDrive<M> {
+    pub(super) fn read_record(
+        &mut self,
+        buffer: &mut [u8],
+        control: &Control,
+    ) -> Result<ReadEnd, TapeError> {
+        self.ready()?;
+        let lost = self.faults.before(FaultOperation::Read, control)?;
+        self.flush()?;
+        let end = self.ready()?.read(buffer).map_err(|error| self.read_failed(&error))?;
+        if let ReadEnd::Record { length } = end {
+            self.counters.bytes_read += length as u64;
+        }
+        answer(lost, end)
+    }
+
+    pub(super) fn write_record(
+        &mut self,
+        record: &[u8],
+        control: &Control,
+    ) -> Result<WriteEnd, TapeError> {
+        let medium = self.writable()?;
+        if record.is_empty() {
+            return Ok(WriteEnd::Written);
+        }
+        if record.len() > MAX_BLOCK as usize {
+            return Err(Sense::bad_cdb_field(2, None).into());
+        }
+        let length = record.len() as u64;
+        if medium.used().saturating_add(length) > medium.capacity() {
+            return Ok(WriteEnd::Overflow);
+        }
+        let lost = self.faults.before(FaultOperation::Write, control)?;
+        match self.writable()?.write(record) {
+            Ok(()) => {}
+            Err(MediumError::Full) => {
+                tracing::error!("no space is left behind a tape before its capacity is reached");
+                return Ok(WriteEnd::Overflow);
+            }
+            Err(error) => return Err(self.write_failed(&error).into()),
+        }
+        self.counters.bytes_written += length;
+        self.note_buffered(1, length)?;
+        answer(lost, self.write_end())
+    }
+
+    /// Writes filemarks; not immediate, everything is durable afterwards.
+    pub(super) fn write_marks(
+        &mut self,
+        count: u32,
+        immediate: bool,
+        control: &Control,
+    ) -> Result<WriteEnd, TapeError> {
+        match count {
+            0 => self.ready()?,
+            _ => self.writable()?,
+        };
+        let operation = if count == 0 { FaultOperation::Flush } else { FaultOperation::Filemarks };
+        let lost = self.faults.before(operation, control)?;
+        if count > 0 {
+            match self.writable()?.write_filemarks(count) {
+                Ok(()) => {}
+                Err(MediumError::Full) => return Ok(WriteEnd::Overflow),
+                Err(error) => return Err(self.write_failed(&error).into()),
+            }
+            self.note_buffered(count.into(), 0)?;
+        }
+        if !immediate {
+            self.flush()?;
+        }
+        answer(lost, self.write_end())
+    }
+
+    /// ERASE, FORMAT MEDIUM and SET CAPACITY: nothing follows the position any more, durably.
+    pub(super) fn erase_here(&mut self, control: &Control) -> Result<(), TapeError> {
+        control.check()?;
+        self.flush()?;
+        let erased = self.writable()?.erase();
+        erased.map_err(|error| self.write_failed(&error))?;
+        let flushed = self.ready()?.flush();
+        flushed.map_err(|error| self.write_failed(&error).into())
+    }
+
+    fn note_buffered(&mut self, objects: u64, bytes: u64) -> Result<(), TapeError> {
+        self.buffered.0 += objects;
+        self.buffered.1 += bytes;
+        match self.settings.buffered {
+            true => Ok(()),
+            false => self.flush(),
+        }
+    }
+
+    fn write_end(&self) -> WriteEnd {
+        match self.past_early_warning() {
+            true => WriteEnd::EarlyWarning,
+            false => WriteEnd::Written,
+        }
+    }
+}
