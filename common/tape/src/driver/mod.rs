@@ -18,13 +18,17 @@
 //!   done; anything else is [`TapeError::PositionUnknown`](crate::TapeError::PositionUnknown).
 //!   Nothing below ever sends a command twice.
 
+#[cfg(test)]
+mod agree;
 mod changer;
 mod channel;
 mod drive;
+mod local;
 #[cfg(test)]
 mod tests;
 mod transport;
 
 pub use changer::ScsiChanger;
 pub use drive::ScsiDrive;
+pub use local::LocalTransport;
 pub use transport::{Data, ScsiCompletion, ScsiTransport, TransportError};

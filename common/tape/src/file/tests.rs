@@ -339,6 +339,11 @@ fn a_full_disk_and_a_failed_sync_are_told() {
     assert_eq!(read_all(&mut medium).len(), usize::from(written) + 1);
 
     medium.write_filemarks(1).unwrap();
+    faulty.fail(FaultOp::Write, 1, FaultKind::Full);
+    assert!(matches!(medium.flush(), Err(MediumError::Io(_))), "it was accepted before");
+    medium.flush().unwrap();
+
+    medium.write_filemarks(1).unwrap();
     faulty.fail(FaultOp::Sync, 1, FaultKind::Io);
     assert!(matches!(medium.flush(), Err(MediumError::Io(_))));
     assert!(matches!(medium.write(b"more"), Err(MediumError::Io(_))));
