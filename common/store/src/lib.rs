@@ -1,1 +1,68 @@
-//! placeholder
+//! The store: cartridges as records and filemarks over deduplicated, compressed, checksummed
+//! chunks in append-only containers, behind `vfs`, crash-consistent.
+//!
+//! - [`Store`] is the handle: opened once per process and directory, cloned freely, shared by
+//!   threads.
+//! - [`Image`] is one cartridge open for reading and writing. The first write begins a new
+//!   *generation*; [`Image::flush`] makes it durable, [`Image::seal`] makes it immutable.
+//! - [`GenerationReader`] reads a sealed generation, as a tape or by byte extents. What it shares
+//!   with an image, moving and reading, is [`Reel`].
+//! - [`Recipes`], [`Compare`], [`Store::missing`], [`Store::stored_chunk`],
+//!   [`Store::put_stored_chunk`] and [`Import`] are what replication is made of.
+//!
+//! # Invariants
+//!
+//! - What a flush acknowledged is there after any crash; what is there after a crash is what was
+//!   written, up to some point at or behind the last acknowledged flush. No record is ever torn.
+//! - A sealed generation never changes, and a recipe is only committed when every chunk that it
+//!   names is durable.
+//! - No byte is returned that does not have the SHA-256 it was stored under.
+//! - Record boundaries are kept apart from the byte stream, so block sizes do not spoil
+//!   deduplication. Chunks never span filemarks.
+//! - Memory is bounded but for the chunk index (about 64 bytes a chunk): lists of chunks and
+//!   objects are read in pages from files.
+//! - After a sync that failed nothing is written any more until the store is opened anew.
+//!
+//! # What it does not do
+//!
+//! It knows no barcodes, capacities or drives (the layer above does), and takes no decision which
+//! generation to keep. It frees no space yet: chunks of deleted generations stay.
+//!
+//! The files are described in `docs/formats/store.md`.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod bytesio;
+mod chunker;
+mod codec;
+mod compare;
+mod container;
+mod error;
+mod image;
+mod import;
+mod index;
+mod info;
+mod journal;
+mod layout;
+mod paged;
+mod readahead;
+mod reader;
+mod recipe;
+mod recover;
+mod reel;
+mod store;
+#[cfg(test)]
+mod testing;
+
+pub use compare::{Compare, Piece};
+pub use error::{Result, StoreError};
+pub use image::Image;
+pub use import::Import;
+pub use info::{
+    ChunkParams, ChunkRef, Damage, Encoding, GenerationInfo, MAX_CHUNK, MAX_RECORD, ObjectRun,
+    OpenReport, Options, RecoveredGeneration, Statistics, StoredChunk,
+};
+pub use layout::Place;
+pub use reader::{GenerationReader, Recipes};
+pub use reel::{Object, Reel, Runs, Space, SpaceStop, Spaced};
+pub use store::{Pin, Store};

@@ -1,0 +1,129 @@
+//! From a chunk's bytes to its stored form and back, checked.
+
+use model::Digest;
+use sha2::{Digest as _, Sha256};
+
+use crate::{Encoding, MAX_CHUNK};
+
+/// How much of a chunk is tried first when the chunk before it did not compress.
+const SAMPLE: usize = 4 << 10;
+
+/// The name of a chunk.
+pub(crate) fn name(bytes: &[u8]) -> Digest {
+    Digest(Sha256::digest(bytes).into())
+}
+
+/// Compresses chunks with one zstd context. Each writer has its own.
+pub(crate) struct Compressor {
+    context: Option<zstd::bulk::Compressor<'static>>,
+    output: Vec<u8>,
+    /// The last chunk did not compress, so the next probably will not.
+    incompressible: bool,
+}
+
+impl Compressor {
+    pub(crate) fn new(level: i32) -> Self {
+        // Without a context (out of memory) chunks are stored as they are: correct, only larger.
+        let context = zstd::bulk::Compressor::new(level).ok();
+        Self { context, output: Vec::new(), incompressible: false }
+    }
+
+    /// The form in which to store `raw`: compressed only if that saves a sixteenth at least.
+    pub(crate) fn encode<'a>(&'a mut self, raw: &'a [u8]) -> (Encoding, &'a [u8]) {
+        if self.incompressible && raw.len() > 2 * SAMPLE && !self.shrinks(&raw[..SAMPLE]) {
+            return (Encoding::Raw, raw);
+        }
+        self.incompressible = !self.shrinks(raw);
+        match self.incompressible {
+            true => (Encoding::Raw, raw),
+            false => (Encoding::Zstd, &self.output),
+        }
+    }
+
+    /// Compresses into `output`; whether that saved a sixteenth.
+    fn shrinks(&mut self, bytes: &[u8]) -> bool {
+        let Some(context) = &mut self.context else { return false };
+        self.output.clear();
+        self.output.reserve(zstd::zstd_safe::compress_bound(bytes.len()));
+        let packed = context.compress_to_buffer(bytes, &mut self.output);
+        packed.is_ok_and(|len| len < bytes.len() - bytes.len() / 16)
+    }
+}
+
+/// Decompresses chunks. Each reader has its own.
+pub(crate) struct Decompressor(Option<zstd::bulk::Decompressor<'static>>);
+
+impl Decompressor {
+    pub(crate) fn new() -> Self {
+        Self(zstd::bulk::Decompressor::new().ok())
+    }
+
+    /// The chunk of this name and length, or why `stored` is not it. Never makes more than
+    /// `raw_len` bytes.
+    pub(crate) fn decode(
+        &mut self,
+        digest: &Digest,
+        encoding: Encoding,
+        raw_len: u32,
+        stored: &[u8],
+    ) -> Result<Vec<u8>, &'static str> {
+        let raw_len = raw_len as usize;
+        if raw_len == 0 || raw_len > MAX_CHUNK {
+            return Err("its length is out of bounds");
+        }
+        let raw = match encoding {
+            Encoding::Raw => stored.to_vec(),
+            Encoding::Zstd => {
+                let context = self.0.as_mut().ok_or("there is no memory to decompress it")?;
+                context.decompress(stored, raw_len).map_err(|_| "it does not decompress")?
+            }
+        };
+        if raw.len() != raw_len {
+            return Err("its length is another");
+        }
+        match name(&raw) == *digest {
+            true => Ok(raw),
+            false => Err("its SHA-256 is another"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Random;
+
+    #[test]
+    fn what_is_encoded_decodes_and_only_compresses_when_it_pays() {
+        let mut random = Random::new(3);
+        let (mut packer, mut unpacker) = (Compressor::new(1), Decompressor::new());
+        for round in 0..40 {
+            let len = random.below(60_000) as usize + 1;
+            let text = round % 3 != 0;
+            let raw = if text { random.text(len) } else { random.bytes(len) };
+            let (encoding, stored) = packer.encode(&raw);
+            assert!(stored.len() <= raw.len());
+            assert!(!text || len < 1000 || encoding == Encoding::Zstd);
+            let digest = name(&raw);
+            let back = unpacker.decode(&digest, encoding, len as u32, stored).unwrap();
+            assert_eq!(back, raw);
+        }
+    }
+
+    #[test]
+    fn what_is_not_the_chunk_is_refused_within_bounds() {
+        let raw = vec![7; 100_000];
+        let mut packer = Compressor::new(1);
+        let (encoding, stored) = packer.encode(&raw);
+        let stored = stored.to_vec();
+        let mut unpacker = Decompressor::new();
+        let mut decode = |digest, len, bytes: &[u8]| unpacker.decode(&digest, encoding, len, bytes);
+        assert!(decode(name(&raw), 100_000, &stored).is_ok());
+        assert!(decode(name(&raw), 99_999, &stored).is_err());
+        assert!(decode(name(&raw), 100_001, &stored).is_err());
+        assert!(decode(name(&raw), 0, &stored).is_err());
+        assert!(decode(name(&raw), u32::MAX, &stored).is_err());
+        assert!(decode(name(b"other"), 100_000, &stored).is_err());
+        assert!(decode(name(&raw), 100_000, &stored[..stored.len() - 1]).is_err());
+    }
+}

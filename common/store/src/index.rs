@@ -1,0 +1,99 @@
+//! Digest to place: which chunks there are and where they lie. All in memory for now (about 64
+//! bytes a chunk); nothing outside this module knows how it is kept.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+use model::Digest;
+
+use crate::Encoding;
+
+/// Where a chunk lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Location {
+    pub(crate) container: u32,
+    /// Of its header, in the container file.
+    pub(crate) offset: u32,
+    pub(crate) stored_len: u32,
+    pub(crate) raw_len: u32,
+    pub(crate) encoding: Encoding,
+}
+
+/// Hashes a digest. Its bytes are random already, so eight of them mixed with a secret are hash
+/// enough, and nobody outside can aim at one bucket.
+#[derive(Clone)]
+struct Mixer {
+    secret: u64,
+    state: u64,
+}
+
+impl BuildHasher for Mixer {
+    type Hasher = Self;
+
+    fn build_hasher(&self) -> Self {
+        self.clone()
+    }
+}
+
+impl Hasher for Mixer {
+    fn write(&mut self, bytes: &[u8]) {
+        // The length prefix of the array comes by itself, in 8 bytes, and is no use.
+        if let Some(word) = bytes.first_chunk::<8>().filter(|_| bytes.len() >= 32) {
+            let word = u128::from(u64::from_le_bytes(*word) ^ self.secret);
+            let product = word * 0x9e37_79b9_7f4a_7c15;
+            self.state = (product as u64) ^ ((product >> 64) as u64);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.state
+    }
+}
+
+/// The chunks of a store.
+pub(crate) struct Index {
+    map: HashMap<[u8; 32], Location, Mixer>,
+    raw_bytes: u64,
+    stored_bytes: u64,
+}
+
+impl Index {
+    pub(crate) fn new() -> Self {
+        let secret = RandomState::new().build_hasher().finish();
+        let map = HashMap::with_hasher(Mixer { secret, state: 0 });
+        Self { map, raw_bytes: 0, stored_bytes: 0 }
+    }
+
+    /// Where the chunk lies, `None` if it is not here.
+    pub(crate) fn lookup(&self, digest: &Digest) -> Option<Location> {
+        self.map.get(digest.as_bytes()).copied()
+    }
+
+    /// Enters a chunk; one that is here already is from now on read from the new place.
+    pub(crate) fn insert(&mut self, digest: &Digest, location: Location) {
+        let old = self.map.insert(*digest.as_bytes(), location);
+        self.count(old, u64::wrapping_sub);
+        self.count(Some(location), u64::wrapping_add);
+    }
+
+    /// Forgets a chunk that turned out to be damaged at this place, so that it is stored anew
+    /// when somebody brings it.
+    pub(crate) fn forget(&mut self, digest: &Digest, location: Location) {
+        if self.lookup(digest) == Some(location) {
+            let old = self.map.remove(digest.as_bytes());
+            self.count(old, u64::wrapping_sub);
+        }
+    }
+
+    fn count(&mut self, location: Option<Location>, change: fn(u64, u64) -> u64) {
+        if let Some(Location { raw_len, stored_len, .. }) = location {
+            self.raw_bytes = change(self.raw_bytes, raw_len.into());
+            self.stored_bytes = change(self.stored_bytes, stored_len.into());
+        }
+    }
+
+    /// Chunks, their bytes before and after compression.
+    pub(crate) fn totals(&self) -> (u64, u64, u64) {
+        (self.map.len() as u64, self.raw_bytes, self.stored_bytes)
+    }
+}

@@ -1,0 +1,259 @@
+//! The values that go in and out: options, generations, runs of objects, the start-up report.
+
+use std::path::PathBuf;
+
+use model::{CartridgeId, Digest, GenerationId};
+
+use crate::StoreError;
+
+/// The longest record: the 24 bits of a WRITE(6) transfer length (SSC-4).
+pub const MAX_RECORD: usize = 0xff_ffff;
+
+/// The largest chunk that any store may have, in bytes: the bound on everything read or received.
+pub const MAX_CHUNK: usize = 1 << 20;
+
+/// Where chunks are cut (fastcdc v2020, normalization level 1). All three are even.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkParams {
+    /// No chunk is shorter (but the last before a filemark or a seal), at least 64 bytes.
+    pub min: u32,
+    /// What is aimed at, at least 256 bytes.
+    pub average: u32,
+    /// No chunk is longer, at most [`MAX_CHUNK`].
+    pub max: u32,
+}
+
+impl Default for ChunkParams {
+    /// 4, 16 and 64 KiB.
+    fn default() -> Self {
+        Self { min: 4 << 10, average: 16 << 10, max: 64 << 10 }
+    }
+}
+
+/// How a store is made and run. The chunk parameters and the container size are written into the
+/// store when it is made; for a store that exists, what it was made with counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Where chunks are cut.
+    pub chunk: ChunkParams,
+    /// A container is sealed before it grows beyond this many bytes; 1 KiB to 256 MiB.
+    pub container_bytes: u32,
+    /// zstd level of new chunks, 1 to 19.
+    pub zstd_level: i32,
+}
+
+impl Default for Options {
+    /// 16 KiB chunks in 64 MiB containers, zstd level 1.
+    fn default() -> Self {
+        Self { chunk: ChunkParams::default(), container_bytes: 64 << 20, zstd_level: 1 }
+    }
+}
+
+impl Options {
+    /// Checks the ranges given at the fields.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        let ChunkParams { min, average, max } = self.chunk;
+        let even = [min, average, max].iter().all(|n| n % 2 == 0);
+        if !even || min < 64 || average < 256 || max < 1024 || max as usize > MAX_CHUNK {
+            return Err(StoreError::Options("chunk sizes out of range or odd"));
+        }
+        if min > average || average > max {
+            return Err(StoreError::Options("chunk sizes must ascend: min, average, max"));
+        }
+        if !(1 << 10..=256 << 20).contains(&self.container_bytes) {
+            return Err(StoreError::Options("container size must be 1 KiB to 256 MiB"));
+        }
+        if !(1..=19).contains(&self.zstd_level) {
+            return Err(StoreError::Options("zstd level must be 1 to 19"));
+        }
+        Ok(())
+    }
+}
+
+/// A run of equal objects of a cartridge, as they follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ObjectRun {
+    /// `count` records of `size` bytes each.
+    Records {
+        /// Bytes of each, 1 to [`MAX_RECORD`].
+        size: u32,
+        /// How many, at least 1.
+        count: u64,
+    },
+    /// `count` filemarks.
+    Filemarks {
+        /// How many, at least 1.
+        count: u64,
+    },
+}
+
+impl ObjectRun {
+    /// Objects in the run.
+    pub fn count(&self) -> u64 {
+        match self {
+            Self::Records { count, .. } | Self::Filemarks { count } => *count,
+        }
+    }
+
+    /// Bytes of one object: 0 for a filemark.
+    pub fn size(&self) -> u32 {
+        match self {
+            Self::Records { size, .. } => *size,
+            Self::Filemarks { .. } => 0,
+        }
+    }
+}
+
+/// A chunk of a generation: its name and its length before compression, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ChunkRef {
+    /// SHA-256 of the bytes.
+    pub digest: Digest,
+    /// How many bytes, 1 to [`MAX_CHUNK`].
+    pub len: u32,
+}
+
+/// What is known of a sealed generation without reading it. Equal at both sites.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GenerationInfo {
+    /// Its unique id; ids of one cartridge ascend in the order of writing.
+    pub id: GenerationId,
+    /// Whose it is.
+    pub cartridge: CartridgeId,
+    /// The generation that it was written on top of, `None` for a cartridge's first.
+    pub parent: Option<GenerationId>,
+    /// When it was begun, milliseconds since 1970.
+    pub created_ms: u64,
+    /// Records and filemarks.
+    pub objects: u64,
+    /// Filemarks.
+    pub filemarks: u64,
+    /// Bytes of all records.
+    pub bytes: u64,
+    /// Entries of the chunk list.
+    pub chunks: u64,
+    /// Bytes (before compression) of the chunks that were new to the store where it was written.
+    pub unique_bytes: u64,
+    /// Bytes that those took after compression.
+    pub stored_bytes: u64,
+}
+
+/// How the bytes of a stored chunk are encoded; the byte in containers and on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum Encoding {
+    /// As they are.
+    Raw = 0,
+    /// One zstd frame.
+    Zstd = 1,
+}
+
+impl Encoding {
+    /// The encoding with this byte, `None` for one that this version does not know.
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Raw, Self::Zstd].into_iter().find(|e| *e as u8 == byte)
+    }
+}
+
+/// A chunk in its stored form, as it can be sent to a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredChunk {
+    /// How `bytes` are encoded.
+    pub encoding: Encoding,
+    /// Length of the chunk itself.
+    pub raw_len: u32,
+    /// The stored bytes, their checksum verified.
+    pub bytes: bytes::Bytes,
+}
+
+/// An open (not yet sealed) generation that was found at start, as far as it was acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecoveredGeneration {
+    /// The id that it will have when it is sealed.
+    pub id: GenerationId,
+    /// Whose it is.
+    pub cartridge: CartridgeId,
+    /// What it is written on top of.
+    pub parent: Option<GenerationId>,
+    /// Records and filemarks of the whole cartridge.
+    pub objects: u64,
+    /// Bytes of all records.
+    pub bytes: u64,
+    /// Journal bytes after the last acknowledged flush, cut off. Not a loss, unless the machine
+    /// damaged its very last acknowledged write.
+    pub torn_bytes: u64,
+}
+
+/// Something found at start that is not as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// A recipe can not be read. Its file is left where it is; the generation is not listed.
+    Recipe {
+        /// The file.
+        path: PathBuf,
+        /// From the file's name.
+        generation: GenerationId,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A recipe lost one of its two headers; it is usable.
+    RecipeHeader {
+        /// The file.
+        path: PathBuf,
+        /// Its generation.
+        generation: GenerationId,
+    },
+    /// An open generation lost acknowledged writes: what is before the damage was recovered. With
+    /// `usable` false not even that; the file is left where it is.
+    Journal {
+        /// The file.
+        path: PathBuf,
+        /// From the file's name.
+        generation: GenerationId,
+        /// What is wrong.
+        what: &'static str,
+        /// Whether a part was recovered.
+        usable: bool,
+    },
+    /// Bytes of a container that are neither chunks nor its index. After a crash the end of the
+    /// last container may be torn (`torn`), which is no loss; otherwise chunks may be missing, and
+    /// reading a generation that needs them will say so.
+    Container {
+        /// The file.
+        path: PathBuf,
+        /// How many bytes belong to nothing.
+        bytes: u64,
+        /// Everything after the first bad byte is bad: a write that was under way in a crash.
+        torn: bool,
+    },
+    /// A file that has no place in a store; left alone.
+    Stranger {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// What was found when the store was opened; the engine matches it with its catalogue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenReport {
+    /// All sealed generations, by id.
+    pub generations: Vec<GenerationInfo>,
+    /// Open generations, recovered up to their last acknowledged flush.
+    pub recovered: Vec<RecoveredGeneration>,
+    /// What is damaged.
+    pub damage: Vec<Damage>,
+}
+
+/// Figures of a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Distinct chunks.
+    pub chunks: u64,
+    /// Their bytes before compression.
+    pub raw_bytes: u64,
+    /// Their bytes as stored, without headers.
+    pub stored_bytes: u64,
+    /// Container files.
+    pub containers: u64,
+}

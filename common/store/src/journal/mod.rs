@@ -1,0 +1,162 @@
+//! The journal of an open generation: what was written since the generation began, so that what
+//! was acknowledged survives a crash.
+//!
+//! Events are collected in memory and written as *frames*. A frame marked *commit* closes a
+//! flush: once it is synced (the containers having been synced before), everything up to it is
+//! acknowledged. Replaying stops after the last good commit that follows from good frames.
+
+mod format;
+mod replay;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use vfs::{Vfs, VfsFile};
+
+use crate::{ObjectRun, Result};
+pub(crate) use format::{Event, JournalHeader, Totals, optional_id, read_optional_id};
+use format::{FrameHeader, HEADER};
+pub(crate) use replay::{Found, Inspected, inspect, replay};
+
+/// Events are written, without a commit, when so many bytes of them have come together.
+const FRAME_SIZE: usize = 64 << 10;
+
+/// Writes the journal of one open generation.
+pub(crate) struct Journal {
+    vfs: Arc<dyn Vfs>,
+    path: PathBuf,
+    file: Box<dyn VfsFile>,
+    pub(crate) header: JournalHeader,
+    /// Where the next frame goes.
+    at: u64,
+    sequence: u64,
+    durable: u64,
+    /// Encoded events of the next frame. A frame whose writing failed is written again, longer,
+    /// in the same place.
+    pending: Vec<u8>,
+    /// Objects that were appended and may still become more.
+    run: Option<ObjectRun>,
+    /// The file's name is durable.
+    named: bool,
+}
+
+impl Journal {
+    /// Begins the journal of a new generation.
+    pub(crate) fn create(vfs: Arc<dyn Vfs>, path: PathBuf, header: JournalHeader) -> Result<Self> {
+        let file = vfs.create(&path)?;
+        if let Err(error) = file.write_all_at(&header.encode(), 0) {
+            // Without a commit the file means nothing; the next start removes it if this fails.
+            let _ = vfs.remove(&path);
+            return Err(error.into());
+        }
+        Ok(Self::at(vfs, path, file, header, HEADER as u64, 0, false))
+    }
+
+    /// The path of its file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Goes on with a journal that was replayed: cuts off what was not acknowledged.
+    pub(crate) fn resume(vfs: Arc<dyn Vfs>, path: PathBuf, inspected: &Inspected) -> Result<Self> {
+        let file = vfs.open(&path)?;
+        file.set_len(inspected.end)?;
+        file.sync_data()?;
+        let header = inspected.header;
+        Ok(Self::at(vfs, path, file, header, inspected.end, inspected.frames, true))
+    }
+
+    fn at(
+        vfs: Arc<dyn Vfs>,
+        path: PathBuf,
+        file: Box<dyn VfsFile>,
+        header: JournalHeader,
+        at: u64,
+        sequence: u64,
+        named: bool,
+    ) -> Self {
+        let (pending, run) = (Vec::new(), None);
+        let durable = sequence;
+        Self { vfs, path, file, header, at, sequence, durable, pending, run, named }
+    }
+
+    /// Adds an event to the next frame.
+    pub(crate) fn add(&mut self, event: Event<'_>) {
+        if let Event::Objects(run) = event {
+            match &mut self.run {
+                Some(ObjectRun::Records { size, count }) if *size == run.size() => {
+                    *count += run.count();
+                }
+                Some(ObjectRun::Filemarks { count }) if run.size() == 0 => *count += run.count(),
+                _ => {
+                    self.end_run();
+                    self.run = Some(run);
+                }
+            }
+            return;
+        }
+        // The order among objects and bytes does not matter, but that to a truncation does.
+        if matches!(event, Event::Truncate(_)) {
+            self.end_run();
+        }
+        event.encode(&mut self.pending);
+    }
+
+    fn end_run(&mut self) {
+        if let Some(run) = self.run.take() {
+            Event::Objects(run).encode(&mut self.pending);
+        }
+    }
+
+    /// Writes a frame if enough has come together; called before more is added, so that memory
+    /// stays bounded when writing fails.
+    pub(crate) fn relieve(&mut self) -> Result<()> {
+        match self.pending.len() >= FRAME_SIZE {
+            true => self.write_frame(None),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes everything as a commit and syncs it. The containers must be synced already. After a
+    /// failed sync nothing is known about the file: the caller must not go on with it.
+    pub(crate) fn commit(&mut self, totals: Totals) -> Result<()> {
+        self.write_frame(Some(totals))?;
+        let synced = self.file.sync_data().and_then(|()| match (self.named, self.path.parent()) {
+            (false, Some(dir)) => self.vfs.sync_dir(dir),
+            _ => Ok(()),
+        });
+        synced?;
+        self.named = true;
+        self.durable = self.sequence;
+        Ok(())
+    }
+
+    /// Writes what is pending as one frame, with totals as a commit. On an error it stays pending.
+    fn write_frame(&mut self, commit: Option<Totals>) -> Result<()> {
+        self.end_run();
+        let events = self.pending.len();
+        if let Some(totals) = commit {
+            Event::Totals(totals).encode(&mut self.pending);
+        }
+        let (generation, commit) = (self.header.generation, commit.is_some());
+        let frame =
+            FrameHeader::encode(generation, commit, self.sequence, self.durable, &self.pending);
+        if let Err(error) = self.file.write_all_at(&frame, self.at) {
+            self.pending.truncate(events);
+            return Err(error.into());
+        }
+        self.at += frame.len() as u64;
+        self.sequence += 1;
+        self.pending.clear();
+        Ok(())
+    }
+}
+
+/// Removes a journal durably, so that it can not come back after its recipe is deleted.
+pub(crate) fn remove(vfs: &dyn Vfs, path: &Path) -> Result<()> {
+    vfs.remove(path)?;
+    if let Some(dir) = path.parent() {
+        vfs.sync_dir(dir)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! What is done when a store is opened: its header, then recipes and journals are looked at.
+
+use std::path::Path;
+
+use model::GenerationId;
+use vfs::{Vfs, read_all, write_atomic};
+
+use crate::bytesio::{Fields, Put, open_with_crc, seal_with_crc};
+use crate::journal::{self, Found, Inspected};
+use crate::recipe::Recipe;
+use crate::{ChunkParams, Damage, OpenReport, Options, RecoveredGeneration, Result, StoreError};
+
+pub(crate) const CONTAINERS: &str = "containers";
+pub(crate) const RECIPES: &str = "recipes";
+pub(crate) const JOURNALS: &str = "journals";
+pub(crate) const SCRATCH: &str = "scratch";
+const HEADER: &str = "store.header";
+
+const MAGIC: &[u8; 8] = b"TRREELS1";
+const VERSION: u32 = 1;
+/// The header twice, this far apart: in sectors of their own.
+const COPY: usize = 4096;
+const LENGTH: usize = 64;
+
+pub(crate) fn journal_name(id: GenerationId) -> String {
+    format!("{id}.journal")
+}
+
+/// Reads the store's header, or writes that of a new store. Returns the options in force.
+pub(crate) fn store_header(vfs: &dyn Vfs, dir: &Path, options: &Options) -> Result<Options> {
+    let path = dir.join(HEADER);
+    let unrecognised = |what| StoreError::Unrecognised { path: path.clone(), what };
+    if !vfs.exists(&path)? {
+        if vfs.exists(&dir.join(RECIPES))? || vfs.exists(&dir.join(CONTAINERS))? {
+            return Err(unrecognised("the header is missing, but there is data"));
+        }
+        let mut bytes = encode_header(options);
+        bytes.resize(COPY, 0);
+        bytes.extend_from_slice(&encode_header(options));
+        write_atomic(vfs, &path, &bytes)?;
+        return Ok(options.clone());
+    }
+    let bytes = read_all(vfs, &path, 2 * COPY)?;
+    let copy = |at: usize| decode_header(bytes.get(at..at + LENGTH)?);
+    let (version, chunk, container_bytes) =
+        copy(0).or(copy(COPY)).ok_or_else(|| unrecognised("it is damaged or something else"))?;
+    if version != VERSION {
+        return Err(unrecognised("it was made by another version"));
+    }
+    let found = Options { chunk, container_bytes, ..options.clone() };
+    found.check()?;
+    Ok(found)
+}
+
+fn encode_header(options: &Options) -> Vec<u8> {
+    let ChunkParams { min, average, max } = options.chunk;
+    let mut out = Vec::with_capacity(LENGTH);
+    out.put(MAGIC);
+    let words = [VERSION, min, average, max, options.container_bytes];
+    words.into_iter().for_each(|value| out.put_u32(value));
+    out.resize(LENGTH - 4, 0);
+    seal_with_crc(0, &mut out);
+    out
+}
+
+fn decode_header(bytes: &[u8]) -> Option<(u32, ChunkParams, u32)> {
+    let mut fields = Fields(open_with_crc(0, bytes)?);
+    let (magic, version) = (fields.array::<8>()?, fields.u32()?);
+    let chunk = ChunkParams { min: fields.u32()?, average: fields.u32()?, max: fields.u32()? };
+    let container_bytes = fields.u32()?;
+    (magic == *MAGIC).then_some((version, chunk, container_bytes))
+}
+
+fn id_of(name: &str, suffix: &str) -> Option<GenerationId> {
+    let id: GenerationId = name.strip_suffix(suffix)?.parse().ok()?;
+    (id.to_string() + suffix == name).then_some(id)
+}
+
+/// Lists the recipes; removes those whose writing did not end.
+pub(crate) fn recipes(vfs: &dyn Vfs, dir: &Path, report: &mut OpenReport) -> Result<()> {
+    let dir = dir.join(RECIPES);
+    vfs.create_dir_all(&dir)?;
+    for name in vfs.list(&dir)? {
+        let path = dir.join(&name);
+        let Some(id) = id_of(&name, ".recipe") else {
+            match name.ends_with(".tmp") {
+                true => vfs.remove(&path)?,
+                false => report.damage.push(Damage::Stranger { path }),
+            }
+            continue;
+        };
+        match Recipe::open(vfs, &dir, id) {
+            Ok(recipe) => {
+                report.generations.push(recipe.info);
+                if recipe.half_header {
+                    report.damage.push(Damage::RecipeHeader { path, generation: id });
+                }
+            }
+            Err(StoreError::Damaged { what, .. }) => {
+                report.damage.push(Damage::Recipe { path, generation: id, what });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    // A recipe that was renamed but not yet synced when the process died is durable from here on.
+    Ok(vfs.sync_dir(&dir)?)
+}
+
+/// Lists the open generations; removes journals that are no longer or were never needed.
+pub(crate) fn journals(vfs: &dyn Vfs, dir: &Path, report: &mut OpenReport) -> Result<()> {
+    let dir = dir.join(JOURNALS);
+    vfs.create_dir_all(&dir)?;
+    for name in vfs.list(&dir)? {
+        let path = dir.join(&name);
+        let Some(id) = id_of(&name, ".journal") else {
+            report.damage.push(Damage::Stranger { path });
+            continue;
+        };
+        // Where the recipe is there the journal's work is done.
+        if report.generations.iter().any(|info| info.id == id) {
+            vfs.remove(&path)?;
+            continue;
+        }
+        let file = vfs.open(&path)?;
+        // What is reported as recovered must not vanish in the next crash.
+        file.sync_data()?;
+        match journal::inspect(id, file.as_ref())? {
+            Found::Nothing => vfs.remove(&path)?,
+            Found::Unusable(what) => {
+                report.damage.push(Damage::Journal { path, generation: id, what, usable: false });
+            }
+            Found::Open(inspected) => match fault(&inspected, report) {
+                Some(what) => {
+                    let damage = Damage::Journal { path, generation: id, what, usable: false };
+                    report.damage.push(damage);
+                }
+                None => list(&inspected, path, report),
+            },
+        }
+    }
+    Ok(vfs.sync_dir(&dir)?)
+}
+
+/// Why an open generation that is good in itself can not be gone on with.
+fn fault(inspected: &Inspected, report: &OpenReport) -> Option<&'static str> {
+    let header = inspected.header;
+    let parent = |id| report.generations.iter().any(|info| info.id == id);
+    if header.parent.is_some_and(|id| !parent(id)) {
+        return Some("the generation that it was written on is not there");
+    }
+    let taken = report.recovered.iter().any(|open| open.cartridge == header.cartridge);
+    taken.then_some("the cartridge has another open generation")
+}
+
+fn list(inspected: &Inspected, path: std::path::PathBuf, report: &mut OpenReport) {
+    let header = inspected.header;
+    if inspected.damaged {
+        let what = "acknowledged writes at its end are damaged";
+        let generation = header.generation;
+        report.damage.push(Damage::Journal { path, generation, what, usable: true });
+    }
+    report.recovered.push(RecoveredGeneration {
+        id: header.generation,
+        cartridge: header.cartridge,
+        parent: header.parent,
+        objects: inspected.totals.objects,
+        bytes: inspected.totals.bytes,
+        torn_bytes: inspected.torn_bytes,
+    });
+}

@@ -1,0 +1,244 @@
+//! Images against a model: whatever is done in whatever order, also over sealing, reopening and
+//! several generations.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::sync::Arc;
+
+use model::GenerationId;
+use store::{Image, Object, Space, Store, StoreError};
+use support::{Item, Random, Tape, cartridge, open, read_all, write};
+use vfs::{CrashVfs, Vfs};
+
+fn memory() -> Arc<dyn Vfs> {
+    Arc::new(CrashVfs::new())
+}
+
+#[test]
+fn what_is_written_is_read_back_and_sealed() {
+    let vfs = memory();
+    let (store, report) = open(&vfs);
+    assert_eq!(report, store::OpenReport::default());
+    let mut image = store.image(cartridge(1)).unwrap();
+    assert!(matches!(store.image(cartridge(1)), Err(StoreError::InUse(_))));
+    assert_eq!(image.seal().unwrap(), None);
+    image.write(b"label").unwrap();
+    image.write_filemarks(1).unwrap();
+    image.write(&[7; 5000]).unwrap();
+    image.write_filemarks(2).unwrap();
+    let id = image.seal().unwrap().unwrap();
+    assert_eq!(image.seal().unwrap(), None);
+    let items = vec![Some(b"label".to_vec()), None, Some(vec![7; 5000]), None, None];
+    assert_eq!(read_all(&mut image).unwrap(), items);
+    let info = store.generation(id).unwrap();
+    assert_eq!((info.objects, info.filemarks, info.bytes), (5, 3, 5005));
+    assert_eq!(info.parent, None);
+    drop(image);
+    let mut reader = store.reader(id).unwrap();
+    assert_eq!(read_all(&mut reader).unwrap(), items);
+    assert_eq!(reader.verify().unwrap(), 5005);
+    assert!(matches!(store.delete_generation(id), Err(StoreError::Pinned(_))));
+    drop(reader);
+    store.delete_generation(id).unwrap();
+    assert_eq!(store.latest(cartridge(1)), None);
+}
+
+#[test]
+fn records_have_1_byte_to_16_mebibytes() {
+    let (store, _) = open(&memory());
+    let mut image = store.image(cartridge(1)).unwrap();
+    assert!(matches!(image.write(b""), Err(StoreError::RecordSize(0))));
+    let longest = vec![1; store::MAX_RECORD];
+    image.write(&longest).unwrap();
+    assert!(image.write(&vec![1; store::MAX_RECORD + 1]).is_err());
+    image.locate(0).unwrap();
+    let mut buffer = vec![0; store::MAX_RECORD];
+    let length = store::MAX_RECORD as u32;
+    assert_eq!(image.read(&mut buffer).unwrap(), Object::Record { length });
+    assert_eq!(buffer, longest);
+}
+
+#[test]
+fn a_second_copy_costs_nothing_and_block_size_does_not_matter() {
+    let (store, _) = open(&memory());
+    let data = Random::new(5).bytes(100_000);
+    for (n, block) in [(1, 100_000), (2, 512), (3, 777)] {
+        let mut image = store.image(cartridge(n)).unwrap();
+        data.chunks(block).for_each(|record| image.write(record).unwrap());
+        image.write_filemarks(1).unwrap();
+        let info = store.generation(image.seal().unwrap().unwrap()).unwrap();
+        assert_eq!(info.unique_bytes, if n == 1 { 100_000 } else { 0 }, "block {block}");
+    }
+}
+
+/// Compares everything that can be asked at the place where image and model stand.
+fn compare_here(image: &mut Image, tape: &Tape) {
+    let place = image.place();
+    assert_eq!(place.object, tape.at as u64);
+    assert_eq!(place.byte, tape.bytes_to(tape.at));
+    assert_eq!(place.file, tape.files_to(tape.at));
+    let end = image.end();
+    assert_eq!(end.object, tape.items.len() as u64);
+    assert_eq!(end.byte, tape.bytes_to(tape.items.len()));
+    let expected = match tape.items.get(tape.at) {
+        Some(Some(record)) => Object::Record { length: record.len() as u32 },
+        Some(None) => Object::Filemark,
+        None => Object::EndOfData,
+    };
+    assert_eq!(image.peek().unwrap(), expected);
+}
+
+/// Compares extents and places computed from anywhere.
+fn compare_extents(image: &mut Image, tape: &Tape, random: &mut Random) {
+    let object = random.below(tape.items.len() as u64 + 1) as usize;
+    let mark = (object..tape.items.len()).find(|i| tape.items[*i].is_none());
+    let mark = mark.unwrap_or(tape.items.len());
+    assert_eq!(image.filemark_after(object as u64).unwrap().object, mark as u64);
+    let file: Vec<u8> = tape.items[object..mark].iter().flatten().flatten().copied().collect();
+    let offset = random.below(file.len() as u64 + 1) as usize;
+    let mut buffer = vec![0; random.below(3000) as usize];
+    let len = image.read_at(object as u64, offset as u64, &mut buffer).unwrap();
+    assert_eq!(len, buffer.len().min(file.len() - offset));
+    assert_eq!(buffer[..len], file[offset..offset + len]);
+    assert!(image.read_at(object as u64, file.len() as u64 + 1, &mut buffer).is_err());
+    let (place, within) = image.after_bytes(object as u64, offset as u64).unwrap();
+    let (mut at, mut left) = (object, offset);
+    while left > 0 {
+        let len = tape.items[at].as_ref().unwrap().len();
+        if left < len {
+            break;
+        }
+        (at, left) = (at + 1, left - len);
+    }
+    assert_eq!((place.object, within), (at as u64, left as u32));
+}
+
+fn step(image: &mut Image, tape: &mut Tape, random: &mut Random) {
+    match random.below(12) {
+        0..=4 => {
+            for _ in 0..random.below(6) + 1 {
+                let item = (random.below(5) > 0).then(|| random.record(3000));
+                write(image, &item).unwrap();
+                tape.write(item);
+            }
+        }
+        5 => {
+            let object = random.below(tape.items.len() as u64 + 3);
+            tape.at = (object as usize).min(tape.items.len());
+            assert_eq!(image.locate(object).unwrap(), tape.at as u64);
+        }
+        6..=8 => {
+            let kinds = [Space::Records, Space::Filemarks, Space::Records, Space::EndOfData];
+            let kind = kinds[random.below(4) as usize];
+            let count = random.below(21) as i64 - 10;
+            let spaced = image.space(kind, count).unwrap();
+            assert_eq!(spaced, tape.space(kind, count), "{kind:?} {count}");
+        }
+        9 | 10 => {
+            let mut buffer = vec![0; random.below(4000) as usize];
+            let object = image.read(&mut buffer).unwrap();
+            match tape.items.get(tape.at) {
+                Some(Some(record)) => {
+                    let len = record.len().min(buffer.len());
+                    assert_eq!(object, Object::Record { length: record.len() as u32 });
+                    assert_eq!(buffer[..len], record[..len]);
+                }
+                Some(None) => assert_eq!(object, Object::Filemark),
+                None => assert_eq!(object, Object::EndOfData),
+            }
+            tape.at = (tape.at + 1).min(tape.items.len());
+        }
+        _ => {
+            tape.items.truncate(tape.at);
+            image.erase().unwrap();
+        }
+    }
+}
+
+struct Bench {
+    vfs: Arc<dyn Vfs>,
+    sealed: Vec<(GenerationId, Vec<Item>)>,
+}
+
+/// Flush, seal, reopen the image, reopen the store: what is between two runs of steps.
+fn turn(
+    bench: &mut Bench,
+    store: Store,
+    mut image: Image,
+    tape: &mut Tape,
+    random: &mut Random,
+) -> (Store, Image) {
+    match random.below(6) {
+        0 => image.flush().unwrap(),
+        1 => {
+            if let Some(id) = image.seal().unwrap() {
+                bench.sealed.push((id, tape.items.clone()));
+                assert_eq!(store.latest(cartridge(1)).unwrap().id, id);
+            }
+            compare_here(&mut image, tape);
+        }
+        2 => {
+            image.flush().unwrap();
+            drop(image);
+            tape.at = 0;
+            image = store.image(cartridge(1)).unwrap();
+        }
+        3 => {
+            image.flush().unwrap();
+            drop(image);
+            drop(store);
+            let (store, report) = open(&bench.vfs);
+            assert_eq!(report.damage, []);
+            assert_eq!(report.generations.len(), bench.sealed.len());
+            tape.at = 0;
+            let image = store.image(cartridge(1)).unwrap();
+            return (store, image);
+        }
+        _ => {}
+    }
+    (store, image)
+}
+
+#[test]
+fn an_image_behaves_like_a_list() {
+    let seed = support::seed(1);
+    for round in 0..support::number("TWINREEL_MODEL_ROUNDS", 30) {
+        let mut random = Random::new(seed.wrapping_add(round));
+        let mut bench = Bench { vfs: memory(), sealed: Vec::new() };
+        let (mut store, _) = open(&bench.vfs);
+        let mut image = store.image(cartridge(1)).unwrap();
+        let mut tape = Tape::default();
+        for _ in 0..60 {
+            for _ in 0..random.below(8) {
+                step(&mut image, &mut tape, &mut random);
+                compare_here(&mut image, &tape);
+                compare_extents(&mut image, &tape, &mut random);
+            }
+            (store, image) = turn(&mut bench, store, image, &mut tape, &mut random);
+        }
+        assert_eq!(read_all(&mut image).unwrap(), tape.items, "round {round}");
+        for (id, items) in &bench.sealed {
+            let mut reader = store.reader(*id).unwrap();
+            assert_eq!(read_all(&mut reader).unwrap(), *items, "round {round}");
+            assert_eq!(reader.verify().unwrap(), reader.info().bytes);
+        }
+    }
+}
+
+#[test]
+fn runs_are_the_objects() {
+    let (store, _) = open(&memory());
+    let mut image = store.image(cartridge(1)).unwrap();
+    for size in [10, 10, 20, 20, 20] {
+        image.write(&vec![1; size]).unwrap();
+    }
+    image.write_filemarks(3).unwrap();
+    use store::ObjectRun::{Filemarks, Records};
+    let runs = |image: &Image, from| image.runs(from).map(Result::unwrap).collect::<Vec<_>>();
+    let (tens, twenties) = (Records { size: 10, count: 2 }, Records { size: 20, count: 3 });
+    assert_eq!(runs(&image, 0), [tens, twenties, Filemarks { count: 3 }]);
+    assert_eq!(runs(&image, 3), [Records { size: 20, count: 2 }, Filemarks { count: 3 }]);
+    assert_eq!(runs(&image, 7), [Filemarks { count: 1 }]);
+    assert_eq!(runs(&image, 8), []);
+}
