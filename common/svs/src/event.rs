@@ -48,7 +48,7 @@ pub struct NewEvent<'a> {
     pub kind: EventKind,
     /// How much it matters.
     pub severity: Severity,
-    /// The number of the message in `schemas/messages.toml`: `TWR-1001-E`.
+    /// The number of the message in `schemas/messages.toml`: `TWR-1001-I`.
     pub message_id: &'a str,
     /// The message, filled in.
     pub text: &'a str,

@@ -314,3 +314,40 @@ impl Ending {
         Self { state: JobState::Cancelled, ..Self::failed(cause) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows: from. Columns: to, in the order of `ALL`. `x` is legal.
+    const TABLE: [(JobState, &str); 9] = [
+        //                              pend sche wrep wdrv inpr peom done fail canc
+        (JobState::Pending, "x x x x x . . x x"),
+        (JobState::Scheduled, "x x x x x . . x x"),
+        (JobState::WaitingReplication, "x . x x x . . x x"),
+        (JobState::WaitingDrive, "x . x x x . . x x"),
+        (JobState::InProgress, "x . x x x x x x x"),
+        (JobState::PausedEom, "x . x x x x x x x"),
+        (JobState::Done, ". . . . . . . . ."),
+        (JobState::Failed, ". . . . . . . . ."),
+        (JobState::Cancelled, ". . . . . . . . ."),
+    ];
+
+    #[test]
+    fn states_move_as_the_table_says() {
+        for (row, (from, marks)) in TABLE.iter().enumerate() {
+            assert_eq!(JobState::ALL[row], *from);
+            for (to, mark) in JobState::ALL.iter().zip(marks.split(' ')) {
+                assert_eq!(from.may_become(*to), mark == "x", "{from} -> {to}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_state_that_is_not_final_can_fail_and_be_cancelled() {
+        for state in JobState::ALL.iter().filter(|state| !state.is_final()) {
+            assert!(state.may_become(JobState::Failed) && state.may_become(JobState::Cancelled));
+        }
+        assert_eq!(JobFilter::unfinished().states.len(), 6);
+    }
+}
