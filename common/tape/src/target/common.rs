@@ -1,6 +1,5 @@
 //! What drives and changers answer alike.
 
-use scsi::log::LogPage;
 use scsi::{Cdb, Designator, DeviceType, Sense, StandardInquiry, VitalPage};
 
 use super::answer::{Reply, Transfer};
@@ -91,11 +90,6 @@ pub(super) fn shared(
         _ => return Ok(None),
     }
     Ok(Some(Reply::Done))
-}
-
-/// The TapeAlert page, which clears what it reports.
-pub(super) fn tape_alert(raised: &mut Vec<u16>) -> LogPage {
-    LogPage::tape_alert(&std::mem::take(raised))
 }
 
 /// The parameter list of a command, whole.

@@ -6,6 +6,9 @@
 //!   attentions, modes and counters. [`DriveHandle`] gives it the [`crate::TapeDrive`] face,
 //!   [`TargetDrive::execute_cdb`] the SCSI face; both see one state and no record is copied
 //!   between them.
+//! * [`TargetLibrary`] is a changer with its elements and drives, its inventory kept by an
+//!   [`InventoryStore`]; [`ChangerHandle`] gives it the [`crate::MediumChanger`] face.
+//! * [`offline`] answers for a device that can not be reached, from what was last known of it.
 //! * [`FaultPlan`] makes chosen commands fail, late or unanswered.
 //!
 //! Initiators are told apart by a number (a *nexus*) that their session carries and that is not
@@ -16,14 +19,21 @@
 mod answer;
 mod common;
 mod drive;
+mod elements;
 mod fault;
+mod library;
 mod medium;
 mod memory;
 mod nexus;
 
 pub use answer::{Answer, Transfer};
 pub use drive::{DriveHandle, DriveSpec, TargetDrive, default_early_warning};
+pub use elements::offline;
 pub use fault::{FaultAction, FaultError, FaultOperation, FaultPlan, FaultRule};
+pub use library::{
+    ChangerHandle, InventoryStore, LibraryError, LibrarySpec, MemoryInventory, SavedCell,
+    SavedInventory, TargetLibrary,
+};
 pub use medium::{Medium, MediumError, Shelf};
 pub use memory::{MemoryMedium, MemoryShelf, MemoryTape, TapeObject};
 

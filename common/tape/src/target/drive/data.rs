@@ -235,7 +235,8 @@ impl<M: Medium> TargetDrive<M> {
         let parameters = match code {
             page::SUPPORTED => return Ok(LogPage::supported(&LOG_PAGES)),
             page::TAPE_ALERT => {
-                return Ok(common::tape_alert(&mut self.counters.alerts).encode(first));
+                let raised = std::mem::take(&mut self.counters.alerts);
+                return Ok(LogPage::tape_alert(&raised).encode(first));
             }
             page::WRITE_ERRORS => {
                 error_counters(self.counters.bytes_written, self.counters.write_errors)
