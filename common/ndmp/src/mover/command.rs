@@ -4,7 +4,8 @@
 //!   Listen ──► Listening | ListenFailed ──► (a peer dials) Connected | ConnectionLost
 //!   Connect ─► Connected | ConnectFailed
 //!   Run ─────► Stopped, exactly once, when it ends by itself or by Cancel
-//!   CloseConnection: no answer; no event of that connection or listener comes after it
+//!   CloseConnection: no answer; ends a Listen or Connect that is not answered yet; no event of
+//!             that connection or listener comes after it
 //! ```
 //!
 //! `Moved` may come at any time and must come before each message is delivered, so that

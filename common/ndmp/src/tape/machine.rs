@@ -34,6 +34,8 @@ pub enum TapeOp {
     Read(u32),
     /// What has to be written before `NDMP_TAPE_CLOSE`, or after a disconnect.
     Close,
+    /// Puts what was written on the medium, before a mover's end is told.
+    Flush,
 }
 
 /// What comes next for the request under way.
@@ -77,6 +79,7 @@ enum Task {
     Marks {
         count: u32,
     },
+    Flush,
 }
 
 /// What follows a forgotten mark.
@@ -145,6 +148,8 @@ impl Tape {
             TapeOp::Write(data) => self.begin_write(data),
             TapeOp::Read(count) => self.begin_read(count),
             TapeOp::Close => self.finish_writing(After::Close),
+            TapeOp::Flush if self.unflushed => self.step(Task::Flush),
+            TapeOp::Flush => Next::Done(Reply::ok(ReplyBody::Empty)),
         }
     }
 
@@ -166,6 +171,7 @@ impl Tape {
             Task::ReadStepBack => DriveStep::SpaceFilemarks(-1),
             Task::Motion(motion) => motion.step(),
             Task::MarkThen(_) => DriveStep::Filemarks(u32::from(self.unmarked)),
+            Task::Flush => DriveStep::Filemarks(0),
             Task::Rewind => DriveStep::Rewind,
             Task::Unload => DriveStep::Unload,
             Task::Marks { count } => DriveStep::Filemarks(count),
@@ -269,6 +275,10 @@ impl Tape {
                 self.on_spaced(motion, residual, stop)
             }
             (Task::MarkThen(after), result) => self.on_final_mark(after, &result),
+            (Task::Flush, StepResult::Written | StepResult::EarlyWarning) => {
+                self.unflushed = false;
+                Next::Done(Reply::ok(ReplyBody::Empty))
+            }
             (Task::Rewind, StepResult::Done) => {
                 self.place = Place::START;
                 self.end = EndOfMedium::Far;
@@ -452,6 +462,7 @@ impl Tape {
             Some(Task::Read | Task::ReadStepBack) => MessageCode::TapeRead,
             Some(Task::Write { .. }) => MessageCode::TapeWrite,
             Some(Task::MarkThen(After::Close)) => MessageCode::TapeClose,
+            Some(Task::Flush) => MessageCode::MoverClose,
             Some(Task::Motion(motion)) => {
                 return self.fail_mtio(error, motion.count());
             }

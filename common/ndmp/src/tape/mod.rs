@@ -14,5 +14,6 @@ mod step;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use machine::error_of;
 pub use machine::{Next, Tape, TapeOp};
 pub use step::{DriveStep, Failure, FailureKind, Loaded, SpaceEnd, StepResult};
