@@ -1,0 +1,98 @@
+//! Device reports: what the remote site has, and what it knows of copies.
+
+use model::{ElementAddress, EngineId, JobId, LibraryName, ObjectNumber};
+use serde::{Deserialize, Serialize};
+use tape::{DeviceIdentity, DriveState, Inventory};
+
+/// Everything that the remote shows to this peer; sent whole after each greeting and after every
+/// change. Serialisable, so that a ghost library is listed before the remote was reached again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteReport {
+    /// Counts the reports of one run of the remote engine, from 1.
+    pub sequence: u64,
+    /// The physical libraries that this peer may use, at most 64.
+    pub libraries: Vec<LibraryReport>,
+}
+
+/// One physical library.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LibraryReport {
+    /// Its name at its own site.
+    pub name: LibraryName,
+    /// Who the changer is, with its serial number.
+    pub identity: DeviceIdentity,
+    /// Element map and every element.
+    pub inventory: Inventory,
+    /// The drives in the order of their elements: drive 0, drive 1, ...
+    pub drives: Vec<DriveReport>,
+    /// Bytes that fit on one cartridge, `None` if unknown.
+    pub capacity: Option<u64>,
+    /// Whether the library answers.
+    pub online: bool,
+}
+
+/// One physical drive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriveReport {
+    /// Its element.
+    pub element: ElementAddress,
+    /// Who it is.
+    pub identity: DeviceIdentity,
+    /// What lies in it as of the report, `None` if the drive does not answer.
+    pub state: Option<DriveState>,
+    /// Whether someone holds it open.
+    pub in_use: bool,
+}
+
+/// What the remote knows of a copy whose session was gone when it ended. The remote is the
+/// authority for what is on tape. Sent at each connection until it is acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobReport {
+    /// The job.
+    pub job: JobId,
+    /// All of what was asked is on tape and flushed.
+    pub complete: bool,
+    /// Bytes on tape as of the last flush.
+    pub flushed_bytes: u64,
+    /// The object number behind the last flushed one.
+    pub flushed_object: Option<ObjectNumber>,
+    /// For people, at most 1024 bytes.
+    pub text: String,
+}
+
+/// Keeps the newest report of one remote site apart from stale ones.
+#[derive(Clone, Debug, Default)]
+pub struct ReportWatch {
+    last: Option<(EngineId, u64)>,
+}
+
+impl ReportWatch {
+    /// Whether a report of this run with this sequence is newer than all before it. A new run of
+    /// the remote begins anew at 1.
+    pub fn accept(&mut self, engine: EngineId, sequence: u64) -> bool {
+        let newer = match self.last {
+            Some((known, last)) => known != engine || sequence > last,
+            None => true,
+        };
+        if newer {
+            self.last = Some((engine, sequence));
+        }
+        newer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_newer_reports_count_and_a_restart_begins_anew() {
+        let id = |n| EngineId(model::Ulid::from_parts(n, 0));
+        let mut watch = ReportWatch::default();
+        assert!(watch.accept(id(1), 1));
+        assert!(!watch.accept(id(1), 1));
+        assert!(watch.accept(id(1), 5));
+        assert!(!watch.accept(id(1), 4));
+        assert!(watch.accept(id(2), 1));
+    }
+}

@@ -1,0 +1,258 @@
+//! Transfers of generations, and the lists of chunks that streams share with them.
+
+use bytes::Bytes;
+use model::{CartridgeId, Digest, GenerationId};
+
+use super::tape::{RECORD_MAX, barcode, read_barcode};
+use super::{DecodeError, emptied, id_bytes, join, narrow, read_text, split, text, ulid, within};
+use crate::proto::{self, replicate as wire, replicate::Body, replicate::failed::Why};
+use crate::replicate::{
+    Begin, CHUNK_MAX, Chunk, ChunkData, Entry, FailWhy, Failure, OFFER_ENTRIES_MAX,
+    OFFER_SEGMENTS_MAX, Offer, Replicate, ReplicateBody, Segment, Totals, TransferId,
+};
+
+const ATTRIBUTES_MAX: usize = 64 << 10;
+
+pub(super) fn replicate(message: &Replicate) -> (proto::Replicate, Bytes) {
+    let mut payload = Bytes::new();
+    let body = match &message.body {
+        ReplicateBody::Begin(begin) => Body::Begin(wire::Begin {
+            generation: id_bytes(begin.generation.to_bytes()),
+            cartridge: id_bytes(begin.cartridge.to_bytes()),
+            parent: begin.parent.map_or_else(Bytes::new, |id| id_bytes(id.to_bytes())),
+            barcode: barcode(begin.barcode.as_ref()),
+            attributes: begin.attributes.clone(),
+        }),
+        ReplicateBody::Ready { already, parent } => {
+            Body::Ready(wire::Ready { already: *already, parent: *parent })
+        }
+        ReplicateBody::Offer { sequence, offer } => Body::Offer(wire::Offer {
+            sequence: *sequence,
+            segments: offer.segments.iter().map(segment).collect(),
+            entries: entries(&offer.entries),
+        }),
+        ReplicateBody::Want { sequence, wanted } => Body::Want(want(*sequence, wanted)),
+        ReplicateBody::Chunks { sequence, chunks: list } => {
+            let (list, data) = chunks(*sequence, list);
+            payload = data;
+            Body::Chunks(list)
+        }
+        ReplicateBody::Credit { stored, offers } => {
+            Body::Credit(wire::Credit { stored: *stored, offers: *offers })
+        }
+        ReplicateBody::Commit(Totals { objects, bytes, chunks }) => {
+            let (objects, bytes, chunks) = (*objects, *bytes, *chunks);
+            Body::Commit(wire::Commit { objects, bytes, chunks })
+        }
+        ReplicateBody::Committed => Body::Committed(proto::Empty {}),
+        ReplicateBody::Failed(failure) => Body::Failed(failed(failure)),
+    };
+    let transfer = id_bytes(message.transfer.0.0.to_be_bytes());
+    (proto::Replicate { transfer, body: Some(body) }, payload)
+}
+
+pub(super) fn read_replicate(
+    message: proto::Replicate,
+    mut payload: Bytes,
+) -> Result<Replicate, DecodeError> {
+    let transfer = TransferId(ulid(&message.transfer, "transfer")?);
+    let body = match message.body.ok_or(DecodeError::Missing("a transfer message"))? {
+        Body::Begin(begin) => ReplicateBody::Begin(read_begin(begin)?),
+        Body::Ready(it) => ReplicateBody::Ready { already: it.already, parent: it.parent },
+        Body::Offer(offer) => {
+            let sequence = offer.sequence;
+            within("segments", offer.segments.len(), OFFER_SEGMENTS_MAX)?;
+            let segments = offer.segments.iter().map(read_segment).collect::<Result<_, _>>()?;
+            let entries = read_entries(offer.entries)?;
+            ReplicateBody::Offer { sequence, offer: Offer { segments, entries } }
+        }
+        Body::Want(it) => {
+            let (sequence, wanted) = read_want(&it)?;
+            ReplicateBody::Want { sequence, wanted }
+        }
+        Body::Chunks(list) => {
+            let sequence = list.sequence;
+            ReplicateBody::Chunks { sequence, chunks: read_chunks(list, &mut payload)? }
+        }
+        Body::Credit(it) => ReplicateBody::Credit { stored: it.stored, offers: it.offers },
+        Body::Commit(wire::Commit { objects, bytes, chunks }) => {
+            ReplicateBody::Commit(Totals { objects, bytes, chunks })
+        }
+        Body::Committed(_) => ReplicateBody::Committed,
+        Body::Failed(failure) => ReplicateBody::Failed(read_failed(failure)?),
+    };
+    emptied(&payload)?;
+    Ok(Replicate { transfer, body })
+}
+
+fn read_begin(begin: wire::Begin) -> Result<Begin, DecodeError> {
+    within("bytes of attributes", begin.attributes.len(), ATTRIBUTES_MAX)?;
+    let generation =
+        |bytes: &[u8]| GenerationId::from_slice(bytes).ok_or(DecodeError::Invalid("generation"));
+    let cartridge = CartridgeId::from_slice(&begin.cartridge);
+    Ok(Begin {
+        generation: generation(&begin.generation)?,
+        cartridge: cartridge.ok_or(DecodeError::Invalid("cartridge"))?,
+        parent: match begin.parent.is_empty() {
+            true => None,
+            false => Some(generation(&begin.parent)?),
+        },
+        barcode: read_barcode(&begin.barcode)?,
+        attributes: begin.attributes,
+    })
+}
+
+fn failed(failure: &Failure) -> wire::Failed {
+    let why = match failure.why {
+        FailWhy::Store => Why::Store,
+        FailWhy::Corrupt => Why::Corrupt,
+        FailWhy::Cancelled => Why::Cancelled,
+        FailWhy::Refused => Why::Refused,
+        FailWhy::Gone => Why::Gone,
+    };
+    wire::Failed { why: why.into(), text: text(&failure.text) }
+}
+
+fn read_failed(failed: wire::Failed) -> Result<Failure, DecodeError> {
+    let why = match failed.why() {
+        Why::Store => FailWhy::Store,
+        Why::Corrupt => FailWhy::Corrupt,
+        Why::Cancelled => FailWhy::Cancelled,
+        Why::Refused => FailWhy::Refused,
+        Why::Gone => FailWhy::Gone,
+        Why::Unspecified => return Err(DecodeError::Invalid("failure")),
+    };
+    Ok(Failure { why, text: read_text(failed.text)? })
+}
+
+pub(super) fn segment(segment: &Segment) -> proto::Segment {
+    use proto::segment::{Kind, Records};
+    let kind = match segment {
+        Segment::Records { size, count } => Kind::Records(Records { size: *size, count: *count }),
+        Segment::Filemarks(count) => Kind::Filemarks(*count),
+    };
+    proto::Segment { kind: Some(kind) }
+}
+
+pub(super) fn read_segment(segment: &proto::Segment) -> Result<Segment, DecodeError> {
+    use proto::segment::Kind;
+    let read = match segment.kind.as_ref().ok_or(DecodeError::Missing("a segment"))? {
+        Kind::Records(it) => Segment::Records { size: it.size, count: it.count },
+        Kind::Filemarks(count) => Segment::Filemarks(*count),
+    };
+    match read {
+        Segment::Records { count: 0, .. } | Segment::Filemarks(0) => {
+            Err(DecodeError::Invalid("segment count"))
+        }
+        Segment::Records { size, .. } if size > RECORD_MAX => {
+            Err(DecodeError::Invalid("record size"))
+        }
+        fine => Ok(fine),
+    }
+}
+
+/// Entries in order, chunks that follow one another in one list.
+fn entries(entries: &[Entry]) -> Vec<proto::Entry> {
+    use proto::entry::{Kind, Run};
+    let same = |a: &Entry, b: &Entry| matches!((a, b), (Entry::Chunk(_), Entry::Chunk(_)));
+    let group = |group: &[Entry]| {
+        let kind = match group {
+            [Entry::Run { first, count }] => Kind::Run(Run { first: *first, count: *count }),
+            chunks => Kind::Chunks(chunk_list(chunks.iter().filter_map(|entry| match entry {
+                Entry::Chunk(chunk) => Some(chunk),
+                Entry::Run { .. } => None,
+            }))),
+        };
+        proto::Entry { kind: Some(kind) }
+    };
+    entries.chunk_by(same).map(group).collect()
+}
+
+fn read_entries(entries: Vec<proto::Entry>) -> Result<Vec<Entry>, DecodeError> {
+    use proto::entry::Kind;
+    let mut read = Vec::new();
+    for entry in entries {
+        match entry.kind.ok_or(DecodeError::Missing("an entry"))? {
+            Kind::Run(run) if run.count == 0 => return Err(DecodeError::Invalid("run")),
+            Kind::Run(run) => read.push(Entry::Run { first: run.first, count: run.count }),
+            Kind::Chunks(list) => {
+                let chunks = read_chunk_list(&list, OFFER_ENTRIES_MAX)?;
+                read.extend(chunks.into_iter().map(Entry::Chunk));
+            }
+        }
+        within("entries", read.len(), OFFER_ENTRIES_MAX)?;
+    }
+    Ok(read)
+}
+
+pub(super) fn chunk_list<'a>(chunks: impl Iterator<Item = &'a Chunk>) -> proto::ChunkList {
+    let (mut digests, mut lengths) = (Vec::new(), Vec::new());
+    for chunk in chunks {
+        digests.extend_from_slice(chunk.digest.as_bytes());
+        lengths.push(chunk.length);
+    }
+    proto::ChunkList { digests: digests.into(), lengths }
+}
+
+pub(super) fn read_chunk_list(
+    list: &proto::ChunkList,
+    limit: usize,
+) -> Result<Vec<Chunk>, DecodeError> {
+    within("chunks", list.lengths.len(), limit)?;
+    let (digests, rest) = list.digests.as_chunks::<32>();
+    if digests.len() != list.lengths.len() || !rest.is_empty() {
+        return Err(DecodeError::Invalid("list of chunks"));
+    }
+    let chunk = |(digest, length): (&[u8; 32], &u32)| match (1..=CHUNK_MAX as u32).contains(length)
+    {
+        true => Ok(Chunk { digest: Digest(*digest), length: *length }),
+        false => Err(DecodeError::Invalid("chunk length")),
+    };
+    digests.iter().zip(&list.lengths).map(chunk).collect()
+}
+
+/// One bit for each chunk, lowest first, and one more as the end, so that the count is kept.
+pub(super) fn want(sequence: u32, wanted: &[bool]) -> proto::Want {
+    let mut bitmap = vec![0u8; wanted.len() / 8 + 1];
+    for (index, _) in wanted.iter().chain([&true]).enumerate().filter(|(_, wanted)| **wanted) {
+        bitmap[index / 8] |= 1 << (index % 8);
+    }
+    proto::Want { sequence, bitmap: bitmap.into() }
+}
+
+pub(super) fn read_want(want: &proto::Want) -> Result<(u32, Vec<bool>), DecodeError> {
+    within("bytes of a bitmap", want.bitmap.len(), OFFER_ENTRIES_MAX / 8 + 1)?;
+    let bit = |index: usize| want.bitmap[index / 8] >> (index % 8) & 1 == 1;
+    let last = want.bitmap.last().filter(|last| **last != 0);
+    let last = last.ok_or(DecodeError::Invalid("bitmap"))?;
+    let count = want.bitmap.len() * 8 - 1 - last.leading_zeros() as usize;
+    Ok((want.sequence, (0..count).map(bit).collect()))
+}
+
+pub(super) fn chunks(sequence: u32, chunks: &[(u32, ChunkData)]) -> (proto::Chunks, Bytes) {
+    let head = |(index, chunk): &(u32, ChunkData)| proto::chunks::Chunk {
+        index: *index,
+        encoding: chunk.encoding.into(),
+        raw_length: chunk.raw_length,
+        stored_length: u32::try_from(chunk.bytes.len()).unwrap_or(u32::MAX),
+    };
+    let heads = chunks.iter().map(head).collect();
+    let pieces: Vec<_> = chunks.iter().map(|(_, chunk)| &chunk.bytes).collect();
+    (proto::Chunks { sequence, heads }, join(&pieces))
+}
+
+pub(super) fn read_chunks(
+    list: proto::Chunks,
+    payload: &mut Bytes,
+) -> Result<Vec<(u32, ChunkData)>, DecodeError> {
+    within("chunks", list.heads.len(), OFFER_ENTRIES_MAX)?;
+    let chunk = |head: proto::chunks::Chunk| {
+        let (raw_length, stored) = (head.raw_length, head.stored_length as usize);
+        within("bytes of a chunk", raw_length as usize, CHUNK_MAX)?;
+        within("bytes of a chunk", stored, CHUNK_MAX)?;
+        let encoding = narrow(head.encoding, "encoding")?;
+        let bytes = split(payload, stored)?;
+        Ok((head.index, ChunkData { encoding, raw_length, bytes }))
+    };
+    list.heads.into_iter().map(chunk).collect()
+}
