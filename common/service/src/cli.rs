@@ -1,5 +1,6 @@
 //! The command line that both engines have: `serve`, `check-config` and `example-config`.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -54,14 +55,15 @@ where
     C: EngineConfig,
     F: Future<Output = Result<(), Failure>>,
 {
-    run(std::env::args_os(), serve)
+    ExitCode::from(run(std::env::args_os(), serve))
 }
 
-/// Like [`main`], with arguments that came from elsewhere; the first one is not looked at.
+/// Like [`main`], with arguments that came from elsewhere (the first one is not looked at), and the
+/// exit code as a number.
 pub fn run<C, F>(
     arguments: impl IntoIterator<Item = std::ffi::OsString>,
     serve: impl FnOnce(C, Shutdown) -> F,
-) -> ExitCode
+) -> u8
 where
     C: EngineConfig,
     F: Future<Output = Result<(), Failure>>,
@@ -74,18 +76,18 @@ where
         Err(error) => {
             // clap prints help to standard output and faults to standard error.
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { EXIT_OK });
+            return if error.use_stderr() { EXIT_USAGE } else { EXIT_OK };
         }
     };
     match command {
         Command::ExampleConfig => {
             print!("{}", C::example());
-            ExitCode::from(EXIT_OK)
+            EXIT_OK
         }
         Command::CheckConfig { config } => match C::load(&config) {
             Ok(_) => {
                 println!("{} is good", config.display());
-                ExitCode::from(EXIT_OK)
+                EXIT_OK
             }
             Err(error) => complain(&error, EXIT_USAGE),
         },
@@ -96,7 +98,7 @@ where
     }
 }
 
-fn start<C, F>(config: C, serve: impl FnOnce(C, Shutdown) -> F) -> ExitCode
+fn start<C, F>(config: C, serve: impl FnOnce(C, Shutdown) -> F) -> u8
 where
     C: EngineConfig,
     F: Future<Output = Result<(), Failure>>,
@@ -116,15 +118,17 @@ where
     // A blocking call at a device may outlast the engine's patience; the process ends anyway.
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     match result {
-        Ok(()) => ExitCode::from(EXIT_OK),
+        Ok(()) => EXIT_OK,
         Err(error) => {
-            tracing::error!(id = messages::ENGINE_FAILED, %error, "the engine failed");
-            complain(&*error, EXIT_FAILED)
+            let words: [(&str, &dyn Display); 2] = [("program", &C::PROGRAM), ("cause", &error)];
+            let id = messages::ENGINE_FAILED;
+            tracing::error!(id, "{}", messages::text(id, &words));
+            EXIT_FAILED
         }
     }
 }
 
-fn complain(error: &(impl std::fmt::Display + ?Sized), code: u8) -> ExitCode {
+fn complain(error: &impl Display, code: u8) -> u8 {
     eprintln!("{error}");
-    ExitCode::from(code)
+    code
 }

@@ -1,5 +1,7 @@
 //! Log lines to standard error.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
@@ -38,7 +40,10 @@ pub fn init(log: &Log) -> Result<(), LogError> {
         Ok(text) if !text.is_empty() => filter(VARIABLE, &text)?,
         _ => filter("log.level", &log.level)?,
     };
-    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+    let builder = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_env_filter(filter);
     // The error means that somebody logs already.
     let _ = match log.format {
         LogFormat::Text => builder.try_init(),

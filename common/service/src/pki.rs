@@ -55,7 +55,10 @@ pub fn init(
     make_dir(dir)?;
     let ca_key = KeyPair::generate()?;
     let mut ca = validity(CertificateParams::new(Vec::new())?);
-    ca.distinguished_name.push(DnType::CommonName, "Twinreel CA");
+    // Two authorities with one name would be taken for each other until a signature fails.
+    let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
+    let name = format!("Twinreel CA {}", model::Ulid::generate(now));
+    ca.distinguished_name.push(DnType::CommonName, name);
     ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let ca_file = dir.join("ca.pem");
