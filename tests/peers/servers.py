@@ -98,7 +98,7 @@ class Pair:
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out, env={**os.environ, "NO_COLOR": "1"})
         self.processes.append(process)
         deadline = time.monotonic() + 30
-        while b"ready" not in log.read_bytes():
+        while f"{role}-engine ready".encode() not in log.read_bytes():
             want(process.poll() is None, f"{role}-engine ended: {log.read_text()[-800:]}")
             want(time.monotonic() < deadline, f"{role}-engine is not ready: {log.read_text()}")
             time.sleep(0.05)

@@ -31,9 +31,6 @@ impl Role {
     }
 }
 
-/// What an engine says once its listeners accept.
-const READY: &str = "ready";
-
 /// A running (or killed, or stopped) engine. Dropping it kills the process and fails the test if
 /// it complained of anything that the test had not named.
 pub struct Engine {
@@ -106,8 +103,9 @@ impl Engine {
 
     /// Waits until this life has said that it is ready, and fails at once if it ends instead.
     pub fn wait_ready(&mut self) {
+        let ready = format!("{} ready", self.role.command());
         wait::until("the engine is ready", || {
-            if self.log.find(self.born, READY, LOOK).is_some() {
+            if self.log.find(self.born, &ready, LOOK).is_some() {
                 return Some(());
             }
             if let Some(status) = self.ended() {

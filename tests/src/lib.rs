@@ -20,6 +20,7 @@ mod pair;
 mod relay;
 mod rng;
 mod scratch;
+mod tape;
 pub mod wait;
 
 pub use content::{Content, Reader, Texture};
@@ -29,6 +30,7 @@ pub use pair::Pair;
 pub use relay::{Direction, Relay};
 pub use rng::{Rng, full, seed};
 pub use scratch::Scratch;
+pub use tape::{Object, read_tape};
 
 /// Says that something was not tested and why. `tests/run` counts these lines.
 pub fn skip(name: &str, why: &str) {
