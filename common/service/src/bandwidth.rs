@@ -37,7 +37,8 @@ impl Bandwidth {
 
     /// At most so many bytes a second; 0 is no limit.
     pub fn per_second(rate: u64) -> Self {
-        let bucket = || Arc::new(Bucket { rate, free_at: Mutex::new(Instant::now() - BURST) });
+        let free_at = burst_before(Instant::now());
+        let bucket = || Arc::new(Bucket { rate, free_at: Mutex::new(free_at) });
         Self((rate > 0).then(bucket))
     }
 
@@ -45,12 +46,15 @@ impl Bandwidth {
     pub async fn take(&self, bytes: usize) {
         let Some(bucket) = &self.0 else { return };
         let mut free_at = bucket.free_at.lock().await;
-        let now = Instant::now();
-        let from = (*free_at).max(now - BURST);
+        let from = (*free_at).max(burst_before(Instant::now()));
         tokio::time::sleep_until(from).await;
         let nanos = u128::from(bytes as u64) * 1_000_000_000 / u128::from(bucket.rate);
         *free_at = from + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
     }
+}
+
+fn burst_before(now: Instant) -> Instant {
+    now.checked_sub(BURST).unwrap_or(now)
 }
 
 /// Bytes that went each way.

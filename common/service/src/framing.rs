@@ -70,21 +70,26 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 }
 
-/// Writes frames.
+/// A part from this size on is written from where it is; smaller ones are gathered, so that they
+/// share TLS records and packets.
+const GATHER: usize = 16 << 10;
+
+/// Writes frames. Small frames are held back until [`FrameWriter::flush`], so flush before waiting
+/// for an answer. Not safe to drop inside of a call: give the writer a task of its own.
 #[derive(Debug)]
 pub struct FrameWriter<W> {
     stream: W,
     max: usize,
+    gathered: BytesMut,
 }
 
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// Writes frames of at most `max` bytes to a stream.
     pub fn new(stream: W, max: usize) -> Self {
-        Self { stream, max }
+        Self { stream, max, gathered: BytesMut::new() }
     }
 
-    /// Writes one frame made of parts, without copying them together. [`FrameWriter::flush`] sends
-    /// what the stream holds back.
+    /// Writes one frame made of parts, without copying large ones.
     ///
     /// # Errors
     /// [`FrameError::TooLong`] before anything was written; [`FrameError::Io`].
@@ -92,11 +97,22 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         let length = parts.iter().map(|part| part.len()).sum();
         let too_long = || FrameError::TooLong { length, max: self.max };
         let head = u32::try_from(length).ok().filter(|_| length <= self.max);
-        let head = head.ok_or_else(too_long)?;
-        self.stream.write_all(&head.to_be_bytes()).await?;
-        for part in parts {
-            self.stream.write_all(part).await?;
+        let head = head.ok_or_else(too_long)?.to_be_bytes();
+        for part in std::iter::once(&&head[..]).chain(parts) {
+            if self.gathered.len() + part.len() >= GATHER {
+                self.write_gathered().await?;
+            }
+            match part.len() >= GATHER {
+                true => self.stream.write_all(part).await?,
+                false => self.gathered.extend_from_slice(part),
+            }
         }
+        Ok(())
+    }
+
+    async fn write_gathered(&mut self) -> Result<(), FrameError> {
+        self.stream.write_all(&self.gathered).await?;
+        self.gathered.clear();
         Ok(())
     }
 
@@ -105,6 +121,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// # Errors
     /// [`FrameError::Io`].
     pub async fn flush(&mut self) -> Result<(), FrameError> {
+        self.write_gathered().await?;
         Ok(self.stream.flush().await?)
     }
 
@@ -113,6 +130,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// # Errors
     /// [`FrameError::Io`].
     pub async fn finish(&mut self) -> Result<(), FrameError> {
+        self.write_gathered().await?;
         Ok(self.stream.shutdown().await?)
     }
 }
@@ -147,12 +165,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn small_frames_go_together_and_large_parts_in_their_place() {
+        let mut writer = FrameWriter::new(Vec::new(), 1 << 20);
+        let large = vec![9; GATHER];
+        let sizes = [1, 3, GATHER - 8, 5, 20, GATHER, 7];
+        for size in sizes {
+            writer.write(&[&large[..size]]).await.unwrap();
+            assert!(writer.gathered.len() < GATHER);
+        }
+        writer.write(&[b"ab", &large, b"c"]).await.unwrap();
+        writer.flush().await.unwrap();
+        let mut reader = FrameReader::new(&writer.stream[..], 1 << 20);
+        for size in sizes {
+            assert_eq!(reader.next().await.unwrap().unwrap(), &large[..size]);
+        }
+        let last = reader.next().await.unwrap().unwrap();
+        assert_eq!((&last[..2], last.len(), last[GATHER + 2]), (&b"ab"[..], GATHER + 3, b'c'));
+        assert!(reader.next().await.unwrap().is_none());
+    }
+
+    #[tokio::test]
     async fn a_long_frame_is_refused_on_both_sides() {
         let mut reader = FrameReader::new(&b"\x00\x00\x00\x05hello"[..], 4);
         let refused = reader.next().await;
         assert!(matches!(refused, Err(FrameError::TooLong { length: 5, max: 4 })));
         let mut writer = FrameWriter::new(Vec::new(), 4);
         assert!(writer.write(&[b"he", b"llo"]).await.is_err());
+        writer.flush().await.unwrap();
         assert!(writer.stream.is_empty());
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::SiteName;
 use rustls::client::WebPkiServerVerifier;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -192,6 +193,14 @@ pub struct Secured<S> {
     /// Common name first, then the DNS names: a site is looked for among them
     /// ([`crate::config::RemoteConfig::peer`]).
     pub peer_names: Vec<String>,
+}
+
+impl<S> Secured<S> {
+    /// The site that speaks: the first of the names that can be one. `None` for a certificate
+    /// that was made for something else.
+    pub fn site(&self) -> Option<SiteName> {
+        self.peer_names.iter().find_map(|name| SiteName::new(name).ok())
+    }
 }
 
 /// Secures a stream from the connecting side; the peer must carry `name`.

@@ -46,6 +46,7 @@ async fn handshake(
     let (client, server) = (client.clone(), server.clone());
     let server = tokio::spawn(async move {
         let mut secured = tls::accept(b, &server).await.map_err(|e| e.to_string())?;
+        assert!(secured.site().is_some());
         secured.stream.write_all(b"!").await.map_err(|e| e.to_string())?;
         secured.stream.shutdown().await.map_err(|e| e.to_string())?;
         Ok(secured.peer_names)
