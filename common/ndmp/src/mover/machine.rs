@@ -373,7 +373,11 @@ impl Mover {
     /// An event of the data plane. Returns the reply of the request that waited for it.
     pub fn on_event(&mut self, event: MoverEvent) -> Option<Reply> {
         match (event, self.waiting) {
-            (MoverEvent::Moved(progress), _) => self.advance(progress),
+            (MoverEvent::Moved(progress), _) => match self.state {
+                // Counts of a connection that was stopped.
+                MoverState::Idle | MoverState::Listen => {}
+                _ => self.advance(progress),
+            },
             (MoverEvent::Listening(addr), Some(Waiting::Listen(flow))) => {
                 self.waiting = None;
                 self.start(flow, MoverState::Listen);

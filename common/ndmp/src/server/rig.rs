@@ -106,6 +106,11 @@ impl Plane {
         }
     }
 
+    /// Bytes on their way: a change means that something moved.
+    fn waiting(&self) -> Option<usize> {
+        self.pipe.as_ref().map(|pipe| pipe.borrow().bytes.len())
+    }
+
     /// Moves what can be moved now.
     fn pump(&mut self, drive: &mut ListDrive) -> Option<MoverEvent> {
         let grant = self.run?;
@@ -355,14 +360,15 @@ impl Rig {
         self.settle();
     }
 
-    /// Lets the data plane move what it can. Whether anything happened.
+    /// Lets the data plane move what it can. Whether anything moved or happened.
     pub(super) fn pump(&mut self) -> bool {
+        let waiting = self.plane.waiting();
         match self.plane.pump(&mut self.drive) {
             Some(event) => {
                 self.event(event);
                 true
             }
-            None => false,
+            None => self.plane.waiting() != waiting,
         }
     }
 
