@@ -231,7 +231,8 @@ impl Image {
         let cartridge = self.cartridge;
         let header = JournalHeader { generation, cartridge, parent, created_ms };
         let path = inner.journal_path(generation);
-        let journal = Journal::create(inner.vfs.clone(), path, header)?;
+        let journal = Journal::create(inner.vfs.as_ref(), path, header)
+            .map_err(|error| inner.containers.poisoned_by(error))?;
         self.writer = Some(Writer::new(inner, journal));
         Ok(())
     }
@@ -317,7 +318,7 @@ impl Writer {
             }
             None => None,
         };
-        let in_tail = place.byte.checked_sub(reel.layout.chunked).unwrap_or(0) as usize;
+        let in_tail = place.byte.saturating_sub(reel.layout.chunked) as usize;
         reel.layout.truncate(place, partial.as_deref())?;
         self.journal.add(Event::Truncate(place.object));
         self.tail_logged = if partial.is_some() { 0 } else { self.tail_logged.min(in_tail) };
@@ -374,7 +375,8 @@ impl Resumed {
         let fits = journal::replay(&self.inspected, self.file.as_ref(), layout)?;
         let what = "the journal does not fit the generation below it";
         fits.ok_or_else(|| StoreError::Damaged { path: path.clone(), what })?;
-        let journal = Journal::resume(inner.vfs.clone(), path, &self.inspected)?;
+        let journal = Journal::resume(inner.vfs.as_ref(), path, &self.inspected)
+            .map_err(|error| inner.containers.poisoned_by(error))?;
         Ok(Writer {
             unique_bytes: self.inspected.totals.unique_bytes,
             stored_bytes: self.inspected.totals.stored_bytes,

@@ -1,12 +1,14 @@
 //! A cartridge's content: object runs and chunks, with their places, so that any object, byte or
 //! filemark is found by binary search.
 
+use std::sync::Arc;
+
+use model::Digest;
+
 use crate::bytesio::{Fields, Put};
 use crate::chunker::Chunker;
 use crate::paged::{Chain, Entry, Scratch, Section};
 use crate::{ChunkParams, ChunkRef, MAX_CHUNK, MAX_RECORD, ObjectRun, Result};
-use model::Digest;
-use std::sync::Arc;
 
 /// A chunk and where it begins in the byte stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,15 +129,18 @@ pub(crate) struct Layout {
     pub(crate) tail: Chunker,
 }
 
+/// The lists of a sealed generation.
+pub(crate) struct Base {
+    pub(crate) chunks: Arc<Section<ChunkEntry>>,
+    pub(crate) segments: Arc<Section<Segment>>,
+    pub(crate) end: Place,
+}
+
 impl Layout {
     /// An empty cartridge, or all of a sealed generation.
-    pub(crate) fn new(
-        params: ChunkParams,
-        scratch: &Scratch,
-        base: Option<(Arc<Section<ChunkEntry>>, Arc<Section<Segment>>, Place)>,
-    ) -> Self {
+    pub(crate) fn new(params: ChunkParams, scratch: &Scratch, base: Option<Base>) -> Self {
         let (chunks, segments, end) = match base {
-            Some((chunks, segments, end)) => (Some(chunks), Some(segments), end),
+            Some(Base { chunks, segments, end }) => (Some(chunks), Some(segments), end),
             None => (None, None, Place::default()),
         };
         Self {

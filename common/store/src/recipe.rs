@@ -11,8 +11,8 @@ use vfs::{Vfs, VfsFile};
 
 use crate::bytesio::{Fields, Put, open_with_crc, seal_with_crc};
 use crate::journal::{optional_id, read_optional_id};
-use crate::layout::{ChunkEntry, Layout, Place, Segment, run_of};
-use crate::paged::{PAGE, Section, SectionWriter, read_exact};
+use crate::layout::{Base, ChunkEntry, Layout, Place, Segment, run_of};
+use crate::paged::{PAGE, Scratch, Section, SectionWriter, read_exact};
 use crate::{ChunkParams, GenerationInfo, Result, StoreError};
 
 const MAGIC: &[u8; 8] = b"TRREELR1";
@@ -122,15 +122,11 @@ impl Recipe {
         Ok(Self { info, chunks: chunks.into(), segments: segments.into(), half_header })
     }
 
-    /// The place behind the last object.
-    pub(crate) fn end(&self) -> Place {
-        let GenerationInfo { objects, bytes, filemarks, .. } = self.info;
-        Place { object: objects, byte: bytes, file: filemarks }
-    }
-
     /// The parts from which a [`Layout`] begins.
-    pub(crate) fn base(&self) -> (Arc<Section<ChunkEntry>>, Arc<Section<Segment>>, Place) {
-        (self.chunks.clone(), self.segments.clone(), self.end())
+    fn base(&self) -> Base {
+        let GenerationInfo { objects, bytes, filemarks, .. } = self.info;
+        let end = Place { object: objects, byte: bytes, file: filemarks };
+        Base { chunks: self.chunks.clone(), segments: self.segments.clone(), end }
     }
 }
 
@@ -217,10 +213,6 @@ fn joined(first: Segment, next: Segment) -> Segment {
 }
 
 /// All of a recipe's content as a layout.
-pub(crate) fn layout_of(
-    recipe: Option<&Recipe>,
-    params: ChunkParams,
-    scratch: &crate::paged::Scratch,
-) -> Layout {
+pub(crate) fn layout_of(recipe: Option<&Recipe>, params: ChunkParams, scratch: &Scratch) -> Layout {
     Layout::new(params, scratch, recipe.map(Recipe::base))
 }

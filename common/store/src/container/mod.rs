@@ -225,6 +225,8 @@ impl Containers {
     fn seal(&self, active: &mut Active) -> Result<()> {
         active.write_out()?;
         if let Some(file) = &active.file {
+            // A footer vouches for the chunks before it, so they are durable first.
+            file.sync_data().map_err(|error| self.poison(error))?;
             let footer = format::encode_footer(active.id, active.written as u32, &active.chunks);
             file.write_all_at(&footer, active.written)?;
             file.sync_data().map_err(|error| self.poison(error))?;
@@ -310,11 +312,14 @@ fn recover(
     }
     if last && !scanned.chunks.is_empty() {
         // Nothing is overwritten: the index goes behind what was found. Should there be no room
-        // for it the container is searched again the next time; its chunks must be durable now.
+        // for it the container is searched again the next time; its chunks must be durable
+        // now, and before an index vouches for them.
+        file.sync_data()?;
         let footer = format::encode_footer(id, scanned.len as u32, &scanned.chunks);
         match file.write_all_at(&footer, scanned.len) {
-            Err(error) if !error.is_full() => return Err(error.into()),
-            _ => file.sync_data()?,
+            Err(error) if error.is_full() => {}
+            Err(error) => return Err(error.into()),
+            Ok(()) => file.sync_data()?,
         }
     }
     Ok(scanned.chunks)

@@ -1,7 +1,10 @@
 //! Reading chunks: one by one in stored form, or many in the order in which a recipe needs them.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use model::Digest;
+use vfs::VfsFile;
 
 use super::format::{CHUNK_HEADER, ChunkHeader};
 use super::{Containers, OPEN_FILES, file_name, locked};
@@ -9,8 +12,6 @@ use crate::codec::Decompressor;
 use crate::index::Location;
 use crate::paged::read_exact;
 use crate::{ChunkRef, Result, StoreError, StoredChunk};
-use std::sync::Arc;
-use vfs::VfsFile;
 
 /// Chunks that lie at most this far apart are read in one go.
 const GAP: u64 = 64 << 10;

@@ -9,7 +9,6 @@ mod format;
 mod replay;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use vfs::{Vfs, VfsFile};
 
@@ -23,7 +22,6 @@ const FRAME_SIZE: usize = 64 << 10;
 
 /// Writes the journal of one open generation.
 pub(crate) struct Journal {
-    vfs: Arc<dyn Vfs>,
     path: PathBuf,
     file: Box<dyn VfsFile>,
     pub(crate) header: JournalHeader,
@@ -36,20 +34,21 @@ pub(crate) struct Journal {
     pending: Vec<u8>,
     /// Objects that were appended and may still become more.
     run: Option<ObjectRun>,
-    /// The file's name is durable.
-    named: bool,
 }
 
 impl Journal {
-    /// Begins the journal of a new generation.
-    pub(crate) fn create(vfs: Arc<dyn Vfs>, path: PathBuf, header: JournalHeader) -> Result<Self> {
+    /// Begins the journal of a new generation. Header and name are durable before any frame is
+    /// written, so a journal with frames and no header is damaged and never just unfinished.
+    pub(crate) fn create(vfs: &dyn Vfs, path: PathBuf, header: JournalHeader) -> Result<Self> {
         let file = vfs.create(&path)?;
-        if let Err(error) = file.write_all_at(&header.encode(), 0) {
+        let begun = file.write_all_at(&header.encode(), 0).and_then(|()| file.sync_data());
+        let begun = begun.and_then(|()| vfs.sync_dir(path.parent().unwrap_or(Path::new(""))));
+        if let Err(error) = begun {
             // Without a commit the file means nothing; the next start removes it if this fails.
             let _ = vfs.remove(&path);
             return Err(error.into());
         }
-        Ok(Self::at(vfs, path, file, header, HEADER as u64, 0, false))
+        Ok(Self::at(path, file, header, HEADER as u64, 0))
     }
 
     /// The path of its file.
@@ -58,26 +57,22 @@ impl Journal {
     }
 
     /// Goes on with a journal that was replayed: cuts off what was not acknowledged.
-    pub(crate) fn resume(vfs: Arc<dyn Vfs>, path: PathBuf, inspected: &Inspected) -> Result<Self> {
+    pub(crate) fn resume(vfs: &dyn Vfs, path: PathBuf, inspected: &Inspected) -> Result<Self> {
         let file = vfs.open(&path)?;
         file.set_len(inspected.end)?;
         file.sync_data()?;
-        let header = inspected.header;
-        Ok(Self::at(vfs, path, file, header, inspected.end, inspected.frames, true))
+        Ok(Self::at(path, file, inspected.header, inspected.end, inspected.frames))
     }
 
     fn at(
-        vfs: Arc<dyn Vfs>,
         path: PathBuf,
         file: Box<dyn VfsFile>,
         header: JournalHeader,
         at: u64,
         sequence: u64,
-        named: bool,
     ) -> Self {
         let (pending, run) = (Vec::new(), None);
-        let durable = sequence;
-        Self { vfs, path, file, header, at, sequence, durable, pending, run, named }
+        Self { path, file, header, at, sequence, durable: sequence, pending, run }
     }
 
     /// Adds an event to the next frame.
@@ -121,12 +116,7 @@ impl Journal {
     /// failed sync nothing is known about the file: the caller must not go on with it.
     pub(crate) fn commit(&mut self, totals: Totals) -> Result<()> {
         self.write_frame(Some(totals))?;
-        let synced = self.file.sync_data().and_then(|()| match (self.named, self.path.parent()) {
-            (false, Some(dir)) => self.vfs.sync_dir(dir),
-            _ => Ok(()),
-        });
-        synced?;
-        self.named = true;
+        self.file.sync_data()?;
         self.durable = self.sequence;
         Ok(())
     }
