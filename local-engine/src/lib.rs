@@ -1,1 +1,29 @@
-//! placeholder
+//! The engine at the backup site.
+//!
+//! ```text
+//!   engine     putting it together: state, store, libraries, listeners
+//!   session    one NDMP control connection: socket, devices, data plane
+//!   mover      runs of the data plane: TCP, splices, offloaded ranges
+//!   device     owner threads, names and claims, NDMP steps as calls of a drive
+//!   library    virtual libraries over the store, physical ones at this site
+//!   link       remote engines: ghost libraries and replication
+//!   recovery   what a start does with what a crash left
+//!   admin      answers to the command line
+//! ```
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod admin;
+pub mod device;
+pub mod engine;
+pub mod library;
+pub mod link;
+pub mod mover;
+pub mod recovery;
+pub mod session;
+
+use std::ffi::OsString;
+
+/// The whole program with its arguments, the first of which is not looked at; its exit code.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    service::cli::run(arguments, engine::serve)
+}

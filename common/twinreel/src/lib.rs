@@ -1,1 +1,23 @@
-//! placeholder
+//! The command line of an administrator, and both engines under their names.
+//!
+//! `twinreel local-engine ...` and `twinreel remote-engine ...` are the engines themselves, so that
+//! one program is all that has to be built and carried. Everything else talks to a running engine
+//! or reads its catalogue.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod catalogue;
+mod cli;
+mod output;
+
+use std::ffi::OsString;
+
+/// The whole program; `arguments` begin with the program's name. Returns the exit code: 0 done,
+/// 1 failed, 2 wrong arguments or configuration.
+pub fn run(arguments: Vec<OsString>) -> u8 {
+    let rest = || arguments.iter().skip(1).cloned();
+    match arguments.get(1).and_then(|name| name.to_str()) {
+        Some("local-engine") => local_engine::run(rest()),
+        Some("remote-engine") => remote_engine::run(rest()),
+        _ => cli::run(arguments),
+    }
+}

@@ -1,0 +1,208 @@
+//! Putting the engine together: state, store, libraries, listeners; and taking it down again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use model::{CartridgeId, GenerationId};
+use ndmp::server::{Identity, Secret, SessionConfig, User, Users};
+use ndmp::wire::{AuthType, Version};
+use service::cli::Failure;
+use service::config::{Auth, LocalConfig};
+use service::shutdown::Shutdown;
+use service::state::StateDir;
+use store::{GenerationReader, Store};
+use svs::Catalogue;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use vfs::RealVfs;
+
+use crate::device::Registry;
+use crate::library::{LocalPhysical, StoreShelf, VirtualLibrary};
+use crate::mover::{Extent, Resolve, Surroundings};
+use crate::recovery;
+use crate::session::{self, Rendezvous, Shared};
+
+/// How long sessions get to write what is due when the engine stops.
+const GRACE: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// Milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What the parts of the engine share.
+pub struct Engine {
+    /// The configuration.
+    pub config: LocalConfig,
+    /// The chunks and recipes.
+    pub store: Store,
+    /// The rows.
+    pub catalogue: Arc<Catalogue>,
+    /// The devices.
+    pub registry: Arc<Registry>,
+    /// Told of every sealed generation.
+    pub sealed: watch::Sender<Option<(CartridgeId, GenerationId)>>,
+}
+
+/// Runs the engine until the shutdown.
+pub async fn serve(config: LocalConfig, shutdown: Shutdown) -> Result<(), Failure> {
+    let state_dir = config.site.state_dir.clone();
+    let _state = StateDir::claim(&state_dir)?;
+    let engine = tokio::task::spawn_blocking(move || open(config)).await??;
+    let listener = TcpListener::bind(engine.config.ndmp.listen).await?;
+    let address = listener.local_addr()?;
+    let links = crate::link::start(&engine, &shutdown);
+    let admin = crate::admin::start(&engine, &links, &shutdown)?;
+    let shared = Arc::new(Shared {
+        config: Arc::new(session_config(&engine.config)),
+        registry: Arc::clone(&engine.registry),
+        rendezvous: Rendezvous::default(),
+        surroundings: surroundings(&engine, &links),
+        catalogue: Arc::clone(&engine.catalogue),
+    });
+    let site = &engine.config.site.name;
+    tracing::info!(%site, ndmp = %address, version = env!("CARGO_PKG_VERSION"), "local-engine ready");
+    listen(listener, shared, &shutdown, engine.config.ndmp.max_sessions).await;
+    links.stopped().await;
+    admin.abort();
+    tracing::info!(site = %engine.config.site.name, "local-engine stopped");
+    Ok(())
+}
+
+fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
+    let vfs = Arc::new(RealVfs);
+    let catalogue = Arc::new(Catalogue::open(&config.site.catalogue())?);
+    let options = store::Options::default();
+    let (store, report) = Store::open(vfs.clone(), &config.site.store(), &options)?;
+    recovery::match_catalogue(&store, &report, &catalogue)?;
+    recovery::end_old_jobs(&catalogue)?;
+    let registry = Arc::new(Registry::default());
+    let sealed = watch::Sender::new(None);
+    for library in &config.virtual_libraries {
+        let told = sealed.clone();
+        let shelf = StoreShelf {
+            store: store.clone(),
+            catalogue: Arc::clone(&catalogue),
+            site: config.site.name.clone(),
+            library: library.name.clone(),
+            sealed: Arc::new(move |cartridge, generation| {
+                told.send_replace(Some((cartridge, generation)));
+            }),
+        };
+        registry.add(Arc::new(VirtualLibrary::open(library, &shelf, now_ms())?));
+    }
+    for library in &config.physical_libraries {
+        registry.add(Arc::new(LocalPhysical::open(vfs.clone(), library)?));
+    }
+    Ok(Arc::new(Engine { config, store, catalogue, registry, sealed }))
+}
+
+fn surroundings(engine: &Arc<Engine>, links: &crate::link::Links) -> Surroundings {
+    let links = links.clone();
+    Surroundings {
+        replicates_to: Arc::new(move |site| links.replicates_to(site)),
+        resolve: Arc::new(FromStore(engine.store.clone())),
+    }
+}
+
+/// Reads extents from the store of this engine.
+struct FromStore(Store);
+
+impl Resolve for FromStore {
+    fn read(&self, extent: Extent) -> Result<Vec<u8>, String> {
+        let read = || -> Result<Vec<u8>, store::StoreError> {
+            let mut reader: GenerationReader = self.0.reader(extent.generation)?;
+            let mut bytes = vec![0; extent.length as usize];
+            let (mut done, mut at) = (0, extent.offset);
+            while done < bytes.len() {
+                let (place, inside) = reader.after_bytes(0, at)?;
+                // Filemarks in the way have no bytes: step over them.
+                let mut object = place.object;
+                let mut read = reader.read_at(object, u64::from(inside), &mut bytes[done..])?;
+                while read == 0 {
+                    object += 1;
+                    read = reader.read_at(object, 0, &mut bytes[done..])?;
+                }
+                done += read;
+                at += read as u64;
+            }
+            Ok(bytes)
+        };
+        read().map_err(|error| error.to_string())
+    }
+}
+
+async fn listen(listener: TcpListener, shared: Arc<Shared>, shutdown: &Shutdown, max: u32) {
+    let places = Arc::new(Semaphore::new(max as usize));
+    let stopping = watch::Sender::new(false);
+    let nexus = AtomicU64::new(1);
+    let mut sessions = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.requested() => break,
+            accepted = listener.accept() => accepted,
+            Some(_) = sessions.join_next(), if !sessions.is_empty() => continue,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, or the peer gone already; the next one may do.
+                tracing::warn!(%error, "NDMP: a connection could not be accepted");
+                tokio::task::yield_now().await;
+                continue;
+            }
+        };
+        let nexus = nexus.fetch_add(1, Ordering::Relaxed);
+        let (shared, stopping) = (Arc::clone(&shared), stopping.subscribe());
+        match Arc::clone(&places).try_acquire_owned() {
+            Ok(place) => {
+                sessions.spawn(async move {
+                    session::serve(stream, nexus, shared, stopping).await;
+                    drop(place);
+                });
+            }
+            Err(_) => {
+                sessions.spawn(session::refuse(stream, shared));
+            }
+        }
+    }
+    stopping.send_replace(true);
+    let ending = async { while sessions.join_next().await.is_some() {} };
+    if tokio::time::timeout(GRACE, ending).await.is_err() {
+        tracing::warn!("NDMP: sessions were cut off, their clean-up took too long");
+    }
+}
+
+fn session_config(config: &LocalConfig) -> SessionConfig {
+    let mut users = Users::new();
+    for user in &config.ndmp.users {
+        let methods = user.auth.iter().filter_map(|auth| match auth {
+            Auth::None => None,
+            Auth::Text => Some(AuthType::Text),
+            Auth::Md5 => Some(AuthType::Md5),
+        });
+        let methods = methods.collect();
+        users.insert(&user.name, User { secret: Secret::new(user.secret()), methods });
+    }
+    if config.ndmp.allows_none() {
+        users.allow_none();
+    }
+    let name = rustix::system::uname();
+    let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+    SessionConfig {
+        versions: vec![Version::V2, Version::V3, Version::V4],
+        users,
+        identity: Identity {
+            hostname: text(name.nodename()),
+            os_type: text(name.sysname()),
+            os_version: text(name.release()),
+            host_id: config.site.name.to_string(),
+            vendor: "Twinreel".into(),
+            product: "Twinreel local engine".into(),
+            revision: env!("CARGO_PKG_VERSION").into(),
+        },
+    }
+}

@@ -1,0 +1,12 @@
+//! The libraries of this site.
+
+mod cartridge;
+mod drive;
+mod forgetting;
+mod physical;
+mod virtuals;
+
+pub use cartridge::{Sealed, StoreMedium, StoreShelf, generation_row};
+pub use drive::VirtualDrive;
+pub use physical::LocalPhysical;
+pub use virtuals::{SetUpError, VirtualLibrary};

@@ -1,0 +1,179 @@
+//! A physical library at this site, driven by this engine.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use copy::Holder;
+use model::{DeviceName, ElementType, LibraryName};
+use ndmp::tape::{Failure, FailureKind};
+use service::config::PhysicalLibrary as Configured;
+use tape::driver::{LocalTransport, ScsiDrive};
+use tape::file::{FileLibrary, FileLibraryError, FileLibrarySpec};
+use tape::{
+    CdbRequest, Completion, Control, DeviceIdentity, DriveState, MediumChanger, Position, ReadEnd,
+    SpaceKind, Spaced, TapeDrive, TapeError, WriteEnd,
+};
+use vfs::Vfs;
+
+use super::forgetting::Forgetting;
+use super::virtuals::line;
+use crate::device::{DeviceLine, Library, Opener, failure};
+use crate::mover::EngineDrive;
+
+/// How long opening a device may take.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A library that stands here.
+pub struct LocalPhysical {
+    name: LibraryName,
+    library: Arc<FileLibrary>,
+    lines: Vec<DeviceLine>,
+}
+
+impl LocalPhysical {
+    /// Opens the library that the configuration names.
+    pub fn open(vfs: Arc<dyn Vfs>, config: &Configured) -> Result<Self, FileLibraryError> {
+        let path: &Path = &config.path;
+        let spec = FileLibrarySpec {
+            name: config.name.to_string(),
+            drives: config.drives,
+            slots: config.slots,
+            import_export: config.import_export,
+            capacity: config.capacity.0,
+            barcodes: config.barcodes(),
+        };
+        let library = Arc::new(FileLibrary::open(vfs, path, &spec)?);
+        let lines = lines(&config.name, &library);
+        Ok(Self { name: config.name.clone(), library, lines })
+    }
+}
+
+fn lines(name: &LibraryName, library: &FileLibrary) -> Vec<DeviceLine> {
+    let target = library.library().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut lines = vec![line(DeviceName::changer(name.clone()), target.identity())];
+    let inventory = target.inventory();
+    let drives = inventory.elements.iter().filter(|e| e.kind == ElementType::DataTransfer);
+    for (index, element) in (0u16..).zip(drives) {
+        let identity = element.drive.clone().unwrap_or_default();
+        lines.push(line(DeviceName::drive(name.clone(), index), &identity));
+    }
+    lines
+}
+
+impl Library for LocalPhysical {
+    fn name(&self) -> &LibraryName {
+        &self.name
+    }
+
+    fn devices(&self) -> Vec<DeviceLine> {
+        self.lines.clone()
+    }
+
+    fn open_drive(&self, index: u16, opener: &Opener) -> Result<Box<dyn EngineDrive>, Failure> {
+        let transport = self.library.drive_transport(index, opener.nexus);
+        let transport =
+            transport.ok_or_else(|| Failure::new(FailureKind::NoDevice, "no such drive"))?;
+        let drive = ScsiDrive::open(transport, &Control::within(OPEN_TIMEOUT))
+            .map_err(|error| failure(&error))?;
+        let library = Arc::clone(&self.library);
+        Ok(Box::new(PhysicalDrive { name: self.name.clone(), drive, library, nexus: opener.nexus }))
+    }
+
+    fn open_changer(&self, opener: &Opener) -> Result<Box<dyn MediumChanger>, Failure> {
+        let changer = self.library.changer(opener.nexus, &Control::within(OPEN_TIMEOUT));
+        let changer = changer.map_err(|error| failure(&error))?;
+        let (library, nexus) = (Arc::clone(&self.library), opener.nexus);
+        Ok(Box::new(Forgetting::new(changer, move || library.forget_nexus(nexus))))
+    }
+}
+
+/// A drive that stands here, opened by one session.
+struct PhysicalDrive {
+    name: LibraryName,
+    drive: ScsiDrive<LocalTransport>,
+    library: Arc<FileLibrary>,
+    nexus: u64,
+}
+
+impl Drop for PhysicalDrive {
+    fn drop(&mut self) {
+        self.library.forget_nexus(self.nexus);
+    }
+}
+
+impl EngineDrive for PhysicalDrive {
+    fn holder(&self) -> Holder {
+        Holder::LocalDrive
+    }
+
+    fn tape(&mut self) -> &mut dyn TapeDrive {
+        &mut self.drive
+    }
+
+    fn medium_name(&mut self) -> String {
+        let state = self.drive.state(&Control::within(OPEN_TIMEOUT)).ok();
+        let barcode = state.and_then(|state| state.medium).and_then(|medium| medium.barcode);
+        let barcode = barcode.map_or_else(|| "-".to_owned(), |barcode| barcode.to_string());
+        format!("{}/{barcode}", self.name)
+    }
+}
+
+impl TapeDrive for PhysicalDrive {
+    fn identity(&self) -> DeviceIdentity {
+        self.drive.identity()
+    }
+
+    fn state(&mut self, control: &Control) -> Result<DriveState, TapeError> {
+        self.drive.state(control)
+    }
+
+    fn position(&mut self, control: &Control) -> Result<Position, TapeError> {
+        self.drive.position(control)
+    }
+
+    fn rewind(&mut self, control: &Control) -> Result<(), TapeError> {
+        self.drive.rewind(control)
+    }
+
+    fn locate(&mut self, object: u64, control: &Control) -> Result<(), TapeError> {
+        self.drive.locate(object, control)
+    }
+
+    fn space(
+        &mut self,
+        kind: SpaceKind,
+        count: i64,
+        control: &Control,
+    ) -> Result<Spaced, TapeError> {
+        self.drive.space(kind, count, control)
+    }
+
+    fn read(&mut self, buffer: &mut [u8], control: &Control) -> Result<ReadEnd, TapeError> {
+        self.drive.read(buffer, control)
+    }
+
+    fn write(&mut self, record: &[u8], control: &Control) -> Result<WriteEnd, TapeError> {
+        self.drive.write(record, control)
+    }
+
+    fn write_filemarks(&mut self, count: u32, control: &Control) -> Result<WriteEnd, TapeError> {
+        self.drive.write_filemarks(count, control)
+    }
+
+    fn load(&mut self, control: &Control) -> Result<(), TapeError> {
+        self.drive.load(control)
+    }
+
+    fn unload(&mut self, control: &Control) -> Result<(), TapeError> {
+        self.drive.unload(control)
+    }
+
+    fn execute(
+        &mut self,
+        request: &CdbRequest,
+        control: &Control,
+    ) -> Result<Completion, TapeError> {
+        self.drive.execute(request, control)
+    }
+}

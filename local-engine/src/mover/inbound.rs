@@ -1,0 +1,246 @@
+//! From a data connection to a tape (mover mode READ).
+
+use std::sync::Arc;
+
+use copy::{Holder, Path, plan};
+use model::SiteName;
+use svs::JobState;
+use tape::WriteEnd;
+
+use super::connection::{Connection, Received, Source, SourceEnd};
+use super::offload::{Offload, Tail, flush};
+use super::reference::{EngineDrive, Resolve};
+use super::{Counters, JobHandle, Run, Stop};
+
+/// What a destination needs of its engine to work with references.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// Whether cartridges may be replicated to a site.
+    pub replicates_to: Arc<dyn Fn(&SiteName) -> bool + Send + Sync>,
+    /// This engine's store.
+    pub resolve: Arc<dyn Resolve>,
+}
+
+/// The destination end of a data connection: the connection and the bytes accepted but not yet on
+/// a tape. They survive a pause and go first when the mover continues.
+pub struct Inbound {
+    connection: Connection,
+    surroundings: Surroundings,
+    /// Accepted bytes, at most a record. Empty while `tail` is not.
+    pending: Vec<u8>,
+    /// Accepted bytes by reference, less than a record.
+    tail: Tail,
+    ended: bool,
+}
+
+/// The state of one run.
+struct Progress {
+    moved: u64,
+    past_early_warning: bool,
+    /// What the planner said, and of which source.
+    planned: Option<(SourceEnd, Path)>,
+}
+
+impl Inbound {
+    /// The destination end of `connection`.
+    pub fn new(connection: Connection, surroundings: Surroundings) -> Self {
+        Self { connection, surroundings, pending: Vec::new(), tail: Tail::default(), ended: false }
+    }
+
+    /// The connection.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Bytes accepted that are on no tape yet.
+    pub fn unwritten(&self) -> u64 {
+        self.pending.len() as u64 + self.tail.length()
+    }
+
+    /// Writes records to `drive` until something stops it. Only bytes whose WRITE was answered
+    /// GOOD are counted; the padding of a last partial record is not. Before a stop at the end of
+    /// the medium or of the stream, everything counted is flushed.
+    pub fn run(&mut self, drive: &mut dyn EngineDrive, run: &Run, counters: &Counters) -> Stop {
+        let stop = self.write_records(drive, run, counters);
+        if let Some(splice) = self.connection.splice() {
+            splice.destination_stops();
+        }
+        let stop = match stop {
+            Stop::EndOfMedium => flush(drive.tape(), &run.control).err().unwrap_or(stop),
+            other => other,
+        };
+        let stop = if run.control.cancel.is_cancelled() { Stop::Cancelled } else { stop };
+        if let Some(job) = &run.job {
+            note_stop(job, &stop, drive, run, counters.get().0);
+        }
+        stop
+    }
+
+    fn write_records(
+        &mut self,
+        drive: &mut dyn EngineDrive,
+        run: &Run,
+        counters: &Counters,
+    ) -> Stop {
+        let mut progress = Progress { moved: 0, past_early_warning: false, planned: None };
+        loop {
+            let step = match self.by_reference(drive, run, &mut progress) {
+                Ok(true) => self.step_by_reference(drive, run, counters, &mut progress),
+                Ok(false) => self.step_by_bytes(drive, run, counters, &mut progress),
+                Err(stop) => Some(stop),
+            };
+            if let Some(job) = &run.job {
+                job.progress(counters.get().0);
+            }
+            if let Some(stop) = step {
+                return stop;
+            }
+        }
+    }
+
+    /// Asks the planner when the source is new, and writes the job down. Accepted bytes that fill
+    /// no record are completed by bytes first.
+    fn by_reference(
+        &self,
+        drive: &mut dyn EngineDrive,
+        run: &Run,
+        progress: &mut Progress,
+    ) -> Result<bool, Stop> {
+        // A record that is whole goes first, whatever the source does meanwhile.
+        if self.ended || self.pending.len() >= run.record_size {
+            return Ok(false);
+        }
+        let source = match self.connection.splice().map(|splice| splice.source()) {
+            Some(Source::Running(end)) => end,
+            Some(Source::Closed) => {
+                return Ok(self.tail.length() > 0 && drive.range_target().is_some());
+            }
+            None => SourceEnd { holder: Holder::Foreign, medium: "a mover elsewhere".into() },
+        };
+        let path = match &progress.planned {
+            Some((planned, path)) if *planned == source => *path,
+            _ => {
+                let path = self.plan(&source, drive, run)?;
+                progress.planned = Some((source, path));
+                path
+            }
+        };
+        let can = path == Path::Offloaded && self.pending.is_empty();
+        Ok(can && drive.range_target().is_some())
+    }
+
+    fn plan(
+        &self,
+        source: &SourceEnd,
+        drive: &mut dyn EngineDrive,
+        run: &Run,
+    ) -> Result<Path, Stop> {
+        let replicates = &self.surroundings.replicates_to;
+        let target = drive.holder();
+        let plan = plan(&source.holder, &target, |site| replicates(site));
+        // A backup that comes over the network into a virtual tape is no copy.
+        let is_copy = source.holder != Holder::Foreign || target != Holder::Store;
+        if let Some(job) = run.job.as_ref().filter(|_| is_copy) {
+            job.begin(&source.medium, &drive.medium_name(), &plan).map_err(Stop::Internal)?;
+            job.enter(JobState::InProgress, None);
+        }
+        Ok(plan.path)
+    }
+
+    fn step_by_reference(
+        &mut self,
+        drive: &mut dyn EngineDrive,
+        run: &Run,
+        counters: &Counters,
+        progress: &mut Progress,
+    ) -> Option<Stop> {
+        let splice = Arc::clone(self.connection.splice()?);
+        let mut offload = Offload {
+            drive,
+            splice: &splice,
+            run,
+            counters,
+            moved: progress.moved,
+            past_early_warning: progress.past_early_warning,
+        };
+        let stop = offload.step(&mut self.tail);
+        progress.moved = offload.moved;
+        progress.past_early_warning = offload.past_early_warning;
+        stop
+    }
+
+    fn step_by_bytes(
+        &mut self,
+        drive: &mut dyn EngineDrive,
+        run: &Run,
+        counters: &Counters,
+        progress: &mut Progress,
+    ) -> Option<Stop> {
+        let left = run.limit.map(|limit| limit.saturating_sub(progress.moved));
+        let window_full = left.is_some_and(|left| left < run.record_size as u64);
+        // A full window is noticed when a byte wants to go beyond it, not before.
+        if let Err(stop) = self.receive(if window_full { 1 } else { run.record_size }) {
+            return Some(stop);
+        }
+        if self.pending.is_empty() {
+            return Some(flush(drive.tape(), &run.control).err().unwrap_or(Stop::PeerClosed));
+        }
+        if window_full {
+            return Some(Stop::Limit);
+        }
+        if progress.past_early_warning {
+            return Some(Stop::EndOfMedium);
+        }
+        let payload = self.pending.len();
+        // Only the last record of a stream can be partial; it is padded (NDMP mover, close).
+        self.pending.resize(run.record_size, 0);
+        let control = &run.control;
+        let written = control.check().and_then(|()| drive.write(&self.pending, control));
+        match written {
+            Ok(WriteEnd::Written) => {}
+            Ok(WriteEnd::EarlyWarning) => {
+                progress.past_early_warning = !run.ignore_early_warning;
+            }
+            Ok(WriteEnd::Overflow) | Err(_) => {
+                self.pending.truncate(payload);
+                return Some(written.err().map_or(Stop::EndOfMedium, |e| Stop::from_tape(&e)));
+            }
+        }
+        self.pending.clear();
+        progress.moved += payload as u64;
+        counters.add(payload as u64, 1);
+        None
+    }
+
+    /// Buffers at least `wanted` bytes, fewer only at the end of the stream.
+    fn receive(&mut self, wanted: usize) -> Result<(), Stop> {
+        for extent in std::mem::take(&mut self.tail.0) {
+            let bytes = self.surroundings.resolve.read(extent).map_err(Stop::Internal)?;
+            self.pending.extend_from_slice(&bytes);
+        }
+        while self.pending.len() < wanted && !self.ended {
+            match self.connection.receive(&mut self.pending, wanted)? {
+                Received::Data => {}
+                Received::End => self.ended = true,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Brings the job row in line with how a run ended.
+fn note_stop(job: &JobHandle, stop: &Stop, drive: &mut dyn EngineDrive, run: &Run, bytes: u64) {
+    if matches!(stop, Stop::EndOfMedium | Stop::PeerClosed) {
+        // The flush before has answered; without a position the row only lacks the object.
+        if let Ok(position) = drive.position(&run.control) {
+            job.flushed(position.object, bytes);
+        }
+    }
+    match stop {
+        Stop::EndOfMedium => job.enter(JobState::PausedEom, Some("the target tape is full")),
+        Stop::PeerClosed => job.done(bytes),
+        Stop::Media(cause) | Stop::Connection(cause) | Stop::Internal(cause) => job.failed(cause),
+        Stop::Cancelled => job.failed("the application ended the copy"),
+        Stop::Limit | Stop::Filemark | Stop::EndOfData => {}
+    }
+}

@@ -1,0 +1,176 @@
+//! To a drive beside another engine, by reference.
+//!
+//! The destination's window and record size are applied here, in bytes of the source's stream.
+//! A *tail* of bytes that fill no record yet is carried as extents and goes first in the next
+//! range, just as received bytes would be kept in a buffer.
+
+use tape::{Control, TapeDrive};
+
+use super::connection::Splice;
+use super::reference::{EngineDrive, Extent, RangeEnd, RangeRequest, RangeWritten};
+use super::{Counters, Run, Stop};
+
+/// Accepted bytes that are not on the tape yet, as references.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tail(pub(super) Vec<Extent>);
+
+impl Tail {
+    pub(super) fn length(&self) -> u64 {
+        self.0.iter().map(|extent| extent.length).sum()
+    }
+
+    pub(super) fn push(&mut self, extent: Extent) {
+        if extent.length > 0 {
+            self.0.push(extent);
+        }
+    }
+
+    /// What is left after the first `bytes`.
+    fn after(&self, mut bytes: u64) -> Self {
+        let mut rest = Self::default();
+        for extent in &self.0 {
+            let gone = bytes.min(extent.length);
+            bytes -= gone;
+            rest.push(extent.after(gone));
+        }
+        rest
+    }
+
+    fn first(&self, mut bytes: u64) -> Vec<Extent> {
+        let mut taken = Self::default();
+        for extent in &self.0 {
+            let part = extent.first(bytes);
+            bytes -= part.length;
+            taken.push(part);
+        }
+        taken.0
+    }
+}
+
+pub(super) struct Offload<'a> {
+    pub(super) drive: &'a mut dyn EngineDrive,
+    pub(super) splice: &'a Splice,
+    pub(super) run: &'a Run,
+    pub(super) counters: &'a Counters,
+    pub(super) moved: u64,
+    pub(super) past_early_warning: bool,
+}
+
+impl Offload<'_> {
+    /// Takes one offer as far as window and medium go. `None` to go on.
+    pub(super) fn step(&mut self, tail: &mut Tail) -> Option<Stop> {
+        let record = self.run.record_size as u64;
+        let left = self.run.limit.map_or(u64::MAX, |limit| limit.saturating_sub(self.moved));
+        let full = left < record;
+        if full && tail.length() > 0 {
+            return Some(Stop::Limit);
+        }
+        let Some((offer, consumed)) = self.splice.take_reference() else {
+            return Some(self.finish(tail));
+        };
+        if full {
+            return Some(Stop::Limit);
+        }
+        if self.past_early_warning {
+            return Some(Stop::EndOfMedium);
+        }
+        let carried = tail.length();
+        let window = (left - left % record).saturating_sub(carried);
+        let taken = offer.extent.after(consumed).first(window);
+        let mut all = tail.clone();
+        all.push(taken);
+        let whole = all.length() - all.length() % record;
+        if whole == 0 {
+            self.splice.consume(consumed + taken.length);
+            *tail = all;
+            return None;
+        }
+        let written = self.write(&all, whole, false, consumed, carried);
+        self.settle(tail, &all, &written, (consumed, carried), taken.length)
+    }
+
+    /// Brings the tail and the source's offer in line with what was written.
+    fn settle(
+        &mut self,
+        tail: &mut Tail,
+        all: &Tail,
+        written: &RangeWritten,
+        (consumed, carried): (u64, u64),
+        taken: u64,
+    ) -> Option<Stop> {
+        self.moved += written.bytes;
+        self.past_early_warning |= written.early_warning && !self.run.ignore_early_warning;
+        if written.end == RangeEnd::Done {
+            *tail = all.after(written.bytes);
+            self.splice.consume(consumed + taken);
+            return None;
+        }
+        // What is not on the tape stays with the source, but for what it had given away before.
+        *tail = tail.after(written.bytes);
+        self.splice.consume(consumed + written.bytes.saturating_sub(carried));
+        Some(match &written.end {
+            RangeEnd::EarlyWarning | RangeEnd::Overflow | RangeEnd::Done => Stop::EndOfMedium,
+            RangeEnd::Failed(error) => Stop::from_tape(error),
+        })
+    }
+
+    fn write(
+        &mut self,
+        all: &Tail,
+        bytes: u64,
+        pad_last: bool,
+        consumed: u64,
+        carried: u64,
+    ) -> RangeWritten {
+        let request = RangeRequest {
+            job: self.run.job.clone(),
+            extents: all.first(bytes),
+            record_size: self.run.record_size as u32,
+            pad_last,
+            ignore_early_warning: self.run.ignore_early_warning,
+        };
+        let (record, splice, counters) = (self.run.record_size as u64, self.splice, self.counters);
+        let mut told = 0u64;
+        let mut progress = |so_far: u64| {
+            let so_far = so_far.max(told);
+            counters.add(so_far - told, so_far.div_ceil(record) - told.div_ceil(record));
+            told = so_far;
+            splice.consume(consumed + so_far.saturating_sub(carried));
+        };
+        let Some(target) = self.drive.range_target() else {
+            let error = tape::TapeError::Lost("the drive was exchanged".into());
+            return RangeWritten { end: RangeEnd::Failed(error), bytes: 0, early_warning: false };
+        };
+        let written = target.write_range(&request, &self.run.control, &mut progress);
+        progress(written.bytes);
+        written
+    }
+
+    /// The source has closed: the tail is the last record, padded; then everything is flushed.
+    fn finish(&mut self, tail: &mut Tail) -> Stop {
+        if tail.length() > 0 {
+            if self.past_early_warning {
+                return Stop::EndOfMedium;
+            }
+            let length = tail.length();
+            let written = self.write(&tail.clone(), length, true, 0, u64::MAX);
+            self.past_early_warning |= written.early_warning && !self.run.ignore_early_warning;
+            match written.end {
+                RangeEnd::Done => *tail = Tail::default(),
+                RangeEnd::EarlyWarning | RangeEnd::Overflow => return Stop::EndOfMedium,
+                RangeEnd::Failed(error) => return Stop::from_tape(&error),
+            }
+        }
+        flush(self.drive.tape(), &self.run.control).err().unwrap_or(Stop::PeerClosed)
+    }
+}
+
+/// Everything written is on the medium when this returns.
+pub(super) fn flush(drive: &mut dyn TapeDrive, control: &Control) -> Result<(), Stop> {
+    match drive.write_filemarks(0, control) {
+        Ok(_) => Ok(()),
+        // Nothing was written to a tape that is not there any more.
+        Err(tape::TapeError::Check(sense)) if sense.key == 0x02 => Ok(()),
+        Err(error) => Err(Stop::from_tape(&error)),
+    }
+}

@@ -1,0 +1,216 @@
+//! From a tape to a data connection (mover mode WRITE).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tape::{ReadEnd, SpaceKind, SpaceStop};
+
+use super::connection::{Connection, Offer, SourceEnd, Splice};
+use super::reference::EngineDrive;
+use super::{Counters, RECORD_MAX, Run, Stop};
+
+/// The source end of a data connection: the connection and what was read from the tape but not
+/// yet asked for (a MOVER_READ may end inside a record).
+pub struct Outbound {
+    connection: Connection,
+    rest: Bytes,
+    /// Bytes at the end of `rest` that are not counted as sent: a whole record, or nothing.
+    uncounted: bool,
+    buffer: Vec<u8>,
+}
+
+impl Outbound {
+    /// The source end of `connection`.
+    pub fn new(connection: Connection) -> Self {
+        Self { connection, rest: Bytes::new(), uncounted: false, buffer: Vec::new() }
+    }
+
+    /// The connection.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Sends records of `drive` until something stops it.
+    ///
+    /// A splice's destination has taken everything counted here into its window, rounded up to a
+    /// record: a DMA never sees the source ahead of the destination.
+    pub fn run(&mut self, drive: &mut dyn EngineDrive, run: &Run, counters: &Counters) -> Stop {
+        let splice = self.connection.splice().cloned();
+        if let Some(splice) = &splice {
+            let end = SourceEnd { holder: drive.holder(), medium: drive.medium_name() };
+            splice.source_runs(Some(end));
+        }
+        let stop = match self.reposition(drive, run) {
+            Ok(()) => self.send_records(drive, run, counters, splice.as_ref()),
+            Err(stop) => stop,
+        };
+        let stop = match stop {
+            Stop::Filemark if run.back_over_filemark => back_over_filemark(drive, run),
+            other => other,
+        };
+        if let Some(splice) = &splice {
+            splice.source_runs(None);
+        }
+        if run.control.cancel.is_cancelled() { Stop::Cancelled } else { stop }
+    }
+
+    /// Goes where the DMA wants to read, if that is not where the last run ended.
+    fn reposition(&mut self, drive: &mut dyn EngineDrive, run: &Run) -> Result<(), Stop> {
+        let Some((records, skip)) = run.reposition else { return Ok(()) };
+        self.rest = Bytes::new();
+        self.uncounted = false;
+        if records != 0 {
+            let spaced = drive
+                .space(SpaceKind::Records, records, &run.control)
+                .map_err(|error| Stop::from_tape(&error))?;
+            match spaced.stop {
+                SpaceStop::Done => {}
+                SpaceStop::Filemark => return Err(Stop::Filemark),
+                SpaceStop::BeginningOfTape | SpaceStop::EndOfData => return Err(Stop::EndOfData),
+            }
+        }
+        if skip > 0 {
+            self.read(drive, run)?;
+            self.rest = self.rest.split_off((skip as usize).min(self.rest.len()));
+        }
+        Ok(())
+    }
+
+    fn send_records(
+        &mut self,
+        drive: &mut dyn EngineDrive,
+        run: &Run,
+        counters: &Counters,
+        splice: Option<&Arc<Splice>>,
+    ) -> Stop {
+        let mut left = run.limit.unwrap_or(u64::MAX);
+        while left > 0 {
+            let step = match self.wants_reference(drive, splice) {
+                Err(stop) => Err(stop),
+                Ok(Some(splice)) => self.offer(drive, splice, left, counters),
+                Ok(None) => Ok(0),
+            };
+            match step {
+                Ok(0) => {}
+                Ok(consumed) => {
+                    left -= consumed;
+                    continue;
+                }
+                Err(stop) => return stop,
+            }
+            match self.send_record(drive, run, left, counters) {
+                Ok(sent) => left -= sent,
+                Err(stop) => return stop,
+            }
+        }
+        Stop::Limit
+    }
+
+    fn wants_reference<'a>(
+        &self,
+        drive: &mut dyn EngineDrive,
+        splice: Option<&'a Arc<Splice>>,
+    ) -> Result<Option<&'a Arc<Splice>>, Stop> {
+        match splice {
+            Some(splice) if drive.reference_source().is_some() => {
+                Ok(splice.wants_reference()?.then_some(splice))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Sends (the rest of) one record, or meets what is not a record.
+    fn send_record(
+        &mut self,
+        drive: &mut dyn EngineDrive,
+        run: &Run,
+        left: u64,
+        counters: &Counters,
+    ) -> Result<u64, Stop> {
+        if self.rest.is_empty() {
+            self.read(drive, run)?;
+        }
+        let now = self.rest.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let piece = self.rest.split_to(now);
+        let whole = u64::from(self.rest.is_empty());
+        let mut counted = false;
+        let not_taken = self.connection.send(piece, &mut || {
+            counters.add(now as u64, whole);
+            counted = true;
+        })?;
+        let sent = now - not_taken.len();
+        if !not_taken.is_empty() {
+            // A reference is wanted for what remains of this record.
+            let mut rest = Vec::from(not_taken);
+            rest.extend_from_slice(&self.rest);
+            self.rest = rest.into();
+            self.uncounted = !counted;
+        }
+        Ok(sent as u64)
+    }
+
+    fn read(&mut self, drive: &mut dyn EngineDrive, run: &Run) -> Result<(), Stop> {
+        self.buffer.resize(RECORD_MAX.min((run.record_size * 2).max(1 << 20)), 0);
+        let end = run.control.check().and_then(|()| drive.read(&mut self.buffer, &run.control));
+        match end {
+            Ok(ReadEnd::Record { length }) if length > self.buffer.len() => Err(Stop::Media(
+                format!("a record of {length} bytes; set a larger record size to read this tape"),
+            )),
+            Ok(ReadEnd::Record { length }) => {
+                self.rest = Bytes::copy_from_slice(&self.buffer[..length]);
+                Ok(())
+            }
+            Ok(ReadEnd::Filemark) => Err(Stop::Filemark),
+            Ok(ReadEnd::EndOfData) => Err(Stop::EndOfData),
+            Err(error) => Err(Stop::from_tape(&error)),
+        }
+    }
+
+    /// Offers what lies before the next filemark by name; the bytes that were consumed, 0 when a
+    /// filemark or the end of data comes first.
+    fn offer(
+        &mut self,
+        drive: &mut dyn EngineDrive,
+        splice: &Splice,
+        left: u64,
+        counters: &Counters,
+    ) -> Result<u64, Stop> {
+        let Some(source) = drive.reference_source() else { return Ok(0) };
+        let in_hand = self.rest.len() as u64;
+        let segment = source.segment(in_hand).map_err(|error| Stop::from_tape(&error))?;
+        let extent = segment.extent.first(left);
+        if extent.length == 0 {
+            return Ok(0);
+        }
+        let (cartridge, barcode) = (segment.cartridge, segment.barcode.clone());
+        let offer = Offer { cartridge, barcode, extent };
+        let (mut seen, mut stands) = (0, true);
+        // A record in hand has been counted when its first byte went; rounding up finds its end.
+        let mut shown = match self.uncounted {
+            true => (0, 0),
+            false => (in_hand.min(extent.length), u64::from(in_hand > 0)),
+        };
+        while stands {
+            (seen, stands) = splice.offer(&offer, seen)?;
+            let (bytes, records) =
+                source.visible(&segment, seen).map_err(|error| Stop::from_tape(&error))?;
+            let (bytes, records) = (bytes.min(extent.length).max(shown.0), records.max(shown.1));
+            counters.add(bytes - shown.0, records - shown.1);
+            shown = (bytes, records);
+        }
+        if seen > 0 {
+            let rest = source.advance(&segment, seen).map_err(|error| Stop::from_tape(&error))?;
+            self.rest = rest.into();
+            self.uncounted = false;
+        }
+        Ok(seen)
+    }
+}
+
+/// Leaves the tape on the side of the filemark that NDMP version 4 wants.
+fn back_over_filemark(drive: &mut dyn EngineDrive, run: &Run) -> Stop {
+    match drive.space(SpaceKind::Filemarks, -1, &run.control) {
+        Ok(_) => Stop::Filemark,
+        Err(error) => Stop::from_tape(&error),
+    }
+}
