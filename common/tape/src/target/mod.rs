@@ -25,6 +25,8 @@ mod library;
 mod medium;
 mod memory;
 mod nexus;
+#[cfg(test)]
+mod tests;
 
 pub use answer::{Answer, Transfer};
 pub use drive::{DriveHandle, DriveSpec, TargetDrive, default_early_warning};
@@ -41,3 +43,6 @@ use answer::complete;
 
 /// The longest record that a drive takes, in bytes (READ BLOCK LIMITS).
 pub const MAX_BLOCK: u32 = 8 << 20;
+
+/// The most filemarks that one command writes; more are 05/24/00.
+pub const MAX_FILEMARKS: u32 = 1 << 16;

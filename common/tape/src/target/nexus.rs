@@ -107,6 +107,15 @@ impl Nexuses {
         self.end_if_unheld();
     }
 
+    /// Logical unit reset (SAM-5 6.3.3): RESERVE and PREVENT end, every initiator finds 06/29/00;
+    /// persistent reservations stay.
+    pub(super) fn reset(&mut self) {
+        self.reserved_by = None;
+        self.prevented_by.clear();
+        self.attentions.values_mut().for_each(VecDeque::clear);
+        self.raise(Sense::POWER_ON_RESET, None);
+    }
+
     fn conflicts(&self, nexus: u64, access: Access) -> bool {
         if self.reserved_by.is_some_and(|holder| holder != nexus) {
             return access != Access::Any;

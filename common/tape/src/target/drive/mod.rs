@@ -52,6 +52,10 @@ struct Settings {
     compression: bool,
 }
 
+impl Settings {
+    const DEFAULT: Self = Self { block_length: 0, buffered: true, compression: true };
+}
+
 /// Counters for the log pages, since power-on.
 #[derive(Clone, Debug, Default)]
 struct Counters {
@@ -98,7 +102,7 @@ impl<M: Medium> TargetDrive<M> {
             medium: None,
             load_error: None,
             threaded: Arc::new(AtomicBool::new(false)),
-            settings: Settings { block_length: 0, buffered: true, compression: true },
+            settings: Settings::DEFAULT,
             counters: Counters::default(),
             buffered: (0, 0),
             faults: Faults::default(),
@@ -139,6 +143,14 @@ impl<M: Medium> TargetDrive<M> {
     /// An initiator is gone for good: its reservations, unit attentions and its PREVENT end.
     pub fn forget_nexus(&mut self, nexus: u64) {
         self.nexuses.forget(nexus);
+    }
+
+    /// NDMP's and SAM's reset of the drive: RESERVE, PREVENT and modes are as after power-on and
+    /// every initiator finds 06/29/00. The tape stays where it is, and what is buffered stays
+    /// buffered.
+    pub fn reset(&mut self) {
+        self.nexuses.reset();
+        self.settings = Settings::DEFAULT;
     }
 
     /// Whether an initiator prevents removal.

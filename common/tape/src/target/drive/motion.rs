@@ -86,7 +86,7 @@ impl<M: Medium> TargetDrive<M> {
         }
         let lost = self.faults.before(FaultOperation::Load, control)?;
         self.thread().map_err(|error| {
-            tracing::warn!(cartridge = ?self.cartridge, %error, "a cartridge could not be threaded");
+            tracing::warn!(cartridge = ?self.cartridge, %error, "threading a cartridge failed");
             error.load_sense()
         })?;
         self.nexuses.raise(Sense::MEDIUM_MAY_HAVE_CHANGED, Some(nexus));

@@ -2,7 +2,7 @@
 
 use super::TargetDrive;
 use crate::target::fault::{FaultOperation, answer};
-use crate::target::{MAX_BLOCK, Medium, MediumError};
+use crate::target::{MAX_BLOCK, MAX_FILEMARKS, Medium, MediumError};
 use crate::{Control, ReadEnd, TapeError, WriteEnd};
 use scsi::Sense;
 
@@ -63,6 +63,9 @@ impl<M: Medium> TargetDrive<M> {
             0 => self.ready()?,
             _ => self.writable()?,
         };
+        if count > MAX_FILEMARKS {
+            return Err(Sense::bad_cdb_field(2, None).into());
+        }
         let operation = if count == 0 { FaultOperation::Flush } else { FaultOperation::Filemarks };
         let lost = self.faults.before(operation, control)?;
         if count > 0 {

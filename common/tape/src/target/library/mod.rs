@@ -5,7 +5,7 @@ mod handle;
 mod moves;
 mod saved;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -139,13 +139,14 @@ impl<M: Medium> TargetLibrary<M> {
 
     fn restore(&mut self, cartridges: &[Barcode]) -> Result<(), LibraryError> {
         let saved = self.store.load()?;
-        let known = saved.is_some();
+        let mut changed = saved.is_none();
+        let mut known = BTreeSet::new();
         let refuse = |text: String| Err(LibraryError::Inventory(text));
         for SavedCell { address, barcode, source, imported } in saved.unwrap_or_default().cells {
             if self.map.element(address).is_none() {
                 return refuse(format!("{barcode} lies in element {address}, which is not there"));
             }
-            if self.find(&barcode).is_some() {
+            if !known.insert(barcode.clone()) {
                 return refuse(format!("{barcode} is there twice"));
             }
             let cell = Cell { barcode, source, imported };
@@ -153,20 +154,18 @@ impl<M: Medium> TargetLibrary<M> {
                 return refuse(format!("element {address} also holds {}", other.barcode));
             }
         }
-        let mut added = false;
+        let (first, count) = self.map.range(ElementType::Storage);
+        let mut slots = (0..count).map(|index| first.saturating_add(index));
         for barcode in cartridges {
-            if self.find(barcode).is_none() {
-                let slot = self.free(ElementType::Storage);
+            if known.insert(barcode.clone()) {
+                let slot = slots.find(|slot| !self.cells.contains_key(slot));
                 let slot = slot.ok_or_else(|| LibraryError::NoSlot(barcode.clone()))?;
                 let cell = Cell { barcode: barcode.clone(), source: None, imported: false };
                 self.cells.insert(slot, cell);
-                added = true;
+                changed = true;
             }
         }
-        if added || !known {
-            self.save()?;
-        }
-        Ok(())
+        if changed { Ok(self.save()?) } else { Ok(()) }
     }
 
     fn load_drives(&mut self) {
@@ -188,13 +187,6 @@ impl<M: Medium> TargetLibrary<M> {
         });
         let saved = SavedInventory { cells: cells.collect() };
         self.store.save(&saved)
-    }
-
-    /// The lowest empty element of a type.
-    fn free(&self, kind: ElementType) -> Option<ElementAddress> {
-        let (first, count) = self.map.range(kind);
-        let mut addresses = (0..count).map(|index| first.saturating_add(index));
-        addresses.find(|address| !self.cells.contains_key(address))
     }
 
     /// Who the changer is.
@@ -229,6 +221,12 @@ impl<M: Medium> TargetLibrary<M> {
     pub fn forget_nexus(&mut self, nexus: u64) {
         self.nexuses.forget(nexus);
         self.bays.iter().for_each(|bay| lock(&bay.drive).forget_nexus(nexus));
+    }
+
+    /// NDMP's and SAM's reset of the changer; drives are reset by themselves.
+    pub fn reset(&mut self) {
+        self.nexuses.reset();
+        self.search = None;
     }
 
     /// All elements, without a command: no unit attention, no reservation.

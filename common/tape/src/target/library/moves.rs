@@ -125,7 +125,10 @@ impl<M: Medium> TargetLibrary<M> {
         if self.nexuses.removal_prevented() {
             return Err(Sense::MEDIUM_REMOVAL_PREVENTED);
         }
-        let place = self.free(ElementType::ImportExport).filter(|_| self.find(barcode).is_none());
+        let (first, count) = self.map.range(ElementType::ImportExport);
+        let mut places = (0..count).map(|index| first.saturating_add(index));
+        let place = places.find(|place| !self.cells.contains_key(place));
+        let place = place.filter(|_| self.find(barcode).is_none());
         let place = place.ok_or(Sense::DESTINATION_ELEMENT_FULL)?;
         let cell = Cell { barcode: barcode.clone(), source: None, imported: true };
         self.cells.insert(place, cell);
