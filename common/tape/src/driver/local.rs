@@ -18,9 +18,10 @@ pub struct LocalTransport(Box<Unit>);
 
 impl LocalTransport {
     /// The way to whatever executes CDBs.
-    pub fn new(
-        unit: impl FnMut(&[u8], Transfer<'_>, &Control) -> Result<Answer, TapeError> + Send + 'static,
-    ) -> Self {
+    pub fn new<F>(unit: F) -> Self
+    where
+        F: FnMut(&[u8], Transfer<'_>, &Control) -> Result<Answer, TapeError> + Send + 'static,
+    {
         Self(Box::new(unit))
     }
 

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use model::{ElementMap, ElementType};
-use scsi::mode::{ModeParameters, element_assignment};
+use scsi::log::{self, LogPage, LogParameter};
+use scsi::mode::{BlockDescriptor, ModeParameters, element_assignment};
 use scsi::{
     Designator, DeviceType, ElementDescriptor, ElementReport, ModeForm, PositionForm,
     PositionReport, Sense, StandardInquiry, VitalPage,
@@ -301,6 +302,36 @@ fn positions_come_in_the_form_that_the_drive_has() {
     let unknown = Answer::Good(PositionReport::default().encode(PositionForm::Short));
     script.then([unknown]);
     assert!(matches!(drive.position(&control()), Err(TapeError::PositionUnknown(_))));
+}
+
+#[test]
+fn the_state_falls_back_to_what_the_drive_has() {
+    let (mut drive, script) = drive(0);
+    script.then([check(Sense::MEDIUM_NOT_PRESENT)]);
+    assert_eq!(drive.state(&control()).unwrap().medium, None);
+    script.then([check(Sense::INITIALIZING_COMMAND_REQUIRED)]);
+    assert_eq!(drive.state(&control()).unwrap().medium, None);
+    let mode = ModeParameters {
+        medium_type: 0,
+        device_specific: 0x90,
+        block: Some(BlockDescriptor { density: 0x5e, blocks: 0, length: 512 }),
+        pages: Vec::new(),
+    };
+    let mode = || Answer::Good(mode.encode(ModeForm::Ten));
+    let parameters = vec![LogParameter::binary(1, 4, 700), LogParameter::binary(3, 4, 800)];
+    let log = LogPage { code: log::page::TAPE_CAPACITY, parameters };
+    let unsupported = || check(Sense::INVALID_OPERATION_CODE);
+    script.then([good(), mode(), unsupported(), Answer::Good(log.encode(0))]);
+    let state = drive.state(&control()).unwrap();
+    let medium = state.medium.unwrap();
+    assert_eq!((state.block_length, medium.write_protected), (512, true));
+    assert_eq!((medium.capacity, medium.remaining), (Some(800 << 20), Some(700 << 20)));
+    script.then([good(), mode(), unsupported(), check(Sense::bad_cdb_field(2, None))]);
+    let medium = drive.state(&control()).unwrap().medium.unwrap();
+    assert_eq!((medium.barcode, medium.capacity, medium.remaining), (None, None, None));
+    script.then([check(Sense::POWER_ON_RESET)]);
+    assert_eq!(drive.state(&control()), Err(TapeError::Check(Sense::POWER_ON_RESET)));
+    script.asked();
 }
 
 #[test]
