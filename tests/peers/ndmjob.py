@@ -124,7 +124,7 @@ class DataAgent:
 
 def barcodes(query: str) -> dict:
     """Element address to barcode, from the rows of ndmjob's query of a robot."""
-    row = re.compile(r"@(\d+)\s+(?:SLOT|IEE|TAPE|ARM)\s+Full\s+PVolTag\((\S+?)\s*,")
+    row = re.compile(r"@(\d+)\s+(?:SLOT|IEE|TAPE|ARM)\s+Full\s.*?PVolTag\((\S+?)\s*,")
     return {int(address): tag for address, tag in row.findall(query)}
 
 
