@@ -404,14 +404,7 @@ impl Mover {
                 self.proceed();
             }
             (MoverEvent::Stopped(reason, progress), waiting) => {
-                if self.finish_run(progress) {
-                    if waiting == Some(Waiting::Abort) {
-                        self.waiting = None;
-                        self.halt(HaltReason::Aborted, "aborted by the client");
-                        return Some(Reply::failed(MessageCode::MoverAbort, ErrorCode::NoErr));
-                    }
-                    self.on_stopped(&reason);
-                }
+                return self.on_run_ended(&reason, progress, waiting);
             }
             (MoverEvent::PeerClosed, None) if self.is_resting() => {
                 self.halt(HaltReason::ConnectClosed, "the other end closed the connection");
@@ -424,6 +417,24 @@ impl Mover {
             // Of a connection that is no more, or an answer that nobody waits for.
             _ => {}
         }
+        None
+    }
+
+    fn on_run_ended(
+        &mut self,
+        reason: &StopReason,
+        progress: Progress,
+        waiting: Option<Waiting>,
+    ) -> Option<Reply> {
+        if !self.finish_run(progress) {
+            return None;
+        }
+        if waiting == Some(Waiting::Abort) {
+            self.waiting = None;
+            self.halt(HaltReason::Aborted, "aborted by the client");
+            return Some(Reply::failed(MessageCode::MoverAbort, ErrorCode::NoErr));
+        }
+        self.on_stopped(reason);
         None
     }
 

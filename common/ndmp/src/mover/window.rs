@@ -51,7 +51,7 @@ impl Window {
             return Err(ErrorCode::Precondition);
         }
         match flow {
-            Some(Flow::ToTape) if self.end().is_some() && self.length % record != 0 => {
+            Some(Flow::ToTape) if self.end().is_some() && !self.length.is_multiple_of(record) => {
                 Err(ErrorCode::IllegalArgs)
             }
             _ => Ok(()),

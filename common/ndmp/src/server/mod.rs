@@ -26,6 +26,8 @@ mod copy_tests;
 #[cfg(test)]
 mod rig;
 #[cfg(test)]
+mod rubbish_tests;
+#[cfg(test)]
 mod tests;
 
 pub use config::{Identity, Secret, SessionConfig, User, Users};
