@@ -56,7 +56,7 @@ fn records_have_1_byte_to_16_mebibytes() {
     let mut buffer = vec![0; store::MAX_RECORD];
     let length = store::MAX_RECORD as u32;
     assert_eq!(image.read(&mut buffer).unwrap(), Object::Record { length });
-    assert_eq!(buffer, longest);
+    assert!(buffer == longest);
 }
 
 #[test]
@@ -217,10 +217,10 @@ fn an_image_behaves_like_a_list() {
             }
             (store, image) = turn(&mut bench, store, image, &mut tape, &mut random);
         }
-        assert_eq!(read_all(&mut image).unwrap(), tape.items, "round {round}");
+        assert!(read_all(&mut image).unwrap() == tape.items, "round {round}");
         for (id, items) in &bench.sealed {
             let mut reader = store.reader(*id).unwrap();
-            assert_eq!(read_all(&mut reader).unwrap(), *items, "round {round}");
+            assert!(read_all(&mut reader).unwrap() == *items, "round {round}");
             assert_eq!(reader.verify().unwrap(), reader.info().bytes);
         }
     }
