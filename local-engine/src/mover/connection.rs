@@ -156,6 +156,8 @@ struct State {
     source: Option<SourceEnd>,
     piece: Option<Bytes>,
     offer: Option<Offer>,
+    /// Counts the offers, so that a late word about one is not taken for the next.
+    ticket: u64,
     consumed: u64,
     closed: bool,
 }
@@ -185,6 +187,7 @@ impl Splice {
             source: None,
             piece: None,
             offer: None,
+            ticket: 0,
             consumed: 0,
             closed: false,
         };
@@ -272,6 +275,7 @@ impl Splice {
         let mut state = self.lock();
         if state.offer.as_ref() != Some(offer) {
             state.offer = Some(offer.clone());
+            state.ticket += 1;
             state.consumed = 0;
             self.changed.notify_all();
         }
@@ -334,16 +338,16 @@ impl Splice {
         }
     }
 
-    /// Asks for a reference and waits for it: the offer and how much of it is consumed already.
-    /// `None` when the source has closed.
-    pub fn take_reference(&self) -> Option<(Offer, u64)> {
+    /// Asks for a reference and waits for it: the offer, its ticket, and how much of it is consumed
+    /// already. `None` when the source has closed.
+    pub fn take_reference(&self) -> Option<(Offer, u64, u64)> {
         let mut state = self.lock();
         state.demand = Demand::Reference;
         self.changed.notify_all();
         loop {
             match &state.offer {
                 Some(offer) if state.consumed < offer.extent.length => {
-                    return Some((offer.clone(), state.consumed));
+                    return Some((offer.clone(), state.ticket, state.consumed));
                 }
                 _ if state.closed => return None,
                 _ => state = self.wait(state),
@@ -351,10 +355,12 @@ impl Splice {
         }
     }
 
-    /// Tells the source how much of its offer has been consumed.
-    pub fn consume(&self, consumed: u64) {
+    /// Tells the source how much of the offer with this ticket has been consumed.
+    pub fn consume(&self, ticket: u64, consumed: u64) {
         let mut state = self.lock();
-        state.consumed = state.consumed.max(consumed);
-        self.changed.notify_all();
+        if state.ticket == ticket {
+            state.consumed = state.consumed.max(consumed);
+            self.changed.notify_all();
+        }
     }
 }

@@ -47,6 +47,15 @@ impl Tail {
     }
 }
 
+/// Where a range begins: how much of which offer was consumed before, and the length of the tail
+/// that goes first.
+#[derive(Clone, Copy)]
+struct Place {
+    ticket: u64,
+    consumed: u64,
+    carried: u64,
+}
+
 pub(super) struct Offload<'a> {
     pub(super) drive: &'a mut dyn EngineDrive,
     pub(super) splice: &'a Splice,
@@ -65,7 +74,7 @@ impl Offload<'_> {
         if full && tail.length() > 0 {
             return Some(Stop::Limit);
         }
-        let Some((offer, consumed)) = self.splice.take_reference() else {
+        let Some((offer, ticket, consumed)) = self.splice.take_reference() else {
             return Some(self.finish(tail));
         };
         if full {
@@ -81,12 +90,13 @@ impl Offload<'_> {
         all.push(taken);
         let whole = all.length() - all.length() % record;
         if whole == 0 {
-            self.splice.consume(consumed + taken.length);
+            self.splice.consume(ticket, consumed + taken.length);
             *tail = all;
             return None;
         }
-        let written = self.write(&all, whole, false, consumed, carried);
-        self.settle(tail, &all, &written, (consumed, carried), taken.length)
+        let at = Place { ticket, consumed, carried };
+        let written = self.write(&all, whole, false, at);
+        self.settle(tail, &all, &written, at, taken.length)
     }
 
     /// Brings the tail and the source's offer in line with what was written.
@@ -95,33 +105,26 @@ impl Offload<'_> {
         tail: &mut Tail,
         all: &Tail,
         written: &RangeWritten,
-        (consumed, carried): (u64, u64),
+        at: Place,
         taken: u64,
     ) -> Option<Stop> {
         self.moved += written.bytes;
         self.past_early_warning |= written.early_warning && !self.run.ignore_early_warning;
         if written.end == RangeEnd::Done {
             *tail = all.after(written.bytes);
-            self.splice.consume(consumed + taken);
+            self.splice.consume(at.ticket, at.consumed + taken);
             return None;
         }
         // What is not on the tape stays with the source, but for what it had given away before.
         *tail = tail.after(written.bytes);
-        self.splice.consume(consumed + written.bytes.saturating_sub(carried));
+        self.splice.consume(at.ticket, at.consumed + written.bytes.saturating_sub(at.carried));
         Some(match &written.end {
             RangeEnd::EarlyWarning | RangeEnd::Overflow | RangeEnd::Done => Stop::EndOfMedium,
             RangeEnd::Failed(error) => Stop::from_tape(error),
         })
     }
 
-    fn write(
-        &mut self,
-        all: &Tail,
-        bytes: u64,
-        pad_last: bool,
-        consumed: u64,
-        carried: u64,
-    ) -> RangeWritten {
+    fn write(&mut self, all: &Tail, bytes: u64, pad_last: bool, at: Place) -> RangeWritten {
         let request = RangeRequest {
             job: self.run.job.clone(),
             extents: all.first(bytes),
@@ -135,7 +138,7 @@ impl Offload<'_> {
             let so_far = so_far.max(told);
             counters.add(so_far - told, so_far.div_ceil(record) - told.div_ceil(record));
             told = so_far;
-            splice.consume(consumed + so_far.saturating_sub(carried));
+            splice.consume(at.ticket, at.consumed + so_far.saturating_sub(at.carried));
         };
         let Some(target) = self.drive.range_target() else {
             let error = tape::TapeError::Lost("the drive was exchanged".into());
@@ -153,7 +156,8 @@ impl Offload<'_> {
                 return Stop::EndOfMedium;
             }
             let length = tail.length();
-            let written = self.write(&tail.clone(), length, true, 0, u64::MAX);
+            let nowhere = Place { ticket: 0, consumed: 0, carried: length };
+            let written = self.write(&tail.clone(), length, true, nowhere);
             self.past_early_warning |= written.early_warning && !self.run.ignore_early_warning;
             match written.end {
                 RangeEnd::Done => *tail = Tail::default(),

@@ -14,15 +14,24 @@ use super::{Counters, RECORD_MAX, Run, Stop};
 pub struct Outbound {
     connection: Connection,
     rest: Bytes,
-    /// Bytes at the end of `rest` that are not counted as sent: a whole record, or nothing.
-    uncounted: bool,
+    /// Bytes at the beginning of `rest` that count as sent: the destination took a part of what
+    /// was handed to it, and progress is rounded up.
+    counted: u64,
+    /// The record that `rest` belongs to counts as sent.
+    record_counted: bool,
     buffer: Vec<u8>,
 }
 
 impl Outbound {
     /// The source end of `connection`.
     pub fn new(connection: Connection) -> Self {
-        Self { connection, rest: Bytes::new(), uncounted: false, buffer: Vec::new() }
+        Self {
+            connection,
+            rest: Bytes::new(),
+            counted: 0,
+            record_counted: false,
+            buffer: Vec::new(),
+        }
     }
 
     /// The connection.
@@ -54,11 +63,16 @@ impl Outbound {
         if run.control.cancel.is_cancelled() { Stop::Cancelled } else { stop }
     }
 
+    fn keep(&mut self, rest: Bytes, counted: u64, record_counted: bool) {
+        self.rest = rest;
+        self.counted = counted;
+        self.record_counted = record_counted;
+    }
+
     /// Goes where the DMA wants to read, if that is not where the last run ended.
     fn reposition(&mut self, drive: &mut dyn EngineDrive, run: &Run) -> Result<(), Stop> {
         let Some((records, skip)) = run.reposition else { return Ok(()) };
-        self.rest = Bytes::new();
-        self.uncounted = false;
+        self.keep(Bytes::new(), 0, false);
         if records != 0 {
             let spaced = drive
                 .space(SpaceKind::Records, records, &run.control)
@@ -71,7 +85,8 @@ impl Outbound {
         }
         if skip > 0 {
             self.read(drive, run)?;
-            self.rest = self.rest.split_off((skip as usize).min(self.rest.len()));
+            let rest = self.rest.split_off((skip as usize).min(self.rest.len()));
+            self.keep(rest, 0, false);
         }
         Ok(())
     }
@@ -132,20 +147,27 @@ impl Outbound {
         }
         let now = self.rest.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         let piece = self.rest.split_to(now);
-        let whole = u64::from(self.rest.is_empty());
-        let mut counted = false;
+        let before = self.counted.min(now as u64);
+        let whole = u64::from(self.rest.is_empty() && !self.record_counted);
+        let mut told = false;
         let not_taken = self.connection.send(piece, &mut || {
-            counters.add(now as u64, whole);
-            counted = true;
+            counters.add(now as u64 - before, whole);
+            told = true;
         })?;
         let sent = now - not_taken.len();
-        if !not_taken.is_empty() {
-            // A reference is wanted for what remains of this record.
-            let mut rest = Vec::from(not_taken);
-            rest.extend_from_slice(&self.rest);
-            self.rest = rest.into();
-            self.uncounted = !counted;
+        let ahead = match told {
+            true => (now as u64).max(self.counted) - sent as u64,
+            false => self.counted,
+        };
+        let record_counted = self.record_counted || (told && whole == 1);
+        // What was not taken is wanted by reference, with what remains of this record.
+        let mut rest = not_taken;
+        if !rest.is_empty() && !self.rest.is_empty() {
+            rest = [&rest[..], &self.rest[..]].concat().into();
+        } else if rest.is_empty() {
+            rest = std::mem::take(&mut self.rest);
         }
+        self.keep(rest, ahead, record_counted);
         Ok(sent as u64)
     }
 
@@ -157,7 +179,7 @@ impl Outbound {
                 format!("a record of {length} bytes; set a larger record size to read this tape"),
             )),
             Ok(ReadEnd::Record { length }) => {
-                self.rest = Bytes::copy_from_slice(&self.buffer[..length]);
+                self.keep(Bytes::copy_from_slice(&self.buffer[..length]), 0, false);
                 Ok(())
             }
             Ok(ReadEnd::Filemark) => Err(Stop::Filemark),
@@ -185,11 +207,8 @@ impl Outbound {
         let (cartridge, barcode) = (segment.cartridge, segment.barcode.clone());
         let offer = Offer { cartridge, barcode, extent };
         let (mut seen, mut stands) = (0, true);
-        // A record in hand has been counted when its first byte went; rounding up finds its end.
-        let mut shown = match self.uncounted {
-            true => (0, 0),
-            false => (in_hand.min(extent.length), u64::from(in_hand > 0)),
-        };
+        let record_in_hand = u64::from(in_hand > 0 && self.record_counted);
+        let mut shown = (self.counted.min(extent.length), record_in_hand);
         while stands {
             (seen, stands) = splice.offer(&offer, seen)?;
             let (bytes, records) =
@@ -200,8 +219,8 @@ impl Outbound {
         }
         if seen > 0 {
             let rest = source.advance(&segment, seen).map_err(|error| Stop::from_tape(&error))?;
-            self.rest = rest.into();
-            self.uncounted = false;
+            let midway = !rest.is_empty();
+            self.keep(rest.into(), shown.0.saturating_sub(seen), midway);
         }
         Ok(seen)
     }

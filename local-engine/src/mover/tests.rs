@@ -354,7 +354,7 @@ fn play_destination(case: &Case, stream: &Arc<Vec<u8>>, splice: &Arc<Splice>) ->
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::default())]
 
     #[test]
     fn no_byte_is_lost_or_doubled_between_two_movers(case in case()) {
