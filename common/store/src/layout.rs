@@ -8,7 +8,7 @@ use model::Digest;
 use crate::bytesio::{Fields, Put};
 use crate::chunker::Chunker;
 use crate::paged::{Chain, Entry, Scratch, Section};
-use crate::{ChunkParams, ChunkRef, MAX_CHUNK, MAX_RECORD, ObjectRun, Result};
+use crate::{ChunkParams, ChunkRef, MAX_CHUNK, MAX_RECORD, ObjectRun, Result, StoreError};
 
 /// A chunk and where it begins in the byte stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +150,11 @@ impl Layout {
             chunked: end.byte,
             tail: Chunker::new(params),
         }
+    }
+
+    /// The lists contradict themselves.
+    pub(crate) fn damaged(&self, what: &'static str) -> StoreError {
+        StoreError::Damaged { path: self.chunks.path(), what }
     }
 
     /// Makes room for the entries that one write adds, so that it can not fail half done.

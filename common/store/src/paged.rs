@@ -282,6 +282,11 @@ impl<E: Entry> Chain<E> {
         self.base_len() + self.own.len()
     }
 
+    /// The file of the base, empty if there is none.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.base.as_ref().map_or_else(PathBuf::new, |(base, _)| base.file.path().to_owned())
+    }
+
     /// The entry at `index`, which must be less than the length.
     pub(crate) fn get(&self, index: u64) -> Result<E> {
         match &self.base {

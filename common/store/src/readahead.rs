@@ -46,7 +46,9 @@ impl ReadAhead {
                 Some(_) => (layout.chunked, layout.tail.pending()),
                 None => self.piece(containers, layout, byte)?,
             };
-            let rest = &piece[(byte - start) as usize..];
+            let skip = usize::try_from(byte.wrapping_sub(start)).unwrap_or(usize::MAX);
+            let rest = piece.get(skip..).filter(|rest| !rest.is_empty());
+            let rest = rest.ok_or_else(|| layout.damaged("its chunk list has a gap"))?;
             let len = rest.len().min(buffer.len());
             let (now, later) = buffer.split_at_mut(len);
             now.copy_from_slice(&rest[..len]);
@@ -72,7 +74,6 @@ impl ReadAhead {
         if self.pieces.is_empty() {
             self.fetch(containers, layout, byte)?;
         }
-        // `fetch` begins with the chunk of `byte`, so there is one.
         Ok(self.pieces.front().map_or((byte, &[][..]), |(start, piece)| (*start, piece)))
     }
 

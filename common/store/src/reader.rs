@@ -8,7 +8,7 @@ use model::GenerationId;
 use crate::recipe::{Recipe, layout_of};
 use crate::reel::Reel;
 use crate::store::{Inner, Pin};
-use crate::{ChunkRef, GenerationInfo, ObjectRun, Result};
+use crate::{ChunkRef, GenerationInfo, ObjectRun, Place, Result};
 
 /// A sealed generation, read; see [`Reel`] for moving and reading. Every chunk's SHA-256 is
 /// verified. Keeps the generation pinned.
@@ -54,19 +54,29 @@ impl GenerationReader {
         &self.pin
     }
 
-    /// Reads everything from the beginning, and so verifies every checksum and that the object
-    /// map and the chunk list agree. Returns the bytes read.
+    /// Reads everything, and so verifies every checksum and that the lists add up to what the
+    /// header says. Returns the bytes read. Does not move the current place.
     pub fn verify(&mut self) -> Result<u64> {
+        let Reel { inner, layout, ahead, .. } = &mut self.reel;
         let mut buffer = vec![0; 1 << 20];
         let mut byte = 0;
         while byte < self.info.bytes {
             let len = buffer.len().min((self.info.bytes - byte) as usize);
-            let Reel { inner, layout, ahead, .. } = &mut self.reel;
             ahead.read(&inner.containers, layout, byte, &mut buffer[..len])?;
             byte += len as u64;
         }
-        self.reel.runs(0).try_for_each(|run| run.map(|_| ()))?;
-        Ok(byte)
+        let mut end = Place::default();
+        for index in 0..layout.segments.len() {
+            let segment = layout.segments.get(index)?;
+            if segment.place(0) != end {
+                return Err(layout.damaged("its object map has a gap"));
+            }
+            end = segment.end();
+        }
+        match end == layout.end {
+            true => Ok(byte),
+            false => Err(layout.damaged("its object map is shorter or longer than it says")),
+        }
     }
 }
 

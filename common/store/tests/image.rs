@@ -242,3 +242,56 @@ fn runs_are_the_objects() {
     assert_eq!(runs(&image, 7), [Filemarks { count: 1 }]);
     assert_eq!(runs(&image, 8), []);
 }
+
+/// So much that lists go to the scratch file and the journal has frames without a commit.
+#[test]
+fn a_long_generation_is_no_different() {
+    let vfs = memory();
+    let (store, _) = open(&vfs);
+    let mut random = Random::new(support::seed(14));
+    let mut image = store.image(cartridge(1)).unwrap();
+    let mut sizes: Vec<usize> = Vec::new();
+    let record = |n: usize, len: usize| Random::new(n as u64).bytes(len);
+    for round in 0..3 {
+        for _ in 0..25_000 {
+            let len = 1 + random.below(1200) as usize;
+            image.write(&record(sizes.len(), len)).unwrap();
+            sizes.push(len);
+        }
+        if round == 1 {
+            image.flush().unwrap();
+            drop(image);
+            image = store.image(cartridge(1)).unwrap();
+            assert_eq!(image.end().object, sizes.len() as u64);
+            // Back into what is no longer in memory.
+            sizes.truncate(3000);
+            image.locate(3000).unwrap();
+        }
+    }
+    let id = image.seal().unwrap().unwrap();
+    drop(image);
+    let mut reader = store.reader(id).unwrap();
+    assert_eq!(reader.verify().unwrap(), sizes.iter().sum::<usize>() as u64);
+    let mut buffer = vec![0; 1200];
+    for _ in 0..2000 {
+        let n = random.below(sizes.len() as u64) as usize;
+        reader.locate(n as u64).unwrap();
+        let length = sizes[n] as u32;
+        assert_eq!(reader.read(&mut buffer).unwrap(), Object::Record { length });
+        assert!(buffer[..sizes[n]] == record(n, sizes[n]));
+    }
+}
+
+#[test]
+fn handles_go_to_other_threads() {
+    fn sent<T: Send>() {}
+    fn shared<T: Send + Sync>() {}
+    shared::<Store>();
+    shared::<store::Pin>();
+    shared::<StoreError>();
+    sent::<Image>();
+    sent::<store::GenerationReader>();
+    sent::<store::Recipes>();
+    sent::<store::Import>();
+    sent::<store::Compare>();
+}
