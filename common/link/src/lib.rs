@@ -34,7 +34,7 @@ pub use connect::{
     PeerMemory, Token, greet,
 };
 pub use lease::{
-    Answer, ClientError, ClientEvent, EndReason, Expect, LEASES_MAX, LeaseAction, LeaseBody,
+    Answer, ClientError, ClientEvent, Doubt, EndReason, Expect, LEASES_MAX, LeaseAction, LeaseBody,
     LeaseClient, LeaseReply, LeaseReplyBody, LeaseRequest, LeaseTable, Numbered, Proof, Refusal,
     RefusalWhy, RestoreError, Settled, TableError, Work, after_crash, settle, settle_move,
 };

@@ -254,7 +254,7 @@ impl LeaseClient {
     fn answered(&mut self, number: u64, answer: Answer) -> Option<ClientEvent> {
         let Outstanding { sent, .. } =
             self.outstanding.take_if(|outstanding| outstanding.sent.number == number)?;
-        self.track.learn(&sent.work, &answer);
+        let answer = self.track.learn(&sent.work, answer);
         if sent.work == Work::Close {
             self.state = State::Ended(EndReason::Closed);
         }

@@ -9,7 +9,8 @@
 //!   outstanding number again; the table attaches it to the running work or answers from memory.
 //! * *The remote crashes.* Its table is rebuilt from rows. A repeated number without a record may
 //!   or may not have been done: [`settle`] compares where the drive stands with where the client
-//!   expects it before and after.
+//!   expects it before and after. The first new number is settled as well, since a drive that was
+//!   reset has lost place and buffer, and its unit attention may have been met by someone else.
 //! * *Nobody comes back.* After the lease time the remote flushes, frees the device and remembers
 //!   for one more lease time why.
 
@@ -67,6 +68,15 @@ pub struct Expect {
     pub after: Option<ObjectNumber>,
     /// Acknowledged records may still be in the drive's buffer only.
     pub unflushed: bool,
+}
+
+/// Why a work must be settled before it is done: the remote was restarted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    /// What the client expects.
+    pub expect: Expect,
+    /// It was sent before: it may have been done. Otherwise only the drive's place is in doubt.
+    pub repeated: bool,
 }
 
 /// A numbered request.

@@ -4,7 +4,7 @@ use model::{ElementAddress, ObjectNumber};
 use scsi::Sense;
 use tape::{Inventory, Operation, Outcome, Position, TapeError, WriteEnd};
 
-use super::{Answer, Expect, Work};
+use super::{Answer, Doubt, Expect, Work};
 use crate::range::{CopyRange, RangeSource};
 
 /// What a position proves.
@@ -50,14 +50,16 @@ pub enum Settled {
     Answer(Answer),
 }
 
-/// Settles a repeated number on a drive. `probe` reads the drive's position; it is asked again
-/// when it meets a unit attention 06/29 (reset: the buffer and the place are lost).
+/// Settles a doubtful number on a drive. `probe` reads the drive's position; it is asked again when
+/// it meets a unit attention 06/29 (reset: the buffer and the place are lost).
 pub fn settle(
     work: &Work,
-    expect: Expect,
+    doubt: Doubt,
     mut probe: impl FnMut() -> Result<Position, TapeError>,
 ) -> Settled {
-    if needs_no_proof(work, expect) {
+    let expect = doubt.expect;
+    let unclaimed = !doubt.repeated && expect.before.is_none() && !expect.unflushed;
+    if unclaimed || needs_no_proof(work, expect) {
         return Settled::Execute;
     }
     let (position, reset) = match probe() {
@@ -66,12 +68,17 @@ pub fn settle(
         }
         other => (other, None),
     };
-    match position {
-        Ok(position) => match reset {
-            None => proven(work, expect, &position),
-            Some(attention) => after_reset(work, expect, &position, attention),
-        },
-        Err(error) => unknown(&format!("after a restart its position can not be read: {error}")),
+    match (position, reset) {
+        (Ok(position), None) if doubt.repeated => proven(work, expect, &position),
+        (Ok(position), None) if expect.before == Some(position.object) => Settled::Execute,
+        (Ok(position), None) => misplaced(expect, position.object),
+        (Ok(position), Some(attention)) => {
+            let done = doubt.repeated && writes(work) && expect.before != Some(position.object);
+            after_reset(expect, done, attention)
+        }
+        (Err(error), _) => {
+            unknown(&format!("after a restart its position can not be read: {error}"))
+        }
     }
 }
 
@@ -115,10 +122,12 @@ fn proven(work: &Work, expect: Expect, position: &Position) -> Settled {
             Settled::Answer(Answer::Outcome(Outcome::Written(end)))
         }
         (Work::Copy(range), _) => copy_proven(range, expect, position.object),
-        (Work::Read(_) | Work::Operation(Operation::Read(_) | Operation::Space(_, _)), _) => {
+        (Work::Read(_) | Work::Operation(Operation::Read(_) | Operation::Space(_, _)), _)
+            if !expect.unflushed =>
+        {
             match expect.before {
                 Some(before) => Settled::LocateThenExecute(before),
-                None => unknown("where the drive stood before the restart is not known"),
+                None => misplaced(expect, position.object),
             }
         }
         _ => misplaced(expect, position.object),
@@ -139,20 +148,24 @@ fn copy_proven(range: &CopyRange, expect: Expect, actual: ObjectNumber) -> Settl
     }
 }
 
-/// The drive itself restarted: it stands at BOT whatever was done, and its buffer is gone.
-fn after_reset(work: &Work, expect: Expect, position: &Position, attention: Sense) -> Settled {
-    let writes = match work {
+/// Whether the medium differs when it was done.
+fn writes(work: &Work) -> bool {
+    match work {
         Work::Operation(operation) => matches!(
             operation,
             Operation::Write(_) | Operation::WriteFilemarks(_) | Operation::Cdb(_)
         ),
         Work::Copy(_) => true,
         Work::Read(_) | Work::Close => false,
-    };
-    let untouched = !writes || expect.before == Some(position.object);
-    match !expect.unflushed && untouched {
-        true => Settled::Answer(Answer::Failed(TapeError::Check(attention))),
-        false => unknown("the drive was reset; what was in its buffer is lost"),
+    }
+}
+
+/// The drive itself restarted: it stands at BOT whatever was done, and its buffer is gone. With
+/// nothing at stake its attention is the answer, as from a drive that did not do the command.
+fn after_reset(expect: Expect, perhaps_done: bool, attention: Sense) -> Settled {
+    match expect.unflushed || perhaps_done {
+        false => Settled::Answer(Answer::Failed(TapeError::Check(attention))),
+        true => unknown("the drive was reset; what was in its buffer is lost"),
     }
 }
 
@@ -197,8 +210,9 @@ mod tests {
         }
     }
 
-    fn expect(before: u64, after: Option<u64>, unflushed: bool) -> Expect {
-        Expect { before: Some(before), after, unflushed }
+    fn again(before: u64, after: Option<u64>, unflushed: bool) -> Doubt {
+        let expect = Expect { before: Some(before), after, unflushed };
+        Doubt { expect, repeated: true }
     }
 
     fn is_unknown(settled: &Settled) -> bool {
@@ -223,7 +237,7 @@ mod tests {
     #[test]
     fn a_write_is_settled_by_its_place() {
         let write = Work::Operation(Operation::Write(Bytes::from_static(b"x")));
-        let expect = expect(5, Some(6), true);
+        let expect = again(5, Some(6), true);
         assert_eq!(settle(&write, expect, at(5)), Settled::Execute);
         let done = Answer::Outcome(Outcome::Written(WriteEnd::Written));
         assert_eq!(settle(&write, expect, at(6)), Settled::Answer(done));
@@ -235,22 +249,39 @@ mod tests {
     fn going_somewhere_is_safe_only_while_nothing_is_at_stake() {
         for work in [Work::Operation(Operation::Rewind), Work::Close] {
             let never = || -> Result<Position, TapeError> { panic!("no need to look") };
-            assert_eq!(settle(&work, expect(5, None, false), never), Settled::Execute);
-            assert_eq!(settle(&work, expect(5, None, true), at(5)), Settled::Execute);
-            assert!(is_unknown(&settle(&work, expect(5, None, true), at(0))));
-            assert!(is_unknown(&settle(&work, expect(5, None, true), after_attention(0))));
+            assert_eq!(settle(&work, again(5, None, false), never), Settled::Execute);
+            assert_eq!(settle(&work, again(5, None, true), at(5)), Settled::Execute);
+            assert!(is_unknown(&settle(&work, again(5, None, true), at(0))));
+            assert!(is_unknown(&settle(&work, again(5, None, true), after_attention(0))));
         }
+    }
+
+    #[test]
+    fn a_new_number_only_needs_the_drive_in_its_place() {
+        let write = Work::Operation(Operation::Write(Bytes::from_static(b"x")));
+        let fresh = |doubt: Doubt| Doubt { repeated: false, ..doubt };
+        let doubt = fresh(again(5, Some(6), true));
+        assert_eq!(settle(&write, doubt, at(5)), Settled::Execute);
+        assert!(is_unknown(&settle(&write, doubt, at(6))));
+        assert!(is_unknown(&settle(&write, doubt, at(0))));
+        assert!(is_unknown(&settle(&write, doubt, after_attention(0))));
+        let attention = Answer::Failed(TapeError::Check(Sense::POWER_ON_RESET));
+        let clean = fresh(again(5, Some(6), false));
+        assert_eq!(settle(&write, clean, after_attention(0)), Settled::Answer(attention));
+        let unknown = Expect { before: None, after: None, unflushed: false };
+        let doubt = Doubt { expect: unknown, repeated: false };
+        assert_eq!(settle(&write, doubt, at(9)), Settled::Execute);
     }
 
     #[test]
     fn reading_begins_again_where_it_began() {
         let read = Work::Operation(Operation::Read(512));
-        let again = Settled::LocateThenExecute(5);
-        assert_eq!(settle(&read, expect(5, None, false), at(6)), again);
-        assert_eq!(settle(&read, expect(5, None, false), at(5)), Settled::Execute);
+        let locate = Settled::LocateThenExecute(5);
+        assert_eq!(settle(&read, again(5, None, false), at(6)), locate);
+        assert_eq!(settle(&read, again(5, None, false), at(5)), Settled::Execute);
         let attention = TapeError::Check(Sense::POWER_ON_RESET);
         assert_eq!(
-            settle(&read, expect(5, None, false), after_attention(0)),
+            settle(&read, again(5, None, false), after_attention(0)),
             Settled::Answer(Answer::Failed(attention))
         );
     }
@@ -264,7 +295,7 @@ mod tests {
             let (record_size, flush, expected_object) = (10, false, 7);
             Work::Copy(CopyRange { job, source, record_size, pad_last, flush, expected_object })
         };
-        let expect = expect(7, None, true);
+        let expect = again(7, None, true);
         let go_on = |records| Settled::ContinueCopy { records };
         assert_eq!(settle(&range(false), expect, at(7)), Settled::Execute);
         assert_eq!(settle(&range(false), expect, at(9)), go_on(2));

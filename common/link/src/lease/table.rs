@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use model::{DeviceName, EngineId, LeaseId, SiteName};
+use model::{DeviceName, DeviceRole, EngineId, LeaseId, SiteName};
 use tape::TapeError;
 
 use super::row::{RestoreError, Row};
 use super::{
-    Answer, EndReason, Expect, LeaseBody, LeaseReply, LeaseReplyBody, LeaseRequest, Numbered,
+    Answer, Doubt, EndReason, LeaseBody, LeaseReply, LeaseReplyBody, LeaseRequest, Numbered,
     Refusal, RefusalWhy, Work,
 };
 use crate::connect::Peer;
@@ -37,8 +37,8 @@ pub enum LeaseAction {
         number: u64,
         /// What to do; never a close.
         work: Work,
-        /// It may have been done before a restart: [`settle`](crate::settle) it first.
-        settle: Option<Expect>,
+        /// This engine was restarted since the last: [`settle`](crate::settle) it first.
+        settle: Option<Doubt>,
     },
     /// It is under way and was asked again: send its progress anew.
     Attach {
@@ -64,8 +64,8 @@ pub enum LeaseAction {
         device: DeviceName,
         /// Why.
         why: EndReason,
-        /// It may have been done before a restart: settle [`Work::Close`] first.
-        settle: Option<Expect>,
+        /// This engine was restarted since the last: settle [`Work::Close`] first.
+        settle: Option<Doubt>,
     },
     /// Make the row durable, in place of the lease's earlier one.
     Persist {
@@ -451,8 +451,11 @@ impl Lease {
         if number > next && !self.restored {
             return Err(TableError::Gap { lease: id, number, next });
         }
-        let restored = std::mem::replace(&mut self.restored, false);
-        let settle = (restored && repeated && work.has_effect()).then_some(expect);
+        // Looking proves nothing, and a changer has no place that it could have lost.
+        let doubtful = self.restored && work.has_effect();
+        self.restored &= !doubtful;
+        let drive = self.device.role != DeviceRole::Changer;
+        let settle = (doubtful && (repeated || drive)).then_some(Doubt { expect, repeated });
         if work == Work::Close {
             self.state = State::Closing(EndReason::Closed, Some(number));
             return Ok(vec![self.close(id, EndReason::Closed, settle)]);
@@ -494,7 +497,7 @@ impl Lease {
         }
     }
 
-    fn close(&self, id: LeaseId, why: EndReason, settle: Option<Expect>) -> LeaseAction {
+    fn close(&self, id: LeaseId, why: EndReason, settle: Option<Doubt>) -> LeaseAction {
         LeaseAction::Close { lease: id, device: self.device.clone(), why, settle }
     }
 

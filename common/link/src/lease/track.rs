@@ -29,11 +29,30 @@ impl Track {
         Expect { before: self.object, after, unflushed: self.unflushed }
     }
 
-    /// Takes note of an answer.
-    pub(super) fn learn(&mut self, work: &Work, answer: &Answer) {
+    /// Takes note of an answer and gives it back; but a position that contradicts what was
+    /// acknowledged, while that may not be on the medium, is an error and not an answer.
+    pub(super) fn learn(&mut self, work: &Work, answer: Answer) -> Answer {
         if matches!(work, Work::Operation(Operation::Cdb(request)) if only_looks(&request.cdb)) {
-            return;
+            return answer;
         }
+        let before = *self;
+        self.note(work, &answer);
+        match (&answer, before.object) {
+            (Answer::Outcome(Outcome::Position(position)), Some(object))
+                if before.unflushed && position.object != object =>
+            {
+                self.unflushed = false;
+                let lost = format!(
+                    "the drive stands at object {}, not at {object}: what was in its buffer is lost",
+                    position.object
+                );
+                Answer::Failed(TapeError::PositionUnknown(lost))
+            }
+            _ => answer,
+        }
+    }
+
+    fn note(&mut self, work: &Work, answer: &Answer) {
         self.object = match (work, answer) {
             (_, Answer::Failed(TapeError::Busy | TapeError::Unreachable(_))) => self.object,
             (Work::Operation(operation), Answer::Outcome(outcome)) => {
