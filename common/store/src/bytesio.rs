@@ -1,5 +1,7 @@
 //! Reading and writing of fixed-width little-endian fields.
 
+use model::GenerationId;
+
 /// Takes fields off the front of a slice; `None` when it is too short.
 pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 
@@ -78,4 +80,14 @@ pub(crate) fn seal_with_crc(salt: u32, bytes: &mut Vec<u8>) {
 pub(crate) fn open_with_crc(salt: u32, bytes: &[u8]) -> Option<&[u8]> {
     let (content, crc) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
     (salted_crc(salt, content).to_le_bytes() == crc).then_some(content)
+}
+
+/// An id, or none, in 16 bytes.
+pub(crate) fn optional_id(id: Option<GenerationId>) -> [u8; 16] {
+    id.map_or([0; 16], GenerationId::to_bytes)
+}
+
+/// The id in 16 bytes, `None` if all are zero.
+pub(crate) fn read_optional_id(bytes: [u8; 16]) -> Option<GenerationId> {
+    GenerationId::from_slice(&bytes).filter(|_| bytes != [0; 16])
 }

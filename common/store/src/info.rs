@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use model::{CartridgeId, Digest, GenerationId};
 
 use crate::StoreError;
+use crate::bytesio::{Fields, Put, optional_id, read_optional_id};
 
 /// The longest record: the 24 bits of a WRITE(6) transfer length (SSC-4).
 pub const MAX_RECORD: usize = 0xff_ffff;
@@ -136,6 +137,50 @@ pub struct GenerationInfo {
     pub unique_bytes: u64,
     /// Bytes that those took after compression.
     pub stored_bytes: u64,
+}
+
+impl GenerationInfo {
+    /// Bytes of the encoded form.
+    pub const LENGTH: usize = 104;
+
+    /// The form in which recipes hold it and in which it can be sent to a peer: the three ids (16
+    /// bytes each, no parent being zeros), then the numbers in the order of the fields, 8 bytes
+    /// each, little-endian.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(Self::LENGTH);
+        out.put(&self.id.to_bytes());
+        out.put(&self.cartridge.to_bytes());
+        out.put(&optional_id(self.parent));
+        let numbers = [
+            self.created_ms,
+            self.objects,
+            self.filemarks,
+            self.bytes,
+            self.chunks,
+            self.unique_bytes,
+            self.stored_bytes,
+        ];
+        numbers.into_iter().for_each(|number| out.put_u64(number));
+        out
+    }
+
+    /// Reads the encoded form, `None` for any other length.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(bytes);
+        let info = Self {
+            id: GenerationId::from_slice(fields.take(16)?)?,
+            cartridge: CartridgeId::from_slice(fields.take(16)?)?,
+            parent: read_optional_id(fields.array()?),
+            created_ms: fields.u64()?,
+            objects: fields.u64()?,
+            filemarks: fields.u64()?,
+            bytes: fields.u64()?,
+            chunks: fields.u64()?,
+            unique_bytes: fields.u64()?,
+            stored_bytes: fields.u64()?,
+        };
+        fields.is_empty().then_some(info)
+    }
 }
 
 /// How the bytes of a stored chunk are encoded; the byte in containers and on the wire.

@@ -38,6 +38,8 @@ mod codec;
 mod compare;
 mod container;
 mod error;
+#[cfg(test)]
+mod golden;
 mod image;
 mod import;
 mod index;

@@ -10,7 +10,6 @@ use model::{CartridgeId, GenerationId};
 use vfs::{Vfs, VfsFile};
 
 use crate::bytesio::{Fields, Put, open_with_crc, seal_with_crc};
-use crate::journal::{optional_id, read_optional_id};
 use crate::layout::{Base, ChunkEntry, Layout, Place, Segment, run_of};
 use crate::paged::{PAGE, Scratch, Section, SectionWriter, read_exact};
 use crate::{ChunkParams, GenerationInfo, Result, StoreError};
@@ -41,20 +40,8 @@ fn encode_header(info: &GenerationInfo, segments: u64) -> Vec<u8> {
     out.put(MAGIC);
     out.put_u32(VERSION);
     out.put_u32(0);
-    out.put(&info.id.to_bytes());
-    out.put(&info.cartridge.to_bytes());
-    out.put(&optional_id(info.parent));
-    let counts = [
-        info.created_ms,
-        info.objects,
-        info.filemarks,
-        info.bytes,
-        info.chunks,
-        segments,
-        info.unique_bytes,
-        info.stored_bytes,
-    ];
-    counts.into_iter().for_each(|count| out.put_u64(count));
+    out.put(&info.to_bytes());
+    out.put_u64(segments);
     out.resize(PAGE - 4, 0);
     seal_with_crc(salt(info.id), &mut out);
     out
@@ -65,26 +52,9 @@ fn decode_header(id: GenerationId, page: &[u8]) -> Option<(GenerationInfo, u64)>
     let mut fields = Fields(open_with_crc(salt(id), page)?);
     let (magic, version) = (fields.array::<8>()?, fields.u32()?);
     fields.take(4)?;
-    let found = GenerationId::from_slice(fields.take(16)?)?;
-    let cartridge = CartridgeId::from_slice(fields.take(16)?)?;
-    let parent = read_optional_id(fields.array()?);
-    let (created_ms, objects) = (fields.u64()?, fields.u64()?);
-    let (filemarks, bytes, chunks) = (fields.u64()?, fields.u64()?, fields.u64()?);
+    let info = GenerationInfo::from_bytes(fields.take(GenerationInfo::LENGTH)?)?;
     let segments = fields.u64()?;
-    let (unique_bytes, stored_bytes) = (fields.u64()?, fields.u64()?);
-    let info = GenerationInfo {
-        id,
-        cartridge,
-        parent,
-        created_ms,
-        objects,
-        filemarks,
-        bytes,
-        chunks,
-        unique_bytes,
-        stored_bytes,
-    };
-    (magic == *MAGIC && version == VERSION && found == id).then_some((info, segments))
+    (magic == *MAGIC && version == VERSION && info.id == id).then_some((info, segments))
 }
 
 /// Where the second header is, `None` if such a file can not be.

@@ -56,6 +56,23 @@ impl Inner {
         self.catalogue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The chunk that `stored` is, with one of the spare decompressors.
+    fn decode(
+        &self,
+        digest: &Digest,
+        encoding: Encoding,
+        raw_len: u32,
+        stored: &[u8],
+    ) -> Result<Vec<u8>, &'static str> {
+        let mut decompressor = self.spare().pop().unwrap_or_else(Decompressor::new);
+        let decoded = decompressor.decode(digest, encoding, raw_len, stored);
+        let mut spare = self.spare();
+        if spare.len() < SPARE {
+            spare.push(decompressor);
+        }
+        decoded
+    }
+
     fn spare(&self) -> MutexGuard<'_, Vec<Decompressor>> {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -279,6 +296,13 @@ impl Store {
         digests.iter().map(|digest| self.0.containers.lookup(digest).is_none()).collect()
     }
 
+    /// The bytes of a chunk, SHA-256 verified.
+    pub fn chunk(&self, digest: &Digest) -> Result<Vec<u8>> {
+        let StoredChunk { encoding, raw_len, bytes } = self.stored_chunk(digest)?;
+        let decoded = self.0.decode(digest, encoding, raw_len, &bytes);
+        decoded.map_err(|what| self.0.containers.bad(digest, what))
+    }
+
     /// A chunk in its stored form, checksum verified (not its SHA-256, which whoever puts it
     /// somewhere verifies).
     pub fn stored_chunk(&self, digest: &Digest) -> Result<StoredChunk> {
@@ -299,13 +323,7 @@ impl Store {
         if stored.len() > raw_len as usize {
             return Err(wrong("its stored form is larger than itself"));
         }
-        let mut decompressor = self.0.spare().pop().unwrap_or_else(Decompressor::new);
-        let decoded = decompressor.decode(digest, encoding, raw_len, stored);
-        let mut spare = self.0.spare();
-        if spare.len() < SPARE {
-            spare.push(decompressor);
-        }
-        drop(spare);
+        let decoded = self.0.decode(digest, encoding, raw_len, stored);
         decoded.map_err(wrong)?;
         Ok(self.0.containers.append(digest, encoding, raw_len, stored)?.new)
     }

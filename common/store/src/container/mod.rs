@@ -324,3 +324,19 @@ fn recover(
     }
     Ok(scanned.chunks)
 }
+
+/// A container of one chunk, of fixed content.
+#[cfg(test)]
+pub(crate) fn golden() -> Vec<u8> {
+    let digest = Digest([3; 32]);
+    let stored_crc = crc32c::crc32c(b"stored");
+    let (encoding, raw_len, stored_len) = (Encoding::Zstd, 100, 6);
+    let header = ChunkHeader { digest, encoding, raw_len, stored_len, stored_crc };
+    let mut out = format::encode_file_header(5);
+    let at = out.len() as u32;
+    header.encode(5, &mut out);
+    out.extend_from_slice(b"stored");
+    let footer = format::encode_footer(5, out.len() as u32, &[(digest, header.location(5, at))]);
+    out.extend(footer);
+    out
+}

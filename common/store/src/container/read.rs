@@ -74,6 +74,14 @@ impl Containers {
         Ok(())
     }
 
+    /// The chunk turned out to be damaged, wherever it lies.
+    pub(crate) fn bad(&self, digest: &Digest, what: &'static str) -> StoreError {
+        match self.lookup(digest) {
+            Some(location) => self.bad_chunk(digest, location, what),
+            None => StoreError::MissingChunk(*digest),
+        }
+    }
+
     /// A chunk that can not be read is forgotten, so that whoever brings it again heals it.
     fn bad_chunk(&self, digest: &Digest, location: Location, what: &'static str) -> StoreError {
         self.change_index(|index| index.forget(digest, location));

@@ -2,7 +2,9 @@
 
 use model::{CartridgeId, Digest, GenerationId};
 
-use crate::bytesio::{Fields, Put, open_with_crc, salted_crc, seal_with_crc};
+use crate::bytesio::{
+    Fields, Put, open_with_crc, optional_id, read_optional_id, salted_crc, seal_with_crc,
+};
 use crate::layout::run_of;
 use crate::{ChunkRef, MAX_CHUNK, ObjectRun};
 
@@ -27,16 +29,6 @@ pub(crate) struct JournalHeader {
 /// The salt of all checksums in a journal, from the generation that its file is named after.
 pub(super) fn salt(generation: GenerationId) -> u32 {
     crc32c::crc32c(&generation.to_bytes())
-}
-
-/// An id, or none, in 16 bytes.
-pub(crate) fn optional_id(id: Option<GenerationId>) -> [u8; 16] {
-    id.map_or([0; 16], GenerationId::to_bytes)
-}
-
-/// The id in 16 bytes, `None` if all are zero.
-pub(crate) fn read_optional_id(bytes: [u8; 16]) -> Option<GenerationId> {
-    GenerationId::from_slice(&bytes).filter(|_| bytes != [0; 16])
 }
 
 impl JournalHeader {

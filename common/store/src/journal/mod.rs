@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use vfs::{Vfs, VfsFile};
 
 use crate::{ObjectRun, Result};
-pub(crate) use format::{Event, JournalHeader, Totals, optional_id, read_optional_id};
+pub(crate) use format::{Event, JournalHeader, Totals};
 use format::{FrameHeader, HEADER};
 pub(crate) use replay::{Found, Inspected, inspect, replay};
 
@@ -149,4 +149,31 @@ pub(crate) fn remove(vfs: &dyn Vfs, path: &Path) -> Result<()> {
         vfs.sync_dir(dir)?;
     }
     Ok(())
+}
+
+/// A journal's header and one frame with an event of each kind, of fixed content.
+#[cfg(test)]
+pub(crate) fn golden() -> Vec<u8> {
+    use model::{CartridgeId, Digest, GenerationId, Ulid};
+    let generation = GenerationId(Ulid(1 << 90));
+    let cartridge = CartridgeId(Ulid(2 << 90));
+    let parent = Some(GenerationId(Ulid(3 << 90)));
+    let header = JournalHeader { generation, cartridge, parent, created_ms: 5 };
+    let mut payload = Vec::new();
+    let chunk = crate::ChunkRef { digest: Digest([7; 32]), len: 8 };
+    let (objects, bytes, chunks, unique_bytes, stored_bytes) = (1, 2, 3, 4, 5);
+    let totals = Totals { objects, bytes, chunks, unique_bytes, stored_bytes };
+    for event in [
+        Event::Truncate(9),
+        Event::Tail(b"tail"),
+        Event::Chunk(chunk),
+        Event::Objects(ObjectRun::Records { size: 10, count: 11 }),
+        Event::Objects(ObjectRun::Filemarks { count: 12 }),
+        Event::Totals(totals),
+    ] {
+        event.encode(&mut payload);
+    }
+    let mut out = header.encode();
+    out.extend(FrameHeader::encode(generation, true, 13, 14, &payload));
+    out
 }
