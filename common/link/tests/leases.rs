@@ -495,6 +495,8 @@ impl World {
                 for record in 0..result.records {
                     assert!(done(record), "a record of a range was not written");
                 }
+                // Who asks to write here gives up what is here, even if nothing was written.
+                self.belief.known.truncate(self.belief.at.unwrap_or(0));
                 for record in 0..result.records {
                     self.belief.put(Object::Record(list[0].first_object + record));
                 }
@@ -579,6 +581,7 @@ impl World {
                         record_size: 8,
                         pad_last: false,
                         flush: false,
+                        ignore_early_warning: false,
                         expected_object,
                     });
                 }

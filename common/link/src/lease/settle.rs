@@ -293,7 +293,16 @@ mod tests {
         let range = |pad_last| {
             let source = RangeSource::Stream { stream, from: 0, length: 25 };
             let (record_size, flush, expected_object) = (10, false, 7);
-            Work::Copy(CopyRange { job, source, record_size, pad_last, flush, expected_object })
+            let ignore_early_warning = false;
+            Work::Copy(CopyRange {
+                job,
+                source,
+                record_size,
+                pad_last,
+                flush,
+                ignore_early_warning,
+                expected_object,
+            })
         };
         let expect = again(7, None, true);
         let go_on = |records| Settled::ContinueCopy { records };

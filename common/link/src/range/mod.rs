@@ -63,6 +63,8 @@ pub struct CopyRange {
     pub pad_last: bool,
     /// Flush at the end (WRITE FILEMARKS of 0, not immediate).
     pub flush: bool,
+    /// Early warning is no end: who asks knows of it and writes on to the end of the medium.
+    pub ignore_early_warning: bool,
     /// Where the drive must stand before, else nothing is written and the answer is
     /// `PositionUnknown`.
     pub expected_object: ObjectNumber,

@@ -294,6 +294,7 @@ impl Splice {
             record_size: self.record_size,
             pad_last: closing,
             flush: closing,
+            ignore_early_warning: false,
             expected_object,
         })
     }

@@ -49,6 +49,7 @@ pub(super) fn copy(copy: &CopyRange) -> proto::CopyRange {
         record_size: copy.record_size,
         pad_last: copy.pad_last,
         flush: copy.flush,
+        ignore_early_warning: copy.ignore_early_warning,
         expected_object: copy.expected_object,
     }
 }
@@ -74,6 +75,7 @@ pub(super) fn read_copy(copy: proto::CopyRange) -> Result<CopyRange, DecodeError
         record_size: record_size(copy.record_size)?,
         pad_last: copy.pad_last,
         flush: copy.flush,
+        ignore_early_warning: copy.ignore_early_warning,
         expected_object: copy.expected_object,
     })
 }

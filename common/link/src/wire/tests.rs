@@ -193,10 +193,17 @@ fn range_source() -> impl Strategy<Value = RangeSource> {
 }
 
 fn work() -> impl Strategy<Value = Work> {
-    let copy = (id(), range_source(), 1u32..1 << 24, any::<(bool, bool, u64)>()).prop_map(
-        |(job, source, record_size, (pad_last, flush, expected_object))| {
-            let job = JobId(job);
-            Work::Copy(CopyRange { job, source, record_size, pad_last, flush, expected_object })
+    let copy = (id(), range_source(), 1u32..1 << 24, any::<([bool; 3], u64)>()).prop_map(
+        |(job, source, record_size, ([pad_last, flush, ignore_early_warning], expected_object))| {
+            Work::Copy(CopyRange {
+                job: JobId(job),
+                source,
+                record_size,
+                pad_last,
+                flush,
+                ignore_early_warning,
+                expected_object,
+            })
         },
     );
     let read = (id(), id(), any::<(u64, u64, bool)>(), 1u32..1 << 24).prop_map(
