@@ -47,31 +47,9 @@ pub enum SvsError {
         /// What was asked for.
         to: JobState,
     },
-    /// The row would contradict another one (a barcode used twice, a device leased twice).
+    /// The row would contradict another one (a barcode used twice).
     #[error("the catalogue refuses the row: {0}")]
     Conflict(String),
-    /// A lease was taken up again with a newer epoch, or it is closed. No retry helps.
-    #[error("lease {lease} is at epoch {current}, not {epoch}{}", if *.closed {", and closed"} else {""})]
-    StaleLease {
-        /// The lease.
-        lease: model::LeaseId,
-        /// The epoch that the caller has.
-        epoch: u64,
-        /// The epoch on record.
-        current: u64,
-        /// Whether it is closed.
-        closed: bool,
-    },
-    /// An operation number was recorded out of order; the fault of the caller.
-    #[error("lease {lease} expects operation {expected}, not {number}")]
-    OutOfOrder {
-        /// The lease.
-        lease: model::LeaseId,
-        /// The number that comes next.
-        expected: u64,
-        /// The number given.
-        number: u64,
-    },
     /// A row does not hold what this program writes; somebody edited it. Nothing was changed.
     #[error("the catalogue holds {value:?} where {expected} belongs")]
     Corrupt {

@@ -13,7 +13,7 @@
 //! - [`Library`], [`Device`], [`Inventory`]: both sites, as last reported.
 //! - [`FrontendBackend`], [`CopyEntry`], [`MigrationEntry`] with [`DeviceRef`] and [`MediumRef`]:
 //!   the three maps.
-//! - [`Lease`], [`Operation`]: what makes a ghost operation happen exactly once.
+//! - [`Catalogue::put_lease_row`]: what makes a ghost operation happen exactly once.
 //!
 //! # Invariants
 //!
@@ -22,7 +22,6 @@
 //! - No call leaves half of its change behind: each one is a transaction.
 //! - A finished job never changes its state again; after
 //!   [`Catalogue::recover_after_restart`] none is in progress.
-//! - An operation number of a lease is recorded once, in order, and only by the newest epoch.
 //!
 //! # What it does not do
 //!
@@ -53,7 +52,6 @@ pub use job::{
     CopyPath, Ending, Job, JobFilter, JobKind, JobOwner, JobState, JobStatus, NewJob, Progress,
     Verified,
 };
-pub use lease::{Lease, Operation};
 pub use library::{Device, Inventory, Library, LibraryRole};
 pub use maps::{
     CopyEntry, DeviceRef, DiskRef, FrontendBackend, MapPolicy, MapStatus, MediumRef,

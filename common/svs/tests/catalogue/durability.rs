@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use crate::support::*;
 use svs::{
     Catalogue, Ending, EventFilter, EventKind, JobFilter, JobKind, JobOwner, JobState, NewEvent,
-    Operation, Progress, Severity, SvsError, Verified,
+    Progress, Severity, SvsError, Verified,
 };
 
 fn say(c: &Catalogue, text: &str) -> u64 {
@@ -30,7 +30,7 @@ fn image(from: &Path, to: &Path) -> PathBuf {
 
 /// Everything that the steps below change, as one comparable text.
 fn digest(c: &Catalogue) -> String {
-    let lease = c.open_leases().unwrap();
+    let lease = c.lease_rows().unwrap();
     let jobs = c.jobs(&JobFilter::default()).unwrap();
     let events = c.events(&EventFilter::default()).unwrap();
     format!("{jobs:?} {events:?} {lease:?} {:?}", c.cartridge_status().unwrap())
@@ -39,9 +39,8 @@ fn digest(c: &Catalogue) -> String {
 #[test]
 fn an_image_taken_after_any_step_holds_that_step() {
     let (dir, c) = catalogue();
-    let (tape, lease) = (cartridge("VTA001L8"), lease("ptl0/drive0"));
+    let (tape, lease) = (cartridge("VTA001L8"), model::LeaseId::generate(1));
     let generation = generation(tape.id, 1);
-    let operation = Operation { number: 1, result: vec![1], position: Some(1) };
     let steps: [&dyn Fn(); 12] = [
         &|| assert!(c.create_job(&job(1, JobKind::Copy, JobOwner::Dma)).unwrap()),
         &|| c.transition(job_id(1), JobState::InProgress, None).map(drop).unwrap(),
@@ -50,10 +49,10 @@ fn an_image_taken_after_any_step_holds_that_step() {
         &|| c.put_cartridge(&tape).unwrap(),
         &|| c.put_generation(&generation).unwrap(),
         &|| assert_eq!(say(&c, "one"), 1),
-        &|| c.open_lease(&lease).unwrap(),
-        &|| c.record_operation(lease.id, 1, lease.engine, &operation).unwrap(),
+        &|| c.put_lease_row(lease, &[1]).unwrap(),
+        &|| c.put_lease_row(lease, &[2]).unwrap(),
         &|| c.finish(job_id(1), &Ending::done(9, Verified::Position)).unwrap(),
-        &|| c.close_lease(lease.id, "done").unwrap(),
+        &|| c.remove_lease_row(lease).unwrap(),
         &|| c.remove_cartridge(tape.id).unwrap(),
     ];
     for (number, step) in steps.iter().enumerate() {
@@ -164,7 +163,7 @@ fn version_1_is_migrated_with_its_rows() {
     assert_eq!(c.cartridge_status().unwrap()[0].logical_bytes, Some(640));
     assert_eq!(c.copy_entries().unwrap().len(), 1);
     assert_eq!(c.recover_after_restart("restart").unwrap().len(), 1);
-    c.open_lease(&lease("ptl0/drive0")).unwrap();
+    c.put_lease_row(model::LeaseId::generate(1), b"row").unwrap();
     drop(c);
     Catalogue::open(&path).unwrap().check().unwrap();
 }

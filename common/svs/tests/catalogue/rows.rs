@@ -1,11 +1,10 @@
 //! Cartridges, replication, libraries, maps, leases and events.
 
 use crate::support::*;
-use model::EngineId;
 use svs::{
     CopyEntry, Device, DeviceRef, EventFilter, EventKind, FrontendBackend, GenerationState,
-    Library, LibraryRole, MapPolicy, MapStatus, MediumRef, MigrationEntry, NewEvent, Operation,
-    Replication, ReplicationState, Severity, SvsError,
+    Library, LibraryRole, MapPolicy, MapStatus, MediumRef, MigrationEntry, NewEvent, Replication,
+    ReplicationState, Severity, SvsError,
 };
 
 #[test]
@@ -179,43 +178,18 @@ fn the_three_maps_are_kept_as_people_write_them() {
 }
 
 #[test]
-fn an_operation_is_recorded_once_in_order_by_the_newest_epoch() {
+fn rows_of_leases_are_replaced_listed_and_forgotten() {
     let (_dir, c) = catalogue();
-    let lease = lease("ptl0/drive0");
-    let (id, engine) = (lease.id, lease.engine);
-    c.open_lease(&lease).unwrap();
-    let second = svs::Lease { id: model::LeaseId::generate(2), ..lease.clone() };
-    assert!(matches!(c.open_lease(&second), Err(SvsError::Conflict(_))));
-    let operation =
-        |number| Operation { number, result: vec![number as u8; 3], position: Some(number) };
-    for number in 1..=20 {
-        c.record_operation(id, 1, engine, &operation(number)).unwrap();
-    }
-    for number in [0, 19, 20, 22] {
-        let result = c.record_operation(id, 1, engine, &operation(number));
-        assert!(matches!(result, Err(SvsError::OutOfOrder { expected: 21, .. })));
-    }
-    assert_eq!(c.recorded_result(id, 20).unwrap().unwrap(), [20, 20, 20]);
-    assert_eq!(c.recorded_result(id, 4).unwrap(), None, "sixteen are kept");
-    assert_eq!(c.recorded_result(id, 21).unwrap(), None);
-
-    let renewed = c.renew_lease(id, 2).unwrap();
-    assert_eq!((renewed.last_number, renewed.position), (20, Some(20)));
-    let late = c.record_operation(id, 1, engine, &operation(21));
-    assert!(matches!(late, Err(SvsError::StaleLease { current: 2, closed: false, .. })));
-    assert!(c.renew_lease(id, 1).is_err());
-    let restarted = EngineId::generate(5);
-    c.record_operation(id, 2, restarted, &operation(21)).unwrap();
-    assert_eq!(c.lease(id).unwrap().unwrap().engine, restarted);
-
-    c.close_lease(id, "the holder was not heard of").unwrap();
-    c.close_lease(id, "again").unwrap();
-    let closed = c.lease(id).unwrap().unwrap();
-    assert_eq!(closed.closed.as_deref(), Some("the holder was not heard of"));
-    assert!(c.record_operation(id, 2, engine, &operation(22)).is_err());
-    assert!(c.renew_lease(id, 3).is_err());
-    assert!(c.open_leases().unwrap().is_empty());
-    c.open_lease(&second).unwrap();
+    let [first, second] = [1, 2].map(model::LeaseId::generate);
+    c.put_lease_row(second, b"two").unwrap();
+    c.put_lease_row(first, b"one").unwrap();
+    c.put_lease_row(first, b"").unwrap();
+    let rows = c.lease_rows().unwrap();
+    assert_eq!(rows, [(first, Vec::new()), (second, b"two".to_vec())]);
+    assert!(matches!(c.put_lease_row(first, &[0; 2 << 20]), Err(SvsError::Conflict(_))));
+    c.remove_lease_row(first).unwrap();
+    c.remove_lease_row(first).unwrap();
+    assert_eq!(c.lease_rows().unwrap().len(), 1);
 }
 
 #[test]

@@ -1,8 +1,7 @@
 //! What the tests of the catalogue share.
 
-use model::{Barcode, CartridgeId, DeviceName, EngineId, GenerationId, JobId, LeaseId};
-use model::{LibraryName, SiteName};
-use svs::{Cartridge, Catalogue, Generation, GenerationState, JobKind, JobOwner, Lease, NewJob};
+use model::{Barcode, CartridgeId, GenerationId, JobId, LibraryName, SiteName};
+use svs::{Cartridge, Catalogue, Generation, GenerationState, JobKind, JobOwner, NewJob};
 
 /// A catalogue in a directory of its own.
 pub(crate) fn catalogue() -> (tempfile::TempDir, Catalogue) {
@@ -51,19 +50,5 @@ pub(crate) fn generation(cartridge: CartridgeId, number: u64) -> Generation {
         filemarks: 0,
         logical_bytes: 0,
         unique_bytes: 0,
-    }
-}
-
-pub(crate) fn lease(device: &str) -> Lease {
-    Lease {
-        id: LeaseId::generate(1),
-        peer: site("hq"),
-        epoch: 1,
-        device: device.parse::<DeviceName>().unwrap(),
-        job: None,
-        engine: EngineId::generate(1),
-        last_number: 0,
-        position: Some(0),
-        closed: None,
     }
 }
