@@ -20,6 +20,8 @@ pub struct Import {
     parent: Option<(Recipe, Pin)>,
     /// All chunks before this one are known to be here.
     present: u64,
+    /// `info` has the peer's numbers; until then anything may come.
+    announced: bool,
 }
 
 impl std::fmt::Debug for Import {
@@ -28,14 +30,35 @@ impl std::fmt::Debug for Import {
     }
 }
 
+impl crate::Store {
+    /// Like [`crate::Store::import`] where the peer tells the numbers of objects, bytes and chunks
+    /// only at the end ([`Import::announce`], before [`Import::commit`]); those in `info` mean
+    /// nothing. A generation that is here already is not looked at before the commit.
+    pub fn import_unannounced(&self, info: GenerationInfo) -> Import {
+        let inner = self.0.clone();
+        let layout = layout_of(None, inner.params(), &inner.scratch);
+        Import { inner, info, layout, parent: None, present: 0, announced: false }
+    }
+}
+
 impl Import {
     pub(crate) fn begin(inner: &Arc<Inner>, info: GenerationInfo) -> Result<Self> {
         let layout = layout_of(None, inner.params(), &inner.scratch);
-        let import = Self { inner: inner.clone(), info, layout, parent: None, present: 0 };
-        match inner.generation(info.id) {
+        let inner = inner.clone();
+        let import = Self { inner, info, layout, parent: None, present: 0, announced: true };
+        match import.inner.generation(info.id) {
             Some(found) if found != info => Err(import.wrong("another one of this id is here")),
             _ => Ok(import),
         }
+    }
+
+    /// Tells how much was announced, for an import that began without knowing
+    /// ([`crate::Store::import_unannounced`]): objects, bytes of all records, and chunks. Filemarks
+    /// are counted as they come.
+    pub fn announce(&mut self, objects: u64, bytes: u64, chunks: u64) {
+        let filemarks = self.layout.end.file;
+        self.info = GenerationInfo { objects, filemarks, bytes, chunks, ..self.info };
+        self.announced = true;
     }
 
     fn wrong(&self, what: &'static str) -> StoreError {
@@ -59,8 +82,8 @@ impl Import {
             return Err(self.wrong("a chunk's length is out of bounds"));
         }
         let fits = self.layout.chunks.len() < self.info.chunks
-            && len <= self.info.bytes - self.layout.chunked;
-        if !fits {
+            && len <= self.info.bytes.saturating_sub(self.layout.chunked);
+        if self.announced && !fits {
             return Err(self.wrong("there are more chunks or bytes than announced"));
         }
         self.layout.reserve()?;
@@ -83,10 +106,14 @@ impl Import {
     /// Appends the next run of objects.
     pub fn append_objects(&mut self, run: ObjectRun) -> Result<()> {
         let bytes = run.count().checked_mul(run.size().into());
-        let left = (self.info.objects - self.layout.end.object, self.info.bytes);
+        // Without an announcement only what can be counted at all is in bounds.
+        let (objects, most) = match self.announced {
+            true => (self.info.objects, self.info.bytes),
+            false => (u64::MAX, u64::MAX),
+        };
         let fits = run_of(run.size(), run.count()).is_some()
-            && run.count() <= left.0
-            && bytes.is_some_and(|bytes| bytes <= left.1 - self.layout.end.byte);
+            && run.count() <= objects.saturating_sub(self.layout.end.object)
+            && bytes.is_some_and(|it| it <= most.saturating_sub(self.layout.end.byte));
         if !fits {
             return Err(self.wrong("a run of objects is out of bounds"));
         }
@@ -129,6 +156,9 @@ impl Import {
     pub fn commit(&mut self) -> Result<GenerationInfo> {
         if let Some(found) = self.inner.generation(self.info.id) {
             return Ok(found);
+        }
+        if !self.announced {
+            return Err(self.wrong("it was not announced how much there is"));
         }
         let (info, layout) = (&self.info, &self.layout);
         let found = (layout.end.object, layout.end.file, layout.end.byte, layout.chunks.len());

@@ -286,6 +286,16 @@ impl Reel {
         Ok(len)
     }
 
+    /// Reads the byte stream of all records from its byte `byte` on, over records and filemarks,
+    /// which have no bytes: returns how many bytes that were, 0 at the end of data only. Does not
+    /// move the current place.
+    pub fn read_stream(&mut self, byte: u64, buffer: &mut [u8]) -> Result<usize> {
+        let left = self.layout.end.byte.saturating_sub(byte);
+        let len = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        self.bytes(byte, &mut buffer[..len])?;
+        Ok(len)
+    }
+
     /// The runs of objects from `object` to the end of data, the first one cut to begin there.
     pub fn runs(&self, object: ObjectNumber) -> Runs<'_> {
         Runs { layout: &self.layout, next: None, object }

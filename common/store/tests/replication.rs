@@ -242,3 +242,33 @@ fn an_import_survives_a_crash_at_any_point() {
         }
     }
 }
+
+#[test]
+fn an_import_may_learn_its_numbers_last_and_a_stream_is_read_over_filemarks() {
+    let (from, to) = (empty(), empty());
+    let data = Random::new(support::seed(11)).bytes(150_000);
+    let id = back_up(&from, &data);
+    let recipe = from.recipe(id).unwrap();
+    let told = *recipe.info();
+    let unknown = store::GenerationInfo { objects: 0, filemarks: 0, bytes: 0, chunks: 0, ..told };
+    let mut import = to.import_unannounced(unknown);
+    recipe.runs(0).for_each(|run| import.append_objects(run.unwrap()).unwrap());
+    for chunk in recipe.chunks(0).map(Result::unwrap) {
+        put(&from, &to, &chunk.digest);
+        import.append_chunk(chunk).unwrap();
+    }
+    assert!(matches!(import.commit(), Err(StoreError::WrongImport { .. })), "nothing announced");
+    import.announce(told.objects, told.bytes + 1, told.chunks);
+    assert!(matches!(import.commit(), Err(StoreError::WrongImport { .. })), "too little came");
+    import.announce(told.objects, told.bytes, told.chunks);
+    assert_eq!(import.commit().unwrap(), told);
+
+    let mut reader = to.reader(id).unwrap();
+    for (byte, asked) in [(0, 150_000), (1, 99_999), (29_699, 2), (149_990, 100)] {
+        let mut buffer = vec![0; asked];
+        let read = reader.read_stream(byte, &mut buffer).unwrap();
+        let end = (byte as usize + asked).min(data.len());
+        assert_eq!(buffer[..read], data[byte as usize..end]);
+    }
+    assert_eq!(reader.read_stream(150_000, &mut [0; 8]).unwrap(), 0);
+}
