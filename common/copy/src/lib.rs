@@ -4,11 +4,14 @@
 //!   and what the engines can do now; tested as a table.
 //! - [`run::write_range`] moves the bytes of one range to a drive: prefetching from its source so
 //!   that the drive never waits, counting only what the drive answered GOOD.
+//! - [`match_catalogue`] brings the catalogue in line with the store at a start.
 //!
 //! What is *not* here: protocols (NDMP, link), job rows, and the question which range comes next.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod plan;
+mod records;
 pub mod run;
 
 pub use plan::{Holder, Path, Plan, Reason, plan};
+pub use records::{generation_row, match_catalogue};

@@ -9,6 +9,7 @@
 //! - [`framing`], [`bandwidth`]: length-prefixed frames with a cap, a rate limit, counters.
 //! - [`admin`]: JSON requests over a Unix socket, for the command line.
 //! - [`state`]: the state directory, one engine at a time.
+//! - [`owner`]: the thread that owns an open device.
 //! - [`messages`]: numbered messages, to the log and as events.
 //! - [`cli`], [`logging`], [`shutdown`]: `main` of an engine.
 //!
@@ -33,6 +34,7 @@ pub mod framing;
 pub mod init;
 pub mod logging;
 pub mod messages;
+pub mod owner;
 pub mod pki;
 pub mod shutdown;
 pub mod state;

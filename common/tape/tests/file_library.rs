@@ -28,6 +28,7 @@ fn spec(count: u32) -> FileLibrarySpec {
         slots: 4,
         import_export: 1,
         capacity: 8 << 20,
+        early_warning: None,
         barcodes: CartridgeSet { prefix: "PTA".into(), count }.barcodes().unwrap(),
     }
 }

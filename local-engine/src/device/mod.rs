@@ -1,9 +1,8 @@
-//! Open devices: one owner thread for each, and the names they are opened by.
+//! Open devices: the names they are opened by and who has them.
 
-mod owner;
 mod registry;
 mod steps;
 
-pub use owner::{Gone, Owner};
 pub use registry::{Claim, Device, DeviceLine, Library, OpenError, Opener, Registry};
+pub use service::owner::{Gone, Owner};
 pub use steps::{Watched, failure, run_step};

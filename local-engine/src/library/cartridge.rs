@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use copy::generation_row;
 use model::{Barcode, CartridgeId, GenerationId, LibraryName, ObjectNumber, SiteName};
 use store::{Image, Object, Space, Store, StoreError};
-use svs::{Catalogue, Generation, GenerationState, SvsError};
+use svs::{Catalogue, SvsError};
 use tape::target::{Medium, MediumError, Shelf};
 use tape::{ReadEnd, SpaceKind, SpaceStop, Spaced};
 
@@ -53,23 +54,6 @@ fn store_error(error: StoreError) -> MediumError {
         StoreError::InUse(_) => MediumError::InUse(error.to_string()),
         other => MediumError::Io(other.to_string()),
     }
-}
-
-/// The catalogue row of a sealed generation; `number` counts the generations of the cartridge.
-pub fn generation_row(store: &Store, id: GenerationId) -> Option<Generation> {
-    let info = store.generation(id)?;
-    let older = store.generations(info.cartridge);
-    let number = older.iter().position(|g| g.id == id).unwrap_or(0) as u64 + 1;
-    Some(Generation {
-        id,
-        cartridge: info.cartridge,
-        number,
-        state: GenerationState::Sealed,
-        records: info.objects - info.filemarks,
-        filemarks: info.filemarks,
-        logical_bytes: info.bytes,
-        unique_bytes: info.unique_bytes,
-    })
 }
 
 impl StoreMedium {

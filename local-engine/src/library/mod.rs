@@ -6,7 +6,7 @@ mod forgetting;
 mod physical;
 mod virtuals;
 
-pub use cartridge::{Sealed, StoreMedium, StoreShelf, generation_row};
+pub use cartridge::{Sealed, StoreMedium, StoreShelf};
 pub use drive::VirtualDrive;
 pub use physical::LocalPhysical;
 pub use virtuals::{SetUpError, VirtualLibrary};

@@ -41,6 +41,7 @@ impl LocalPhysical {
             slots: config.slots,
             import_export: config.import_export,
             capacity: config.capacity.0,
+            early_warning: Some(config.early_warning_bytes()),
             barcodes: config.barcodes(),
         };
         let library = Arc::new(FileLibrary::open(vfs, path, &spec)?);

@@ -28,6 +28,8 @@ pub struct FileLibrarySpec {
     pub import_export: u16,
     /// Bytes of records that fit on a cartridge that is made new.
     pub capacity: u64,
+    /// Bytes between early warning and the end of a cartridge; `None` for the target's default.
+    pub early_warning: Option<u64>,
     /// The cartridges that there must be; new ones are put into free slots in this order.
     pub barcodes: Vec<Barcode>,
 }

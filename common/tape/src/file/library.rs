@@ -51,7 +51,7 @@ impl FileLibrary {
         let drive = |index: u16| DriveSpec {
             index,
             identity: identity("EMBEDDED-DRIVE", index + 1),
-            early_warning: None,
+            early_warning: spec.early_warning,
             power_on_attention: true,
         };
         let spec = LibrarySpec {

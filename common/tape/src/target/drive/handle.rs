@@ -9,8 +9,8 @@ use super::TargetDrive;
 use crate::target::nexus::Access;
 use crate::target::{Medium, complete};
 use crate::{
-    CdbRequest, Completion, Control, DeviceIdentity, DriveState, MediumState, Position, ReadEnd,
-    SpaceKind, Spaced, TapeDrive, TapeError, WriteEnd,
+    CdbRequest, Completion, Control, DeviceIdentity, DriveState, Position, ReadEnd, SpaceKind,
+    Spaced, TapeDrive, TapeError, WriteEnd,
 };
 
 /// A shared drive as one initiator uses it. No CDB lies between a call and the medium.
@@ -64,13 +64,7 @@ impl<M: Medium> TapeDrive for DriveHandle<M> {
 
     fn state(&mut self, control: &Control) -> Result<DriveState, TapeError> {
         let drive = self.enter(Access::Status, control)?;
-        let medium = drive.medium.as_ref().map(|medium| MediumState {
-            barcode: Some(medium.barcode()),
-            write_protected: medium.write_protected(),
-            capacity: Some(drive.warning_at()),
-            remaining: Some(drive.warning_at().saturating_sub(medium.used())),
-        });
-        Ok(DriveState { medium, block_length: drive.settings.block_length })
+        Ok(drive.glance())
     }
 
     fn position(&mut self, control: &Control) -> Result<Position, TapeError> {

@@ -16,7 +16,7 @@ use scsi::Sense;
 use super::fault::Faults;
 use super::nexus::{Access, Nexuses};
 use super::{FaultPlan, Medium, MediumError, Shelf};
-use crate::{Control, DeviceIdentity, TapeError};
+use crate::{Control, DeviceIdentity, DriveState, MediumState, TapeError};
 
 pub use handle::DriveHandle;
 
@@ -117,6 +117,17 @@ impl<M: Medium> TargetDrive<M> {
     /// The cartridge in the drive's element, threaded or not.
     pub fn cartridge(&self) -> Option<&Barcode> {
         self.cartridge.as_ref()
+    }
+
+    /// What is loaded, without a command: no unit attention, no reservation, no fault.
+    pub fn glance(&self) -> DriveState {
+        let medium = self.medium.as_ref().map(|medium| MediumState {
+            barcode: Some(medium.barcode()),
+            write_protected: medium.write_protected(),
+            capacity: Some(self.warning_at()),
+            remaining: Some(self.warning_at().saturating_sub(medium.used())),
+        });
+        DriveState { medium, block_length: self.settings.block_length }
     }
 
     /// The threaded medium. Who needs more of it than [`crate::TapeDrive`] gives (where its data

@@ -1,7 +1,7 @@
 //! The owner thread of an open device.
 //!
-//! Devices block and keep state, sessions do neither: a session sends work to the owner and waits
-//! for its answer. Work is done in the order it was sent. When the last handle is dropped the
+//! Devices block and keep state, protocols do neither: they send work to the owner and wait for its
+//! answer. Work is done in the order it was sent. When the last handle is dropped the
 //! thread drops the device, which frees it.
 
 use std::sync::mpsc::{Sender, channel};
@@ -25,7 +25,7 @@ pub struct Gone;
 impl<D: Send + 'static> Owner<D> {
     /// Starts the owner thread of `device`. `name` is for debuggers.
     pub fn start(name: &str, mut device: D) -> std::io::Result<Self> {
-        // Bounded by its users: a session has one request and one mover run under way at a time.
+        // Bounded by its users: each has one request and one run under way at a time.
         let (work, inbox) = channel::<Work<D>>();
         let (over, ended) = oneshot::channel();
         let thread = std::thread::Builder::new().name(name.chars().take(15).collect());
