@@ -8,19 +8,14 @@ use service::shutdown::Shutdown;
 use tokio::task::JoinHandle;
 
 use crate::engine::Engine;
-use crate::link::Links;
 
 struct Handler {
     engine: Arc<Engine>,
 }
 
 /// Serves the admin socket.
-pub fn start(
-    engine: &Arc<Engine>,
-    _links: &Links,
-    shutdown: &Shutdown,
-) -> std::io::Result<JoinHandle<()>> {
-    let server = AdminServer::bind(&engine.config.site.admin_socket())?;
+pub fn start(engine: &Arc<Engine>, shutdown: &Shutdown) -> std::io::Result<JoinHandle<()>> {
+    let server = AdminServer::bind(&engine.ground.config.site.admin_socket())?;
     let handler = Arc::new(Handler { engine: Arc::clone(engine) });
     Ok(tokio::spawn(server.serve(handler, shutdown.clone())))
 }
@@ -35,12 +30,27 @@ impl AdminHandler for Handler {
 }
 
 impl Handler {
+    fn links(&self) -> Vec<Value> {
+        let sites = self.engine.links.sites().iter();
+        sites
+            .map(|site| {
+                json!({
+                    "connect": site.address(),
+                    "site": site.name(),
+                    "up": site.is_up(),
+                    "replications_pending": site.replicator().pending(),
+                })
+            })
+            .collect()
+    }
+
     fn status(&self) -> Value {
-        let statistics = self.engine.store.statistics();
+        let statistics = self.engine.ground.store.statistics();
         json!({
             "program": "local-engine",
             "version": env!("CARGO_PKG_VERSION"),
-            "site": self.engine.config.site.name,
+            "site": self.engine.ground.config.site.name,
+            "links": self.links(),
             "store": {
                 "chunks": statistics.chunks,
                 "raw_bytes": statistics.raw_bytes,

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use model::{CartridgeId, GenerationId};
 use ndmp::server::{Identity, Secret, SessionConfig, User, Users};
 use ndmp::wire::{AuthType, Version};
 use service::cli::Failure;
@@ -20,6 +19,7 @@ use vfs::RealVfs;
 
 use crate::device::Registry;
 use crate::library::{LocalPhysical, StoreShelf, VirtualLibrary};
+use crate::link::{Ground, Links};
 use crate::mover::{Extent, Resolve, Surroundings};
 use crate::recovery;
 use crate::session::{self, Rendezvous, Shared};
@@ -35,16 +35,10 @@ pub fn now_ms() -> u64 {
 
 /// What the parts of the engine share.
 pub struct Engine {
-    /// The configuration.
-    pub config: LocalConfig,
-    /// The chunks and recipes.
-    pub store: Store,
-    /// The rows.
-    pub catalogue: Arc<Catalogue>,
-    /// The devices.
-    pub registry: Arc<Registry>,
-    /// Told of every sealed generation.
-    pub sealed: watch::Sender<Option<(CartridgeId, GenerationId)>>,
+    /// Configuration, store, catalogue and devices.
+    pub ground: Arc<Ground>,
+    /// The remote sites.
+    pub links: Links,
 }
 
 /// Runs the engine until the shutdown.
@@ -52,23 +46,28 @@ pub async fn serve(config: LocalConfig, shutdown: Shutdown) -> Result<(), Failur
     let state_dir = config.site.state_dir.clone();
     let _state = StateDir::claim(&state_dir)?;
     let engine = tokio::task::spawn_blocking(move || open(config)).await??;
-    let listener = TcpListener::bind(engine.config.ndmp.listen).await?;
+    let config = Arc::clone(&engine.ground.config);
+    let listener = TcpListener::bind(config.ndmp.listen).await?;
     let address = listener.local_addr()?;
-    let links = crate::link::start(&engine, &shutdown);
-    let admin = crate::admin::start(&engine, &links, &shutdown)?;
-    let shared = Arc::new(Shared {
-        config: Arc::new(session_config(&engine.config)),
-        registry: Arc::clone(&engine.registry),
-        rendezvous: Rendezvous::default(),
-        surroundings: surroundings(&engine, &links),
-        catalogue: Arc::clone(&engine.catalogue),
+    let links = engine.links.clone();
+    let linked = tokio::spawn({
+        let (links, shutdown) = (links.clone(), shutdown.clone());
+        async move { links.run(shutdown).await }
     });
-    let site = &engine.config.site.name;
+    let admin = crate::admin::start(&engine, &shutdown)?;
+    let shared = Arc::new(Shared {
+        config: Arc::new(session_config(&config)),
+        registry: Arc::clone(&engine.ground.registry),
+        rendezvous: Rendezvous::default(),
+        surroundings: surroundings(&engine),
+        catalogue: Arc::clone(&engine.ground.catalogue),
+    });
+    let site = &config.site.name;
     tracing::info!(%site, ndmp = %address, version = env!("CARGO_PKG_VERSION"), "local-engine ready");
-    listen(listener, shared, &shutdown, engine.config.ndmp.max_sessions).await;
-    links.stopped().await;
+    listen(listener, shared, &shutdown, config.ndmp.max_sessions).await;
+    drop(linked.await);
     admin.abort();
-    tracing::info!(site = %engine.config.site.name, "local-engine stopped");
+    tracing::info!(%site, "local-engine stopped");
     Ok(())
 }
 
@@ -80,31 +79,30 @@ fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
     recovery::match_catalogue(&store, &report, &catalogue)?;
     recovery::end_old_jobs(&catalogue)?;
     let registry = Arc::new(Registry::default());
-    let sealed = watch::Sender::new(None);
-    for library in &config.virtual_libraries {
-        let told = sealed.clone();
+    let ground = Arc::new(Ground { config: Arc::new(config), store, catalogue, registry });
+    let links = Links::prepare(&ground);
+    for library in &ground.config.virtual_libraries {
+        let told = links.clone();
         let shelf = StoreShelf {
-            store: store.clone(),
-            catalogue: Arc::clone(&catalogue),
-            site: config.site.name.clone(),
+            store: ground.store.clone(),
+            catalogue: Arc::clone(&ground.catalogue),
+            site: ground.config.site.name.clone(),
             library: library.name.clone(),
-            sealed: Arc::new(move |cartridge, generation| {
-                told.send_replace(Some((cartridge, generation)));
-            }),
+            sealed: Arc::new(move |cartridge, generation| told.sealed(cartridge, generation)),
         };
-        registry.add(Arc::new(VirtualLibrary::open(library, &shelf, now_ms())?));
+        ground.registry.add(Arc::new(VirtualLibrary::open(library, &shelf, now_ms())?));
     }
-    for library in &config.physical_libraries {
-        registry.add(Arc::new(LocalPhysical::open(vfs.clone(), library)?));
+    for library in &ground.config.physical_libraries {
+        ground.registry.add(Arc::new(LocalPhysical::open(vfs.clone(), library)?));
     }
-    Ok(Arc::new(Engine { config, store, catalogue, registry, sealed }))
+    Ok(Arc::new(Engine { ground, links }))
 }
 
-fn surroundings(engine: &Arc<Engine>, links: &crate::link::Links) -> Surroundings {
-    let links = links.clone();
+fn surroundings(engine: &Arc<Engine>) -> Surroundings {
+    let links = engine.links.clone();
     Surroundings {
         replicates_to: Arc::new(move |site| links.replicates_to(site)),
-        resolve: Arc::new(FromStore(engine.store.clone())),
+        resolve: Arc::new(FromStore(engine.ground.store.clone())),
     }
 }
 

@@ -6,7 +6,8 @@
 //!   mover      runs of the data plane: TCP, splices, offloaded ranges
 //!   device     owner threads, names and claims, NDMP steps as calls of a drive
 //!   library    virtual libraries over the store, physical ones at this site
-//!   link       remote engines: ghost libraries and replication
+//!   ghost      libraries of remote sites, shown as if they were here
+//!   link       remote engines: connection, leases, replication
 //!   recovery   what a start does with what a crash left
 //!   admin      answers to the command line
 //! ```
@@ -15,6 +16,7 @@
 pub mod admin;
 pub mod device;
 pub mod engine;
+pub mod ghost;
 pub mod library;
 pub mod link;
 pub mod mover;

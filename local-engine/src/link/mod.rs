@@ -1,27 +1,92 @@
 //! The links to remote engines.
+//!
+//! ```text
+//!   connection   dialling, TLS, greeting; reader and writer tasks of the two connections
+//!   site         what is known of a remote site: up or down, leases, the last report
+//!   replicate    generations on their way to a site
+//!   transfer     one generation: the store's side of link's sender
+//! ```
+//!
+//! Devices of a remote site are in [`crate::ghost`].
+
+mod connection;
+mod replicate;
+mod site;
+mod transfer;
 
 use std::sync::Arc;
 
-use model::SiteName;
+use model::{CartridgeId, GenerationId, SiteName};
+use service::config::{LocalConfig, ReplicationStart};
 use service::shutdown::Shutdown;
+use store::Store;
+use svs::Catalogue;
+use tokio::task::JoinSet;
 
-use crate::engine::Engine;
+pub use replicate::{Replicated, Replicator};
+pub use site::{LeaseHandle, RemoteSite};
+
+use crate::device::Registry;
+
+/// What a link needs of the engine.
+pub struct Ground {
+    /// The configuration.
+    pub config: Arc<LocalConfig>,
+    /// The chunks and recipes.
+    pub store: Store,
+    /// The rows.
+    pub catalogue: Arc<Catalogue>,
+    /// Where ghost libraries are entered.
+    pub registry: Arc<Registry>,
+}
 
 /// All links; clones share them.
-#[derive(Clone, Default)]
-pub struct Links {}
-
-/// Starts a task for each configured link.
-pub fn start(_engine: &Arc<Engine>, _shutdown: &Shutdown) -> Links {
-    Links::default()
+#[derive(Clone)]
+pub struct Links {
+    sites: Arc<Vec<Arc<RemoteSite>>>,
+    start: ReplicationStart,
 }
 
 impl Links {
-    /// Whether cartridges may be replicated to a site.
-    pub fn replicates_to(&self, _site: &SiteName) -> bool {
-        false
+    /// Makes a place for each configured link, and lists the ghost libraries that were reported
+    /// before this start.
+    pub fn prepare(ground: &Arc<Ground>) -> Self {
+        let links = ground.config.links.iter();
+        let sites: Vec<_> = links.map(|link| RemoteSite::new(ground, link.clone())).collect();
+        sites.iter().for_each(RemoteSite::list_former);
+        Self { sites: Arc::new(sites), start: ground.config.replication.start }
     }
 
-    /// Ends when every link has stopped.
-    pub async fn stopped(&self) {}
+    /// Keeps the links up until the shutdown; ends when they are down.
+    pub async fn run(&self, shutdown: Shutdown) {
+        let mut tasks = JoinSet::new();
+        for site in self.sites.iter() {
+            tasks.spawn(connection::keep_up(Arc::clone(site), shutdown.clone()));
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// The links.
+    pub fn sites(&self) -> &[Arc<RemoteSite>] {
+        &self.sites
+    }
+
+    /// The link to a site that was met at least once.
+    pub fn site(&self, name: &SiteName) -> Option<&Arc<RemoteSite>> {
+        self.sites.iter().find(|site| site.name().as_ref() == Some(name))
+    }
+
+    /// Whether cartridges may be replicated to a site: a copy that needs it starts it anyway.
+    pub fn replicates_to(&self, site: &SiteName) -> bool {
+        self.site(site).is_some()
+    }
+
+    /// A generation was sealed: by policy it is replicated to every site.
+    pub fn sealed(&self, _cartridge: CartridgeId, generation: GenerationId) {
+        if self.start == ReplicationStart::OnUnload {
+            self.sites
+                .iter()
+                .for_each(|site| site.replicator().want(generation, "policy on-unload"));
+        }
+    }
 }

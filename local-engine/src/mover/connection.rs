@@ -19,7 +19,7 @@ use super::reference::Extent;
 
 /// What came from a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Received {
+pub(super) enum Received {
     /// At least one byte.
     Data,
     /// The other side has closed; nothing follows.

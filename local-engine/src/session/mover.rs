@@ -1,7 +1,6 @@
 //! The data plane of one session: its listener, its data connection, its runs.
 
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
-use std::sync::Arc;
 use std::time::Duration;
 
 use ndmp::mover::{FilemarkSide, Flow, Grant, MoverCommand, MoverEvent, Progress, StopReason};
@@ -12,9 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::rendezvous::{Dialled, Place, Rendezvous};
-use crate::mover::{
-    Connection, Counters, Inbound, JobHandle, Outbound, Run, Splice, Stop, Surroundings,
-};
+use crate::mover::{Connection, Counters, Inbound, JobHandle, Outbound, Run, Stop, Surroundings};
 
 /// How long a dial may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -94,11 +91,6 @@ impl DataPlane {
     /// Whether a run is under way.
     pub(super) fn is_running(&self) -> bool {
         self.running.is_some()
-    }
-
-    /// The connection's splice, if the other mover is ours.
-    pub(super) fn splice(&self) -> Option<&Arc<Splice>> {
-        self.closer.as_ref().and_then(Connection::splice)
     }
 
     /// What moved since the connection began.

@@ -1,0 +1,105 @@
+//! A ghost library's changer.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use link::{Answer, LibraryReport, Work};
+use model::{DeviceName, ElementAddress};
+use scsi::{DeviceType, Sense};
+use tape::{
+    CdbRequest, Completion, Control, DeviceIdentity, Inventory, MediumChanger, Operation, Outcome,
+    TapeError,
+};
+
+use crate::link::{LeaseHandle, RemoteSite};
+
+/// A changer of a remote site, opened by one session. Its lease is taken when it is first needed,
+/// so that a listing works while the link is down.
+pub(super) struct GhostChanger {
+    site: Arc<RemoteSite>,
+    report: Arc<RwLock<LibraryReport>>,
+    lease: Option<LeaseHandle>,
+}
+
+impl GhostChanger {
+    pub(super) fn new(site: Arc<RemoteSite>, report: Arc<RwLock<LibraryReport>>) -> Self {
+        Self { site, report, lease: None }
+    }
+
+    fn report(&self) -> LibraryReport {
+        self.report.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn perform(&mut self, operation: Operation, control: &Control) -> Result<Outcome, TapeError> {
+        let mut lease = match self.lease.take() {
+            Some(lease) => lease,
+            None => self.site.open(DeviceName::changer(self.report().name), control)?,
+        };
+        let answer = lease.perform(Work::Operation(operation), control, &mut |_, _| {});
+        // A lease that is over is taken anew by the next operation.
+        if !matches!(answer, Err(TapeError::Lost(_))) {
+            self.lease = Some(lease);
+        }
+        match answer? {
+            Answer::Outcome(outcome) => Ok(outcome),
+            Answer::Failed(error) => Err(error),
+            _ => Err(TapeError::Lost("the remote gave another answer".into())),
+        }
+    }
+
+    fn not_ready<T>(&self) -> Result<T, TapeError> {
+        Err(TapeError::Check(Sense::new(0x02, 0x04, 0x00)))
+    }
+}
+
+impl MediumChanger for GhostChanger {
+    fn identity(&self) -> DeviceIdentity {
+        self.report().identity
+    }
+
+    fn inventory(&mut self, control: &Control) -> Result<Inventory, TapeError> {
+        if !self.site.is_up() {
+            return Ok(self.report().inventory);
+        }
+        match self.perform(Operation::Inventory, control)? {
+            Outcome::Inventory(inventory) => Ok(inventory),
+            _ => Err(TapeError::Lost("the remote gave another answer".into())),
+        }
+    }
+
+    fn initialize(&mut self, control: &Control) -> Result<(), TapeError> {
+        if !self.site.is_up() {
+            return self.not_ready();
+        }
+        self.perform(Operation::Initialize, control).map(drop)
+    }
+
+    fn move_medium(
+        &mut self,
+        from: ElementAddress,
+        to: ElementAddress,
+        control: &Control,
+    ) -> Result<(), TapeError> {
+        if !self.site.is_up() {
+            return self.not_ready();
+        }
+        self.perform(Operation::Move { from, to }, control).map(drop)
+    }
+
+    fn execute(
+        &mut self,
+        request: &CdbRequest,
+        control: &Control,
+    ) -> Result<Completion, TapeError> {
+        if self.site.is_up() {
+            match self.perform(Operation::Cdb(request.clone()), control) {
+                Ok(Outcome::Completion(completion)) => return Ok(completion),
+                Ok(_) => return Err(TapeError::Lost("the remote gave another answer".into())),
+                Err(TapeError::Unreachable(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let report = self.report();
+        let inventory = Some(&report.inventory);
+        Ok(tape::target::offline(DeviceType::Changer, &report.identity, inventory, request))
+    }
+}
