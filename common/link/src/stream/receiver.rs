@@ -224,9 +224,11 @@ impl StreamReceiver {
         self.consume(size.into())
     }
 
-    /// Tells the sender how far it was consumed, so that it may forget: at a pause or an end.
+    /// Tells the sender how far it was consumed, so that it may forget: at a pause or an end. The
+    /// end is told only when the filemarks behind the last byte are consumed too.
     pub fn credit(&mut self) {
-        if self.opened && !self.over {
+        let marks_left = self.end == self.consumed && !self.marks.is_empty();
+        if self.opened && !self.over && !marks_left {
             self.told = self.consumed;
             self.send(StreamBody::Credit { consumed: self.consumed, limit: self.limit() });
         }

@@ -76,6 +76,8 @@ pub struct StreamSender {
     to_send: VecDeque<(u32, u32)>,
     finished: bool,
     finish_sent: bool,
+    /// The receiver told after the end was sent that it consumed everything.
+    all_consumed: bool,
     /// Offer what is there, however little.
     urgent: bool,
     wire: u64,
@@ -104,6 +106,7 @@ impl StreamSender {
             to_send: VecDeque::new(),
             finished: false,
             finish_sent: false,
+            all_consumed: false,
             urgent: false,
             wire: 0,
             out: VecDeque::from([StreamSenderOutput::Send(open)]),
@@ -259,7 +262,7 @@ impl StreamSender {
         if self.finished && all_offered && !std::mem::replace(&mut self.finish_sent, all_offered) {
             return Some(self.message(StreamBody::Finish(self.pushed)));
         }
-        if self.finish_sent && self.consumed == self.pushed {
+        if self.all_consumed {
             self.over();
             return Some(StreamSenderOutput::Done);
         }
@@ -310,6 +313,7 @@ impl StreamSender {
             return self.broken("has an impossible credit");
         }
         (self.consumed, self.limit) = (consumed, limit);
+        self.all_consumed = self.finish_sent && consumed == self.pushed;
         let over = |held: &Held| held.offset + u64::from(held.chunk.length) <= consumed;
         while self.held.front().is_some_and(over) {
             self.held.pop_front();
