@@ -26,5 +26,5 @@ pub mod server;
 pub mod tape;
 pub mod wire;
 
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

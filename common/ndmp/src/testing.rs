@@ -1,4 +1,4 @@
-//! A drive made of a list, for the tests of this crate: what SSC-4 says, nothing more.
+//! A drive made of a list, for tests (feature `testing`): what SSC-4 says, nothing more.
 
 use bytes::Bytes;
 
@@ -6,25 +6,31 @@ use crate::tape::{DriveStep, Failure, FailureKind, Loaded, SpaceEnd, StepResult}
 
 /// An object on tape.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Object {
+pub enum Object {
+    /// A record.
     Record(Bytes),
+    /// A filemark.
     Mark,
 }
 
 /// The drive and its medium.
 #[derive(Debug, Default)]
-pub(crate) struct ListDrive {
-    pub(crate) objects: Vec<Object>,
-    pub(crate) at: usize,
-    pub(crate) loaded: Loaded,
+pub struct ListDrive {
+    /// What is on tape.
+    pub objects: Vec<Object>,
+    /// Index of the object that is next.
+    pub at: usize,
+    /// The answer to [`DriveStep::State`].
+    pub loaded: Loaded,
     /// Bytes to early warning and to the physical end.
-    pub(crate) warning: Option<(usize, usize)>,
+    pub warning: Option<(usize, usize)>,
     /// What the next steps fail with, last first.
-    pub(crate) failures: Vec<FailureKind>,
+    pub failures: Vec<FailureKind>,
 }
 
 impl ListDrive {
-    pub(crate) fn with_tape() -> Self {
+    /// A drive with an empty tape in it.
+    pub fn with_tape() -> Self {
         let loaded = Loaded { medium: true, ..Loaded::default() };
         Self { loaded, ..Self::default() }
     }
@@ -76,7 +82,8 @@ impl ListDrive {
         StepResult::Spaced { residual: left, stop }
     }
 
-    pub(crate) fn perform(&mut self, step: &DriveStep) -> StepResult {
+    /// Does a step.
+    pub fn perform(&mut self, step: &DriveStep) -> StepResult {
         if let Some(kind) = self.failures.pop() {
             return StepResult::Failed(Failure::new(kind, "made to fail"));
         }
