@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use model::{Barcode, LibraryName};
 use serde_json::{Value, json};
 use service::admin::{AdminFault, AdminHandler, AdminServer, FaultCode};
 use service::shutdown::Shutdown;
@@ -21,15 +22,43 @@ pub fn start(engine: &Arc<Engine>, shutdown: &Shutdown) -> std::io::Result<JoinH
 }
 
 impl AdminHandler for Handler {
-    async fn call(&self, method: &str, _params: Value) -> Result<Value, AdminFault> {
+    async fn call(&self, method: &str, params: Value) -> Result<Value, AdminFault> {
         match method {
             "status" => Ok(self.status()),
+            "replicate" => self.replicate(&params),
             other => Err(AdminFault::new(FaultCode::BadRequest, format!("no method {other:?}"))),
         }
     }
 }
 
+fn text<'a>(params: &'a Value, key: &str) -> Result<&'a str, AdminFault> {
+    let missing = || AdminFault::new(FaultCode::BadRequest, format!("{key:?} is missing"));
+    params.get(key).and_then(Value::as_str).ok_or_else(missing)
+}
+
 impl Handler {
+    /// Wants the newest generation of a cartridge at every site.
+    fn replicate(&self, params: &Value) -> Result<Value, AdminFault> {
+        let bad = |error: String| AdminFault::new(FaultCode::BadRequest, error);
+        let failed = |error: svs::SvsError| AdminFault::new(FaultCode::Failed, error.to_string());
+        let library = LibraryName::new(text(params, "library")?).map_err(|e| bad(e.to_string()))?;
+        let barcode = Barcode::new(text(params, "barcode")?).map_err(|e| bad(e.to_string()))?;
+        let ground = &self.engine.ground;
+        let site = &ground.config.site.name;
+        let row = ground.catalogue.find_cartridge(site, &library, &barcode).map_err(failed)?;
+        let unknown = || AdminFault::new(FaultCode::NotFound, format!("no {library}:{barcode}"));
+        let row = row.ok_or_else(unknown)?;
+        let Some(newest) = ground.store.latest(row.id) else {
+            let text = format!("{library}:{barcode} was never written");
+            return Err(AdminFault::new(FaultCode::Conflict, text));
+        };
+        for site in self.engine.links.sites() {
+            site.replicator().want(newest.id, "admin");
+        }
+        let sites: Vec<_> = self.engine.links.sites().iter().map(|site| site.name()).collect();
+        Ok(json!({ "generation": newest.id, "bytes": newest.bytes, "sites": sites }))
+    }
+
     fn links(&self) -> Vec<Value> {
         let sites = self.engine.links.sites().iter();
         sites

@@ -11,13 +11,13 @@ use service::config::{Auth, LocalConfig};
 use service::shutdown::Shutdown;
 use service::state::StateDir;
 use store::{GenerationReader, Store};
-use svs::Catalogue;
+use svs::{Catalogue, LibraryRole};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use vfs::RealVfs;
 
-use crate::device::Registry;
+use crate::device::{DeviceLine, Library, Registry};
 use crate::library::{LocalPhysical, StoreShelf, VirtualLibrary};
 use crate::link::{Ground, Links};
 use crate::mover::{Extent, Resolve, Surroundings};
@@ -95,7 +95,35 @@ fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
     for library in &ground.config.physical_libraries {
         ground.registry.add(Arc::new(LocalPhysical::open(vfs.clone(), library)?));
     }
+    for library in ground.registry.libraries() {
+        list(&ground, library.as_ref())?;
+    }
     Ok(Arc::new(Engine { ground, links }))
+}
+
+/// Enters a library of this site in the catalogue, for people. Ghosts enter themselves.
+fn list(ground: &Ground, library: &dyn Library) -> Result<(), svs::SvsError> {
+    let config = &ground.config;
+    let (name, lines) = (library.name().clone(), library.devices());
+    let (role, backend) = match () {
+        () if config.virtual_libraries.iter().any(|v| v.name == name) => {
+            (LibraryRole::Virtual, "store")
+        }
+        () if config.physical_libraries.iter().any(|p| p.name == name) => {
+            (LibraryRole::Physical, "file")
+        }
+        () => return Ok(()),
+    };
+    let devices: Vec<_> = lines.iter().map(DeviceLine::row).collect();
+    let row = svs::Library {
+        site: config.site.name.clone(),
+        name,
+        serial: lines.first().map(|line| line.serial.clone()).unwrap_or_default(),
+        role,
+        backend: backend.into(),
+        state: "ready".into(),
+    };
+    ground.catalogue.put_library(&row, &devices)
 }
 
 fn surroundings(engine: &Arc<Engine>) -> Surroundings {

@@ -20,6 +20,21 @@ pub struct DeviceLine {
     pub serial: String,
 }
 
+impl DeviceLine {
+    /// The catalogue's row of the device.
+    pub fn row(&self) -> svs::Device {
+        let (vendor, product) = self.model.split_once(' ').unwrap_or((&self.model, ""));
+        svs::Device {
+            name: self.name.clone(),
+            serial: self.serial.clone(),
+            vendor: vendor.to_owned(),
+            product: product.to_owned(),
+            revision: "1".to_owned(),
+            state: String::new(),
+        }
+    }
+}
+
 /// Who opens a device.
 #[derive(Clone, Debug)]
 pub struct Opener {
