@@ -4,12 +4,12 @@
 //!
 //! | idea | types | holds |
 //! |---|---|---|
-//! | connections | [`Hello`], [`greet`], [`Pairing`] | version, site, engine run, control and bulk |
+//! | connections | [`Hello`], [`greet`], [`Pairing`] | version, site, run, control and bulk |
 //! | device reports | [`SiteReport`], [`ReportWatch`] | what the remote site owns, every change |
-//! | leases | [`LeaseClient`], [`LeaseTable`], [`settle`] | each operation done exactly once or reported unknown |
+//! | leases | [`LeaseClient`], [`LeaseTable`], [`settle`] | operations done once or known unknown |
 //! | ranges | [`CopyRange`], [`Splice`] | the offloaded copy: names of data, not data |
 //! | replication | [`Sender`], [`Receiver`] | one generation, only the chunks that lack |
-//! | streams | [`StreamSender`], [`StreamReceiver`] | bytes in order, deduplicated, bounded by credit |
+//! | streams | [`StreamSender`], [`StreamReceiver`] | bytes in order, deduplicated, by credit |
 //!
 //! Invariants. A frame never exceeds [`FRAME_MAX`] and its structure never [`BODY_MAX`]; whatever
 //! breaks a rule is a typed error that names the peer as the one at fault, and the connection

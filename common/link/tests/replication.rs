@@ -68,7 +68,7 @@ struct World {
 
 fn make(random: &mut Random, chunks: u64, size: u64) -> Store {
     let mut store = Store::default();
-    let mut chunk = |random: &mut Random, store: &mut Store, names: u64| {
+    let chunk = |random: &mut Random, store: &mut Store, names: u64| {
         let name = digest(random.below(names));
         let data = store.chunks.entry(name).or_insert_with(|| {
             let length = 1 + random.below(size);

@@ -440,7 +440,7 @@ impl Lease {
             State::Opening => return Err(TableError::Early { lease: id, number }),
             State::Open => {}
         }
-        let next = self.last + 1;
+        let next = self.last.saturating_add(1);
         if number < next {
             return Err(TableError::Older { lease: id, number, last: self.last });
         }

@@ -43,7 +43,7 @@ impl Track {
             {
                 self.unflushed = false;
                 let lost = format!(
-                    "the drive stands at object {}, not at {object}: what was in its buffer is lost",
+                    "the drive stands at object {}, not at {object}: its buffer is lost",
                     position.object
                 );
                 Answer::Failed(TapeError::PositionUnknown(lost))

@@ -13,6 +13,9 @@ use crate::replicate::{CHUNK_MAX, Chunk, ChunkData, Segment};
 const CREDIT_STEP: u64 = STREAM_WINDOW / 16;
 /// Chunks of the own store are read so far ahead.
 const READ_AHEAD: u64 = 8 << 20;
+/// The most runs of equal objects that wait to be consumed: a bound on memory that no tape of
+/// records over 16 bytes meets within a window.
+const MARKS_MAX: usize = 4 << 20;
 
 /// What the shell of a [`StreamReceiver`] does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -338,7 +341,7 @@ impl StreamReceiver {
     }
 
     fn limit(&self) -> u64 {
-        self.told + STREAM_WINDOW
+        self.told.saturating_add(STREAM_WINDOW)
     }
 
     fn open(&mut self, base: u64) -> Result<(), StreamError> {
@@ -384,6 +387,9 @@ impl StreamReceiver {
                 self.end = next;
             }
             at = next;
+        }
+        if self.marks.len() + marks.len() > MARKS_MAX {
+            return self.broken("has too many objects under way");
         }
         self.has_records |= !marks.is_empty();
         self.marks.extend(marks);
@@ -436,7 +442,7 @@ impl StreamReceiver {
 
     /// The next chunk of the store to be read, within the read-ahead.
     fn read_ahead(&mut self) -> Option<StreamReceiverOutput> {
-        let reach = self.consumed + READ_AHEAD;
+        let reach = self.consumed.saturating_add(READ_AHEAD);
         let near = self.slots.iter().take_while(|slot| slot.offset < reach);
         let here = |slot: &&Slot| {
             self.known.get(&slot.digest).is_some_and(|known| known.state == State::Here)

@@ -167,8 +167,9 @@ impl StreamSender {
         Ok(())
     }
 
-    /// Appends a filemark.
+    /// Appends a filemark. A chunk ends here, as it does in the store.
     pub fn filemark(&mut self) {
+        self.cut(true);
         self.mark(Segment::Filemarks(1));
     }
 
