@@ -102,6 +102,9 @@ pub struct CopyReport {
     pub filemarks: u64,
     /// How often the target tape was changed.
     pub tape_changes: u32,
+    /// Bytes of the records on each target tape, in order, copied in whichever way; pads do not
+    /// count.
+    pub tapes: Vec<u64>,
 }
 
 impl CopyReport {

@@ -272,6 +272,9 @@ fn a_copy_goes_on_with_the_next_tape() {
             let (report, records) = spanning(version, what, 9);
             let report = report.unwrap();
             assert!(report.tape_changes >= 2, "{}", report.tape_changes);
+            assert_eq!(report.tapes.len() as u32, report.tape_changes + 1);
+            assert_eq!(report.tapes.iter().sum::<u64>(), 18 * 512);
+            assert!(report.tapes.iter().all(|bytes| *bytes > 0), "{:?}", report.tapes);
             let expected: Vec<Object> = (1..=18).map(|seed| block(seed, 512)).collect();
             assert!(records == expected, "{version}: not one record lost or doubled");
         }

@@ -70,6 +70,8 @@ pub(super) struct Dialogue<'a> {
     report: CopyReport,
     /// Bytes of the connections before this one.
     before: u64,
+    /// Bytes of the records that were copied one by one.
+    one_by_one: u64,
     progress: CopyProgress,
     asked: Instant,
     moved: Instant,
@@ -94,6 +96,7 @@ impl<'a> Dialogue<'a> {
             literals: VecDeque::new(),
             report: CopyReport::default(),
             before: 0,
+            one_by_one: 0,
             progress: CopyProgress::default(),
             asked: now,
             moved: now,
@@ -108,6 +111,7 @@ impl<'a> Dialogue<'a> {
         for reset in resets {
             reset?;
         }
+        self.end_tape(self.before);
         Ok(self.report)
     }
 
@@ -231,10 +235,13 @@ impl<'a> Dialogue<'a> {
                     self.report.filemarks += 1;
                 }
                 Literal::Block(data) => {
-                    let position = self.progress.bytes;
-                    let changed = write_block(self.target, data, position, self.observer)?;
+                    let (length, position) = (data.len() as u64, self.progress.bytes);
+                    if write_block(self.target, data, position, self.observer)? {
+                        self.report.tape_changes += 1;
+                        self.end_tape(self.before + self.joined.as_ref().map_or(0, |j| j.offset));
+                    }
                     self.report.records += 1;
-                    self.report.tape_changes += u32::from(changed);
+                    self.one_by_one += length;
                 }
             }
         }
@@ -424,8 +431,17 @@ impl<'a> Dialogue<'a> {
     fn change_tape(&mut self, position: u64) -> Result<(), DmaError> {
         self.observer.change_tape(self.target, position)?;
         self.report.tape_changes += 1;
+        self.end_tape(self.before + position);
         self.moved = Instant::now();
         Ok(())
+    }
+
+    /// Notes what the target tape holds that was taken away, or is the last one; `moved` counts
+    /// the bytes that the movers have copied by now.
+    fn end_tape(&mut self, moved: u64) {
+        let others: u64 = self.report.tapes.iter().sum();
+        let all = moved + self.one_by_one;
+        self.report.tapes.push(all.saturating_sub(others));
     }
 
     /// Ends the data connection: the source closes, the target writes what it still has.
@@ -473,7 +489,14 @@ impl<'a> Dialogue<'a> {
     /// Hears what both sides have to say, for a moment each.
     fn listen(&mut self) -> Result<(), DmaError> {
         if let Some(news) = self.target.wait_mover(TURN)? {
-            self.target_side = news.into();
+            self.target_side = match news {
+                // Some servers call the end of the window so, and do not say where.
+                MoverNews::Paused { reason: PauseReason::Seek, .. } => {
+                    let position = self.target.mover_state()?.bytes_moved;
+                    Side::Paused(PauseReason::Eow, position)
+                }
+                news => news.into(),
+            };
             self.moved = Instant::now();
         }
         if let Some(news) = self.source.wait_mover(TURN)? {
