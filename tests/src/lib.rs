@@ -10,12 +10,14 @@
 //! - An engine that logs a WARN or ERROR line which the test has not named fails the test.
 //! - What can not be tested on this machine is said by [`skip`], never passed over.
 //!
-//! It does not hold a DMA: that is the `dma` crate, which the demo uses too.
+//! It does not speak NDMP itself: [`Operator`] does its steps with the `dma` crate, which the demo
+//! uses too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod content;
 mod engine;
 mod log;
+mod operator;
 mod pair;
 mod relay;
 mod rng;
@@ -26,6 +28,7 @@ pub mod wait;
 pub use content::{Content, Reader, Texture};
 pub use engine::{Engine, Role, free_port, twinreel, twinreel_binary};
 pub use log::LogLines;
+pub use operator::{Item, Operator, RECORD_MAX};
 pub use pair::Pair;
 pub use relay::{Direction, Relay};
 pub use rng::{Rng, full, seed};

@@ -1,0 +1,191 @@
+//! What a backup operator does, in single steps, over NDMP.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use dma::{Client, Login, MoverNews, TO_THE_END, TapeObject, Wrote};
+use model::ElementType;
+use ndmp::wire::{Addr, AddrType, HaltReason, MoverMode, MtioOp, TapeOpenMode, Version};
+
+use crate::wait::PATIENCE;
+use crate::{Object, Pair};
+
+/// The longest record in any test.
+pub const RECORD_MAX: u32 = 1 << 20;
+
+/// Something to put on a tape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// A record of these bytes.
+    Record(Vec<u8>),
+    /// A filemark.
+    Filemark,
+}
+
+impl Item {
+    /// What must be found on tape for it.
+    pub fn object(&self) -> Object {
+        match self {
+            Self::Record(bytes) => Object::record(bytes),
+            Self::Filemark => Object::Filemark,
+        }
+    }
+}
+
+/// Somebody at the backup application's console. Every step has a session of its own.
+#[derive(Clone, Debug)]
+pub struct Operator {
+    address: SocketAddr,
+    password: String,
+    version: Version,
+}
+
+impl Operator {
+    /// One who works with this pair, in NDMP version 4.
+    pub fn of(pair: &Pair) -> Self {
+        Self { address: pair.ndmp(), password: pair.password(), version: Version::V4 }
+    }
+
+    /// The same in another version.
+    #[must_use]
+    pub fn speaking(mut self, version: Version) -> Self {
+        self.version = version;
+        self
+    }
+
+    /// How the password is given.
+    pub fn login(&self) -> Login {
+        Login::md5("ndmp", self.password.clone())
+    }
+
+    /// A session.
+    pub fn dial(&self) -> Client {
+        let mut client =
+            Client::connect(self.address, Some(self.version), &self.login()).expect("a session");
+        client.set_timeout(PATIENCE);
+        client
+    }
+
+    /// The element address and the barcode of every cartridge in a library.
+    pub fn inventory(&self, library: &str) -> Vec<(u16, String)> {
+        let mut robot = self.robot(library);
+        let elements = robot.inventory().expect("an inventory");
+        robot.close_scsi().expect("the changer closes");
+        elements.into_iter().filter_map(|e| Some((e.address, e.tag?))).collect()
+    }
+
+    /// Moves the cartridge with this barcode into a drive, which must be empty.
+    pub fn load(&self, library: &str, barcode: &str, drive: u16) {
+        let mut robot = self.robot(library);
+        let from = robot.find_cartridge(barcode).expect("the cartridge is there").address;
+        robot.move_medium(from, 128 + drive).expect("the cartridge goes into the drive");
+        robot.close_scsi().expect("the changer closes");
+    }
+
+    /// Moves what is in a drive back to where it came from, or to the first free slot.
+    pub fn unload(&self, library: &str, drive: u16) {
+        let mut tape = self.tape(&format!("{library}/drive{drive}"));
+        tape.mtio(MtioOp::Off, 1).expect("the drive lets go");
+        tape.close_tape().expect("the drive closes");
+        let mut robot = self.robot(library);
+        let elements = robot.inventory().expect("an inventory");
+        let held = elements.iter().find(|e| e.address == 128 + drive).expect("the drive");
+        let free = |e: &&scsi::ElementDescriptor| e.kind == ElementType::Storage && !e.full;
+        let home = held.source.filter(|s| elements.iter().any(|e| e.address == *s && !e.full));
+        let home = home.or_else(|| elements.iter().find(free).map(|e| e.address));
+        robot.move_medium(held.address, home.expect("a free slot")).expect("it goes home");
+        robot.close_scsi().expect("the changer closes");
+    }
+
+    /// A session with this drive open for writing.
+    pub fn tape(&self, drive: &str) -> Client {
+        let mut client = self.dial();
+        client.open_tape(drive, TapeOpenMode::Raw).expect("the drive opens");
+        client
+    }
+
+    /// Writes a tape from its beginning, object by object, and closes it.
+    pub fn write(&self, drive: &str, items: &[Item]) {
+        let mut tape = self.tape(drive);
+        tape.rewind().expect("the tape rewinds");
+        for item in items {
+            match item {
+                Item::Record(bytes) => {
+                    let wrote = tape.write_block(Bytes::copy_from_slice(bytes));
+                    assert_eq!(wrote.expect("the record is written"), Wrote::Done);
+                }
+                Item::Filemark => tape.write_filemarks(1).expect("the filemark is written"),
+            }
+        }
+        tape.close_tape().expect("the drive closes");
+    }
+
+    /// Everything on a tape, from its beginning.
+    pub fn read(&self, drive: &str) -> Vec<Object> {
+        let mut tape = self.tape(drive);
+        tape.rewind().expect("the tape rewinds");
+        let mut objects = Vec::new();
+        loop {
+            match tape.read_object(RECORD_MAX).expect("the tape is read") {
+                TapeObject::Block(bytes) => objects.push(Object::record(&bytes)),
+                TapeObject::Filemark => objects.push(Object::Filemark),
+                TapeObject::EndOfData => break,
+            }
+        }
+        tape.close_tape().expect("the drive closes");
+        objects
+    }
+
+    /// A backup as a data server does it: the stream goes to the mover over TCP, which puts it on
+    /// the tape from its beginning in records of this size; then a filemark.
+    pub fn backup(&self, drive: &str, record_size: u32, mut stream: impl Read) -> u64 {
+        let mut tape = self.tape(drive);
+        tape.rewind().expect("the tape rewinds");
+        tape.mover_set_record_size(record_size).expect("the record size");
+        tape.mover_set_window(0, TO_THE_END).expect("the window");
+        let addr = tape.mover_listen(MoverMode::Read, AddrType::Tcp).expect("the mover listens");
+        let Addr::Tcp(list) = addr else { panic!("not a TCP address: {addr:?}") };
+        let mut data = TcpStream::connect(list[0]).expect("the mover accepts");
+        let sent = copy(&mut stream, &mut data);
+        drop(data);
+        match tape.wait_mover(PATIENCE).expect("a notification") {
+            Some(MoverNews::Halted { reason: HaltReason::ConnectClosed, .. }) => {}
+            other => panic!("the mover says {other:?}"),
+        }
+        assert_eq!(tape.mover_state().expect("a state").bytes_moved, sent);
+        tape.write_filemarks(1).expect("the filemark is written");
+        tape.mover_stop().expect("the mover stops");
+        tape.close_tape().expect("the drive closes");
+        sent
+    }
+
+    fn robot(&self, library: &str) -> Client {
+        let mut client = self.dial();
+        client.open_scsi(&format!("{library}/changer")).expect("the changer opens");
+        client
+    }
+}
+
+/// `io::copy` with a buffer that does not make a GiB slow.
+fn copy(from: &mut impl Read, to: &mut impl Write) -> u64 {
+    let mut buffer = vec![0; 1 << 20];
+    let mut total = 0;
+    loop {
+        match from.read(&mut buffer).expect("the generator does not fail") {
+            0 => return total,
+            n => {
+                to.write_all(&buffer[..n]).expect("the mover takes it");
+                total += n as u64;
+            }
+        }
+    }
+}
+
+impl Pair {
+    /// Where the embedded library of the remote engine keeps its files.
+    pub fn ghost_files(&self) -> PathBuf {
+        self.directory().join("ptl0")
+    }
+}
