@@ -18,11 +18,14 @@ pub(super) struct GhostChanger {
     site: Arc<RemoteSite>,
     report: Arc<RwLock<LibraryReport>>,
     lease: Option<LeaseHandle>,
+    /// Restarts of the remote engine that this session knows of.
+    restarts: u64,
 }
 
 impl GhostChanger {
     pub(super) fn new(site: Arc<RemoteSite>, report: Arc<RwLock<LibraryReport>>) -> Self {
-        Self { site, report, lease: None }
+        let restarts = site.restarts();
+        Self { site, report, lease: None, restarts }
     }
 
     fn report(&self) -> LibraryReport {
@@ -30,6 +33,10 @@ impl GhostChanger {
     }
 
     fn perform(&mut self, operation: Operation, control: &Control) -> Result<Outcome, TapeError> {
+        if super::meets_attention(&operation) && self.restarts != self.site.restarts() {
+            self.restarts = self.site.restarts();
+            return Err(TapeError::Check(Sense::new(0x06, 0x29, 0x00)));
+        }
         let mut lease = match self.lease.take() {
             Some(lease) => lease,
             None => self.site.open(DeviceName::changer(self.report().name), control)?,
@@ -95,6 +102,7 @@ impl MediumChanger for GhostChanger {
                 Ok(Outcome::Completion(completion)) => return Ok(completion),
                 Ok(_) => return Err(TapeError::Lost("the remote gave another answer".into())),
                 Err(TapeError::Unreachable(_)) => {}
+                Err(TapeError::Check(sense)) => return Ok(super::check_condition(sense)),
                 Err(error) => return Err(error),
             }
         }

@@ -15,10 +15,14 @@ use tape::{
     ReadEnd, SpaceKind, Spaced, TapeDrive, TapeError, WriteEnd,
 };
 
+use super::reading::Reading;
+use super::writing::{ForeignStream, Writing};
 use crate::device::failure;
 use crate::engine::now_ms;
 use crate::link::{LeaseHandle, RemoteSite};
-use crate::mover::{EngineDrive, RangeEnd, RangeRequest, RangeTarget, RangeWritten};
+use crate::mover::{
+    Counters, EngineDrive, RangeEnd, RangeRequest, RangeTarget, RangeWritten, Run, Stop,
+};
 
 /// How long opening a device of another site may take.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
@@ -34,6 +38,11 @@ pub(super) struct GhostDrive {
     report: Arc<RwLock<LibraryReport>>,
     index: usize,
     lease: Option<LeaseHandle>,
+    /// Restarts of the remote engine that this session knows of.
+    restarts: u64,
+    /// Reading ahead pays: the longest record expected.
+    read_ahead: Option<u32>,
+    reading: Option<Reading>,
 }
 
 impl GhostDrive {
@@ -67,6 +76,9 @@ impl GhostDrive {
             report: Arc::clone(report),
             index,
             lease,
+            restarts: site.restarts(),
+            read_ahead: None,
+            reading: None,
         })
     }
 
@@ -76,12 +88,70 @@ impl GhostDrive {
         control: &Control,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Answer, TapeError> {
+        self.settle(control)?;
+        let restarts = std::mem::replace(&mut self.restarts, self.site.restarts());
+        // A range or a reading ahead proves the position by itself; everything else is told first
+        // that the drive was reset.
+        let told = matches!(&work, Work::Operation(operation) if super::meets_attention(operation));
+        if restarts != self.restarts && told {
+            return Err(TapeError::Check(Sense::new(0x06, 0x29, 0x00)));
+        }
         let Some(lease) = &mut self.lease else {
             return Err(TapeError::Check(Sense::new(0x02, 0x04, 0x00)));
         };
         match lease.perform(work, control, progress)? {
             Answer::Failed(error) => Err(error),
             answer => Ok(answer),
+        }
+    }
+
+    /// Takes back what was read ahead: the tape stands behind what was taken.
+    fn settle(&mut self, control: &Control) -> Result<(), TapeError> {
+        let (Some(reading), Some(lease)) = (self.reading.take(), &mut self.lease) else {
+            return Ok(());
+        };
+        match reading.end(lease, control)? {
+            None => Ok(()),
+            Some(object) => {
+                let locate = Work::Operation(Operation::Locate(object));
+                match lease.perform(locate, control, &mut |_, _| {})? {
+                    Answer::Failed(error) => Err(error),
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// The next object of a stream that is read ahead.
+    fn read_on(
+        &mut self,
+        record_max: u32,
+        buffer: &mut [u8],
+        control: &Control,
+    ) -> Result<ReadEnd, TapeError> {
+        loop {
+            if self.reading.as_ref().is_some_and(|reading| reading.record_max() < record_max) {
+                self.settle(control)?;
+            }
+            if self.reading.is_none() {
+                let begin = self.expected_object(control)?;
+                let lease = self.lease.as_ref();
+                let lease = lease.ok_or(TapeError::Check(Sense::new(0x02, 0x04, 0x00)))?;
+                self.reading = Some(Reading::begin(lease, record_max, begin, control)?);
+            }
+            let store = &self.site.ground().store;
+            let (Some(reading), Some(lease)) = (&mut self.reading, &self.lease) else {
+                return Err(unexpected());
+            };
+            match reading.next(lease, store, buffer, control)? {
+                Some(end @ (ReadEnd::Filemark | ReadEnd::EndOfData)) => {
+                    self.settle(control)?;
+                    return Ok(end);
+                }
+                Some(end) => return Ok(end),
+                // It ended before the tape did: a limit, or a link that broke.
+                None => self.settle(control)?,
+            }
         }
     }
 
@@ -231,6 +301,34 @@ impl EngineDrive for GhostDrive {
         format!("{}/{barcode}", self.library)
     }
 
+    fn begin_reading(&mut self, record_max: u32) {
+        self.read_ahead = Some(record_max);
+    }
+
+    fn end_reading(&mut self, control: &Control) -> Result<(), TapeError> {
+        self.read_ahead = None;
+        self.settle(control)
+    }
+
+    fn takes_streams(&self) -> bool {
+        self.lease.is_some()
+    }
+
+    fn write_stream(
+        &mut self,
+        stream: &mut ForeignStream,
+        run: &Run,
+        counters: &Counters,
+    ) -> Option<Stop> {
+        let expected = self.settle(&run.control).and_then(|()| self.expected_object(&run.control));
+        let expected = match expected {
+            Ok(expected) => expected,
+            Err(error) => return Some(Stop::from_tape(&error)),
+        };
+        let (lease, site) = (self.lease.as_mut()?, &self.site_name);
+        Some(Writing { stream, lease, site, run, counters }.run(expected))
+    }
+
     fn range_target(&mut self) -> Option<&mut dyn RangeTarget> {
         Some(self)
     }
@@ -276,6 +374,9 @@ impl TapeDrive for GhostDrive {
     }
 
     fn read(&mut self, buffer: &mut [u8], control: &Control) -> Result<ReadEnd, TapeError> {
+        if let Some(record_max) = self.read_ahead {
+            return self.read_on(record_max, buffer, control);
+        }
         let max = u32::try_from(buffer.len()).unwrap_or(u32::MAX);
         match self.perform(Operation::Read(max), control)? {
             Outcome::Read(end, data) if data.len() <= buffer.len() => {
@@ -316,9 +417,11 @@ impl TapeDrive for GhostDrive {
         if !self.site.is_up() {
             return Ok(tape::target::offline(DeviceType::Tape, &self.identity, None, request));
         }
-        match self.perform(Operation::Cdb(request.clone()), control)? {
-            Outcome::Completion(completion) => Ok(completion),
-            _ => Err(unexpected()),
+        match self.perform(Operation::Cdb(request.clone()), control) {
+            Ok(Outcome::Completion(completion)) => Ok(completion),
+            Ok(_) => Err(unexpected()),
+            Err(TapeError::Check(sense)) => Ok(super::check_condition(sense)),
+            Err(error) => Err(error),
         }
     }
 }

@@ -6,17 +6,36 @@
 
 mod changer;
 mod drive;
+mod reading;
+mod writing;
+
+pub use writing::ForeignStream;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
 use link::LibraryReport;
 use model::{DeviceName, DeviceRole, LibraryName};
 use ndmp::tape::{Failure, FailureKind};
-use tape::MediumChanger;
+use scsi::Sense;
+use tape::{Completion, MediumChanger, Operation};
 
 use crate::device::{DeviceLine, Library, Opener};
 use crate::link::RemoteSite;
 use crate::mover::EngineDrive;
+
+/// CHECK CONDITION with this sense data.
+fn check_condition(sense: Sense) -> Completion {
+    Completion { status: 0x02, sense: sense.to_fixed().to_vec(), ..Completion::default() }
+}
+
+/// Whether a unit attention that waits is told instead of doing this (SPC-5: all commands but
+/// INQUIRY, REPORT LUNS and REQUEST SENSE).
+fn meets_attention(operation: &Operation) -> bool {
+    match operation {
+        Operation::Cdb(request) => !matches!(request.cdb.first(), Some(0x12 | 0xa0 | 0x03)),
+        _ => true,
+    }
+}
 
 /// A library of a remote site.
 pub struct GhostLibrary {

@@ -140,7 +140,7 @@ async fn run(
     tasks.spawn(read_control(Arc::clone(site), control.reader, to_control.clone()));
     tasks.spawn(read_bulk(Arc::clone(site), bulk.reader));
     tasks.spawn(keep_alive(Arc::clone(site), to_control.clone(), bulk_way.clone()));
-    site.up(&peer, to_control);
+    site.up(&peer, to_control, bulk_way.clone());
     site.replicator().up(&peer.site, bulk_way, Arc::clone(counters));
     let ended = match tasks.join_next().await {
         Some(Ok(cause)) => cause,
@@ -218,7 +218,8 @@ async fn read_bulk(site: Arc<RemoteSite>, mut reader: FrameReader<ReadHalf<Strea
     loop {
         match next(&mut reader).await {
             Ok(Message::Replicate(message)) => site.replicator().message(message).await,
-            Ok(Message::Ping(_) | Message::Pong(_) | Message::Stream(_)) => {}
+            Ok(Message::Stream(message)) => site.stream_message(message),
+            Ok(Message::Ping(_) | Message::Pong(_)) => {}
             Ok(_) => return "the remote sent a message on the wrong connection".into(),
             Err(cause) => return cause,
         }

@@ -24,7 +24,7 @@ use svs::Catalogue;
 use tokio::task::JoinSet;
 
 pub use replicate::{Replicated, Replicator};
-pub use site::{LeaseHandle, RemoteSite};
+pub use site::{DeviceEvent, LeaseHandle, RemoteSite};
 
 use crate::device::Registry;
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use link::{
     ClientError, ClientEvent, LeaseClient, LeaseReply, Message, PeerMemory, ReportWatch,
-    SiteReport, Work,
+    SiteReport, Stream, StreamBody, StreamId, Work,
 };
 use model::{DeviceName, EngineId, LeaseId, LibraryName, SiteName};
 use service::config::LinkTo;
@@ -16,6 +16,7 @@ use svs::{Device, EventKind, Library, LibraryRole};
 use tape::{Control, TapeError};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::replicate::Bulk;
 use super::{Ground, Replicator};
 use crate::engine::now_ms;
 use crate::ghost::GhostLibrary;
@@ -33,9 +34,24 @@ pub struct RemoteSite {
     begun: Instant,
 }
 
+/// What a device hears of its lease and of the link.
+#[derive(Debug)]
+pub enum DeviceEvent {
+    /// Of the lease.
+    Lease(ClientEvent),
+    /// Of a stream that belongs to it.
+    Stream(StreamBody),
+    /// The link broke.
+    Down,
+    /// The link is back.
+    Up,
+    /// Bytes wait elsewhere; see [`LeaseHandle::waker`].
+    Woken,
+}
+
 struct Slot {
     client: LeaseClient,
-    events: Sender<ClientEvent>,
+    events: Sender<DeviceEvent>,
 }
 
 #[derive(Default)]
@@ -44,9 +60,15 @@ struct State {
     /// Where control messages go, while the link is up.
     control: Option<UnboundedSender<Message>>,
     leases: BTreeMap<LeaseId, Slot>,
+    /// Streams and the devices that they belong to.
+    streams: BTreeMap<StreamId, Sender<DeviceEvent>>,
+    /// Where stream messages go, while the link is up.
+    bulk: Option<Bulk>,
     memory: PeerMemory,
     watch: ReportWatch,
     engine: Option<EngineId>,
+    /// How often the remote engine was restarted since this start.
+    restarts: u64,
     libraries: BTreeMap<LibraryName, Arc<GhostLibrary>>,
 }
 
@@ -83,6 +105,11 @@ impl RemoteSite {
     /// Whether the link is up.
     pub fn is_up(&self) -> bool {
         self.lock().control.is_some()
+    }
+
+    /// How often the remote engine was restarted since this start: its devices had a power-on then.
+    pub fn restarts(&self) -> u64 {
+        self.lock().restarts
     }
 
     /// Where the configuration says it is.
@@ -191,7 +218,7 @@ impl RemoteSite {
     // ---- the connection's side ----
 
     /// The link is up: leases go on over it.
-    pub(super) fn up(&self, peer: &link::Peer, control: UnboundedSender<Message>) {
+    pub(super) fn up(&self, peer: &link::Peer, control: UnboundedSender<Message>, bulk: Bulk) {
         let mut state = self.lock();
         if state.name.as_ref() != Some(&peer.site) {
             state.name = Some(peer.site.clone());
@@ -202,6 +229,7 @@ impl RemoteSite {
         }
         if state.memory.meet(peer.engine) == link::Meeting::Restarted {
             tracing::warn!(site = %peer.site, "the remote engine was restarted");
+            state.restarts += 1;
         }
         state.engine = Some(peer.engine);
         for slot in state.leases.values_mut() {
@@ -209,8 +237,10 @@ impl RemoteSite {
                 // A connection that has ended already is told by its own task.
                 drop(control.send(Message::Lease(request)));
             }
+            drop(slot.events.send(DeviceEvent::Up));
         }
         state.control = Some(control);
+        state.bulk = Some(bulk);
         drop(state);
         self.changed.notify_all();
     }
@@ -220,7 +250,11 @@ impl RemoteSite {
         let now = self.clock_ms();
         let mut state = self.lock();
         state.control = None;
-        state.leases.values_mut().for_each(|slot| slot.client.on_disconnect(now));
+        state.bulk = None;
+        for slot in state.leases.values_mut() {
+            slot.client.on_disconnect(now);
+            drop(slot.events.send(DeviceEvent::Down));
+        }
         drop(state);
         self.changed.notify_all();
     }
@@ -232,7 +266,15 @@ impl RemoteSite {
             && let Some(event) = slot.client.handle(reply)
         {
             // A device that was dropped needs no news.
-            drop(slot.events.send(event));
+            drop(slot.events.send(DeviceEvent::Lease(event)));
+        }
+    }
+
+    /// Takes a stream message to the device that it belongs to.
+    pub(super) fn stream_message(&self, message: Stream) {
+        if let Some(events) = self.lock().streams.get(&message.stream) {
+            // A device that was dropped needs no news.
+            drop(events.send(DeviceEvent::Stream(message.body)));
         }
     }
 
@@ -243,7 +285,7 @@ impl RemoteSite {
         let control = state.control.clone();
         for slot in state.leases.values_mut() {
             if let Some(event) = slot.client.tick(now) {
-                drop(slot.events.send(event));
+                drop(slot.events.send(DeviceEvent::Lease(event)));
             }
             if let (Some(control), Some(request)) = (&control, slot.client.renew()) {
                 drop(control.send(Message::Lease(request)));
@@ -309,7 +351,7 @@ fn name_key(link: &LinkTo) -> String {
 pub struct LeaseHandle {
     site: Arc<RemoteSite>,
     lease: LeaseId,
-    events: Receiver<ClientEvent>,
+    events: Receiver<DeviceEvent>,
 }
 
 impl LeaseHandle {
@@ -327,8 +369,17 @@ impl LeaseHandle {
         self.site.lock().leases.get_mut(&self.lease).map(|slot| work(&mut slot.client))
     }
 
-    /// The next event; a link that is down is waited for.
+    /// The next event of the lease; a link that is down is waited for.
     fn next(&self, control: &Control) -> Result<ClientEvent, TapeError> {
+        loop {
+            if let DeviceEvent::Lease(event) = self.next_event(control)? {
+                return Ok(event);
+            }
+        }
+    }
+
+    /// The next event.
+    pub fn next_event(&self, control: &Control) -> Result<DeviceEvent, TapeError> {
         loop {
             match self.events.recv_timeout(LOOK.min(control.remaining())) {
                 Ok(event) => return Ok(event),
@@ -340,7 +391,35 @@ impl LeaseHandle {
         }
     }
 
-    fn submit(&self, work: &Work, control: &Control) -> Result<(), TapeError> {
+    /// Lets the messages of a stream come here.
+    pub fn join_stream(&self, stream: StreamId) {
+        let mut state = self.site.lock();
+        if let Some(events) = state.leases.get(&self.lease).map(|slot| slot.events.clone()) {
+            state.streams.insert(stream, events);
+        }
+    }
+
+    /// Wakes whoever waits for the next event.
+    pub fn waker(&self) -> Option<Box<dyn Fn() + Send>> {
+        let events = self.site.lock().leases.get(&self.lease).map(|slot| slot.events.clone())?;
+        Some(Box::new(move || drop(events.send(DeviceEvent::Woken))))
+    }
+
+    /// The stream is over.
+    pub fn leave_stream(&self, stream: StreamId) {
+        self.site.lock().streams.remove(&stream);
+    }
+
+    /// Sends a stream message, waiting for room; one that finds the link down is lost with it.
+    pub fn send_stream(&self, message: Stream) {
+        let bulk = self.site.lock().bulk.clone();
+        if let Some(bulk) = bulk {
+            let _ = bulk.send(true, Message::Stream(message).encode());
+        }
+    }
+
+    /// Numbers a work and sends it; its answer comes as an event.
+    pub fn submit(&self, work: &Work, control: &Control) -> Result<(), TapeError> {
         loop {
             let mut state = self.site.lock();
             let way = state.control.clone();
@@ -374,6 +453,15 @@ impl LeaseHandle {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<link::Answer, TapeError> {
         self.submit(&work, control)?;
+        self.await_answer(control, progress)
+    }
+
+    /// Waits for the answer to what was submitted; see [`LeaseHandle::perform`].
+    pub fn await_answer(
+        &mut self,
+        control: &Control,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<link::Answer, TapeError> {
         let mut cancelled = false;
         loop {
             let event =
@@ -381,7 +469,7 @@ impl LeaseHandle {
                     Ok(event) => event,
                     Err(TapeError::Cancelled) => {
                         cancelled = true;
-                        self.cancel();
+                        self.cancel(None);
                         continue;
                     }
                     Err(error) => return Err(error),
@@ -398,8 +486,10 @@ impl LeaseHandle {
         }
     }
 
-    fn cancel(&self) {
-        let request = self.with(|client| client.cancel(None)).flatten();
+    /// Asks for the end of what was submitted, at a record boundary; `taken` tells of a read range
+    /// how many objects were taken.
+    pub fn cancel(&self, taken: Option<u64>) {
+        let request = self.with(|client| client.cancel(taken)).flatten();
         if let Some(request) = request {
             self.site.send(Message::Lease(request));
         }

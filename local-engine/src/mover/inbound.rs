@@ -10,7 +10,8 @@ use tape::WriteEnd;
 use super::connection::{Connection, Received, Source, SourceEnd};
 use super::offload::{Offload, Tail, flush};
 use super::reference::{EngineDrive, Resolve};
-use super::{Counters, JobHandle, Run, Stop};
+use super::{Counters, Feed, JobHandle, Run, Stop};
+use crate::ghost::ForeignStream;
 
 /// What a destination needs of its engine to work with references.
 #[derive(Clone)]
@@ -31,6 +32,8 @@ pub struct Inbound {
     /// Accepted bytes by reference, less than a record.
     tail: Tail,
     ended: bool,
+    /// A foreign mover's bytes on their way to another site.
+    stream: Option<ForeignStream>,
 }
 
 /// The state of one run.
@@ -44,7 +47,14 @@ struct Progress {
 impl Inbound {
     /// The destination end of `connection`.
     pub fn new(connection: Connection, surroundings: Surroundings) -> Self {
-        Self { connection, surroundings, pending: Vec::new(), tail: Tail::default(), ended: false }
+        Self {
+            connection,
+            surroundings,
+            pending: Vec::new(),
+            tail: Tail::default(),
+            ended: false,
+            stream: None,
+        }
     }
 
     /// The connection.
@@ -54,14 +64,19 @@ impl Inbound {
 
     /// Bytes accepted that are on no tape yet.
     pub fn unwritten(&self) -> u64 {
-        self.pending.len() as u64 + self.tail.length()
+        let stream = self.stream.as_ref().map_or(0, ForeignStream::unwritten);
+        self.pending.len() as u64 + self.tail.length() + stream
     }
 
     /// Writes records to `drive` until something stops it. Only bytes whose WRITE was answered
     /// GOOD are counted; the padding of a last partial record is not. Before a stop at the end of
     /// the medium or of the stream, everything counted is flushed.
     pub fn run(&mut self, drive: &mut dyn EngineDrive, run: &Run, counters: &Counters) -> Stop {
-        let stop = self.write_records(drive, run, counters);
+        let stop = match self.by_stream(drive) {
+            Ok(true) => self.write_stream(drive, run, counters),
+            Ok(false) => self.write_records(drive, run, counters),
+            Err(stop) => stop,
+        };
         if let Some(splice) = self.connection.splice() {
             splice.destination_stops();
         }
@@ -74,6 +89,47 @@ impl Inbound {
             note_stop(job, &stop, drive, run, counters.get().0);
         }
         stop
+    }
+
+    /// Whether the bytes of a foreign mover go to another site as a stream. Once they do, they go
+    /// on so: what the stream holds is nowhere else.
+    fn by_stream(&mut self, drive: &mut dyn EngineDrive) -> Result<bool, Stop> {
+        let takes = drive.takes_streams();
+        match (&self.connection, &self.stream) {
+            (Connection::Splice(_), _) | (_, None) if !takes => Ok(false),
+            (Connection::Splice(_), _) => Ok(false),
+            (_, Some(stream)) if !takes && stream.unwritten() > 0 => {
+                let cause = "bytes received for another site can not be written to this drive";
+                Err(Stop::Internal(cause.into()))
+            }
+            (_, Some(_)) => Ok(takes),
+            // Bytes that were received record by record are written so first.
+            (_, None) if !self.pending.is_empty() => Ok(false),
+            (Connection::Tcp(stream), None) => {
+                let feed = stream.try_clone().and_then(Feed::start);
+                let feed = feed.map_err(|error| Stop::Connection(error.to_string()))?;
+                self.stream = Some(ForeignStream::new(feed));
+                Ok(true)
+            }
+        }
+    }
+
+    fn write_stream(
+        &mut self,
+        drive: &mut dyn EngineDrive,
+        run: &Run,
+        counters: &Counters,
+    ) -> Stop {
+        let source = SourceEnd { holder: Holder::Foreign, medium: "a mover elsewhere".into() };
+        if let Err(stop) = self.plan(&source, drive, run) {
+            return stop;
+        }
+        let stream = self.stream.as_mut();
+        let stop = stream.and_then(|stream| drive.write_stream(stream, run, counters));
+        match stop.unwrap_or_else(|| Stop::Internal("the drive takes no streams".into())) {
+            Stop::PeerClosed => flush(drive.tape(), &run.control).err().unwrap_or(Stop::PeerClosed),
+            other => other,
+        }
     }
 
     fn write_records(

@@ -6,6 +6,7 @@
 //! session, since the DMA may change tape and even drive while the mover is paused.
 
 mod connection;
+mod feed;
 mod inbound;
 mod job;
 mod offload;
@@ -20,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tape::Control;
 
 pub use connection::{Connection, Offer, Source, SourceEnd, Splice};
+pub use feed::{Fed, Feed, Wake};
 pub use inbound::{Inbound, Surroundings};
 pub use job::{JobHandle, Tell};
 pub use outbound::Outbound;

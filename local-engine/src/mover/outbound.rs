@@ -1,13 +1,17 @@
 //! From a tape to a data connection (mover mode WRITE).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use tape::{ReadEnd, SpaceKind, SpaceStop};
+use tape::{Control, ReadEnd, SpaceKind, SpaceStop};
 
 use super::connection::{Connection, Offer, SourceEnd, Splice};
 use super::reference::EngineDrive;
 use super::{Counters, RECORD_MAX, Run, Stop};
+
+/// How long taking back what was read ahead may take.
+const SETTLE: Duration = Duration::from_secs(3600);
 
 /// The source end of a data connection: the connection and what was read from the tape but not
 /// yet asked for (a MOVER_READ may end inside a record).
@@ -50,7 +54,16 @@ impl Outbound {
             splice.source_runs(Some(end));
         }
         let stop = match self.reposition(drive, run) {
-            Ok(()) => self.send_records(drive, run, counters, splice.as_ref()),
+            Ok(()) => {
+                drive.begin_reading(self.record_max(run) as u32);
+                let stop = self.send_records(drive, run, counters, splice.as_ref());
+                // Even when the run was cancelled the tape must stand where it is thought to.
+                let control = Control::within(SETTLE);
+                match drive.end_reading(&control) {
+                    Ok(()) => stop,
+                    Err(error) => Stop::from_tape(&error),
+                }
+            }
             Err(stop) => stop,
         };
         let stop = match stop {
@@ -61,6 +74,11 @@ impl Outbound {
             splice.source_runs(None);
         }
         if run.control.cancel.is_cancelled() { Stop::Cancelled } else { stop }
+    }
+
+    /// Room for the longest record that is expected.
+    fn record_max(&self, run: &Run) -> usize {
+        RECORD_MAX.min((run.record_size * 2).max(1 << 20))
     }
 
     fn keep(&mut self, rest: Bytes, counted: u64, record_counted: bool) {
@@ -172,7 +190,7 @@ impl Outbound {
     }
 
     fn read(&mut self, drive: &mut dyn EngineDrive, run: &Run) -> Result<(), Stop> {
-        self.buffer.resize(RECORD_MAX.min((run.record_size * 2).max(1 << 20)), 0);
+        self.buffer.resize(self.record_max(run), 0);
         let end = run.control.check().and_then(|()| drive.read(&mut self.buffer, &run.control));
         match end {
             Ok(ReadEnd::Record { length }) if length > self.buffer.len() => Err(Stop::Media(

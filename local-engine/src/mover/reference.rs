@@ -4,7 +4,8 @@ use copy::Holder;
 use model::{Barcode, CartridgeId, GenerationId};
 use tape::{Control, TapeDrive, TapeError};
 
-use super::JobHandle;
+use super::{Counters, JobHandle, Run, Stop};
+use crate::ghost::ForeignStream;
 
 /// A stretch of a sealed generation's byte stream. Filemarks have no bytes, so a stretch between
 /// two of them is named by bytes alone and record sizes do not matter to it.
@@ -118,9 +119,35 @@ pub trait EngineDrive: TapeDrive {
     /// What is loaded, for people: `vtl0/VTA001L8`.
     fn medium_name(&mut self) -> String;
 
+    /// Many records are going to be read one behind the other, none longer than `record_max`:
+    /// reading ahead pays. What was read ahead is taken back by [`EngineDrive::end_reading`].
+    fn begin_reading(&mut self, _record_max: u32) {}
+
+    /// The tape stands where the reader thinks it does when this returns.
+    fn end_reading(&mut self, _control: &Control) -> Result<(), TapeError> {
+        Ok(())
+    }
+
     /// Its data can be named.
     fn reference_source(&mut self) -> Option<&mut dyn ReferenceSource> {
         None
+    }
+
+    /// Takes the bytes of a foreign mover as a stream until something stops it; everything counted
+    /// is flushed before a stop at the end of the medium or of the stream. `None` where a stream is
+    /// of no use: the bytes come record by record then.
+    fn write_stream(
+        &mut self,
+        _stream: &mut ForeignStream,
+        _run: &Run,
+        _counters: &Counters,
+    ) -> Option<Stop> {
+        None
+    }
+
+    /// Whether [`EngineDrive::write_stream`] takes streams.
+    fn takes_streams(&self) -> bool {
+        false
     }
 
     /// It can be told to write data by name.

@@ -186,6 +186,11 @@ impl StreamSender {
         self.finished = true;
     }
 
+    /// Whether [`StreamSender::finish`] was called.
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
     /// Gives the stream up.
     pub fn abort(&mut self, why: &str) {
         if self.state != State::Over {
