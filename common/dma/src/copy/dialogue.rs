@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ndmp::wire::{HaltReason, MoverMode, MtioOp, PauseReason, Version};
+use ndmp::wire::{ErrorCode, HaltReason, MoverMode, MtioOp, PauseReason, Version};
 
 use super::{CopyObserver, CopyPlan, CopyProgress, CopyReport, Literal, Part, write_block};
 use crate::{BLOCK_MAX, Client, DmaError, MoverNews, TO_THE_END, TapeObject};
@@ -15,6 +15,8 @@ const TURN: Duration = Duration::from_millis(2);
 const ASK: Duration = Duration::from_millis(250);
 /// Literals that may wait for the target: headers of parts without data pile up.
 const LITERALS: usize = 4096;
+/// The largest block asked for, from what is best to what every server gives.
+const READ_SIZES: [u32; 3] = [BLOCK_MAX, 256 * 1024, 64 * 1024];
 
 /// Where a mover is, as its notifications say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +70,8 @@ pub(super) struct Dialogue<'a> {
     joined: Option<Joined>,
     literals: VecDeque<Literal>,
     report: CopyReport,
+    /// Which of [`READ_SIZES`] the source takes.
+    read_size: usize,
     /// Bytes of the connections before this one.
     before: u64,
     /// Bytes of the records that were copied one by one.
@@ -95,6 +99,7 @@ impl<'a> Dialogue<'a> {
             joined: None,
             literals: VecDeque::new(),
             report: CopyReport::default(),
+            read_size: 0,
             before: 0,
             one_by_one: 0,
             progress: CopyProgress::default(),
@@ -118,7 +123,7 @@ impl<'a> Dialogue<'a> {
     /// Record by record, without the movers.
     pub(super) fn copy_records(&mut self) -> Result<(), DmaError> {
         loop {
-            let literal = match self.source.read_object(BLOCK_MAX)? {
+            let literal = match self.read_source()? {
                 TapeObject::Block(data) => Literal::Block(data),
                 TapeObject::Filemark => Literal::Filemark,
                 TapeObject::EndOfData => return Ok(()),
@@ -159,7 +164,7 @@ impl<'a> Dialogue<'a> {
     /// One file. `false` if the tape has no more.
     fn copy_part(&mut self, part: Part) -> Result<bool, DmaError> {
         for header in 0..part.headers {
-            match self.source.read_object(BLOCK_MAX)? {
+            match self.read_source()? {
                 TapeObject::Block(data) => self.keep(Literal::Block(data))?,
                 TapeObject::Filemark => return self.end_part(0).map(|()| true),
                 TapeObject::EndOfData if header == 0 => return Ok(false),
@@ -187,10 +192,26 @@ impl<'a> Dialogue<'a> {
         Ok(true)
     }
 
+    /// What is next on the source tape, which goes behind it. Servers differ in the largest
+    /// block that they can be asked for.
+    fn read_source(&mut self) -> Result<TapeObject, DmaError> {
+        loop {
+            let refused = match self.source.read_object(READ_SIZES[self.read_size]) {
+                Err(error) if error.code() == Some(ErrorCode::IllegalArgs) => error,
+                other => return other,
+            };
+            self.read_size += 1;
+            if self.read_size >= READ_SIZES.len() {
+                self.read_size = 0;
+                return Err(refused);
+            }
+        }
+    }
+
     /// What is next on the source tape, which stays before a block and goes behind a filemark.
     /// `None` at the end of the data.
     fn peek(&mut self) -> Result<Option<TapeObject>, DmaError> {
-        let object = self.source.read_object(BLOCK_MAX)?;
+        let object = self.read_source()?;
         match &object {
             TapeObject::EndOfData => return Ok(None),
             TapeObject::Filemark => {}
