@@ -9,7 +9,7 @@ use dma::{Client, Login, MoverNews, TO_THE_END, TapeObject, Wrote};
 use model::ElementType;
 use ndmp::wire::{Addr, AddrType, HaltReason, MoverMode, MtioOp, TapeOpenMode, Version};
 
-use crate::wait::PATIENCE;
+use crate::wait::{self, PATIENCE};
 use crate::{Object, Pair};
 
 /// The longest record in any test.
@@ -66,6 +66,22 @@ impl Operator {
             Client::connect(self.address, Some(self.version), &self.login()).expect("a session");
         client.set_timeout(PATIENCE);
         client
+    }
+
+    /// Waits until a library is there and its drives answer: a ghost library needs its link.
+    pub fn wait_for(&self, library: &str) {
+        wait::until(&format!("library {library}"), || {
+            let mut client = self.dial();
+            client.open_scsi(&format!("{library}/drive0")).ok()?;
+            client.inquiry().ok()?;
+            // Not ready for lack of a cartridge (02/3a/00) is an answer of the drive itself.
+            let ready = client.scsi_command(&scsi::Cdb::TestUnitReady, 0);
+            let answered = match ready {
+                Ok(_) => true,
+                Err(error) => error.to_string().contains("02/3a"),
+            };
+            answered.then_some(())
+        });
     }
 
     /// The element address and the barcode of every cartridge in a library.

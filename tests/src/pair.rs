@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use svs::{CartridgeStatus, Catalogue, JobFilter, JobKind, JobStatus, ReplicationState};
 use toml::{Table, Value};
 
+use crate::wait::{self, PATIENCE};
 use crate::{Engine, Relay, Role, free_port, twinreel};
 
 /// A pair on loopback. The link goes through [`Pair::relay`], so a test can count, cut, stall and
@@ -69,6 +71,41 @@ impl Pair {
     pub fn password(&self) -> String {
         let path = self.directory.join("ndmp.password");
         std::fs::read_to_string(path).expect("init wrote it").trim_end().to_owned()
+    }
+
+    /// The catalogue of an engine, which may run meanwhile.
+    pub fn catalogue(&self, role: Role) -> Catalogue {
+        let state = match role {
+            Role::Local => "hq",
+            Role::Remote => "dr",
+        };
+        let path = self.directory.join(state).join("svs.db");
+        Catalogue::open_read_only(&path).expect("the catalogue opens")
+    }
+
+    /// All copies that an engine knows of, oldest first.
+    pub fn copies(&self, role: Role) -> Vec<JobStatus> {
+        let filter = JobFilter { kinds: vec![JobKind::Copy], ..JobFilter::default() };
+        self.catalogue(role).jobs(&filter).expect("the jobs are listed")
+    }
+
+    /// What an engine knows of a virtual cartridge.
+    pub fn cartridge(&self, role: Role, barcode: &str) -> CartridgeStatus {
+        let all = self.catalogue(role).cartridge_status().expect("the cartridges are listed");
+        let found = all.into_iter().find(|c| c.barcode.as_str() == barcode);
+        found.unwrap_or_else(|| panic!("no cartridge {barcode} in the catalogue"))
+    }
+
+    /// Waits until the newest generation of a cartridge is at the other site.
+    pub fn wait_replicated(&self, barcode: &str) {
+        wait::until_within(PATIENCE * 5, &format!("{barcode} is replicated"), || {
+            let status = self.cartridge(Role::Local, barcode);
+            match status.replication {
+                Some(ReplicationState::Done) => Some(()),
+                Some(ReplicationState::Failed) => panic!("{status:?}"),
+                _ => None,
+            }
+        });
     }
 
     /// The local engine's NDMP address.
