@@ -9,7 +9,7 @@ use bytes::Bytes;
 use ndmp::auth;
 use ndmp::wire::{
     AuthAttr, AuthData, AuthType, ConnectionReason, ErrorCode, Header, MessageCode, Post, Reply,
-    ReplyBody, Request, Version,
+    ReplyBody, Request, Version, bounds,
 };
 use xdr::{Limits, Reader, Reassembler};
 use zeroize::Zeroizing;
@@ -22,6 +22,8 @@ const NOTICES: usize = 1024;
 const LOG_LINES: usize = 1000;
 /// How much is read from the socket at once.
 const CHUNK: usize = 64 * 1024;
+/// What the server may send.
+const LIMITS: Limits = Limits { record: bounds::MESSAGE, fragments: 1024 };
 /// How long the server may take to greet, and to negotiate.
 const GREETING: Duration = Duration::from_secs(30);
 
@@ -98,7 +100,7 @@ impl Client {
         stream.set_nodelay(true)?;
         let mut client = Self {
             stream,
-            input: Reassembler::new(Limits::default()),
+            input: Reassembler::new(LIMITS),
             version: Version::V4,
             sequence: 0,
             timeout: GREETING,
