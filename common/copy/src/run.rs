@@ -186,3 +186,122 @@ fn flush(drive: &mut dyn TapeDrive, control: &Control, result: &mut RangeResult)
         Err(error) => RangeEnd::Drive(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use model::Barcode;
+    use tape::target::{DriveHandle, DriveSpec, MemoryShelf, TapeObject, TargetDrive};
+    use tape::{DeviceIdentity, TapeDrive};
+
+    use super::*;
+
+    /// A source of numbered bytes that may end early.
+    struct Numbers {
+        at: u64,
+        end: u64,
+    }
+
+    impl RangeSource for Numbers {
+        fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, SourceError> {
+            let now = buffer.len().min((self.end - self.at) as usize);
+            buffer[..now].iter_mut().zip(self.at..).for_each(|(byte, i)| *byte = (i % 251) as u8);
+            self.at += now as u64;
+            Ok(now)
+        }
+    }
+
+    fn drive(capacity: u64) -> (DriveHandle<tape::target::MemoryMedium>, MemoryShelf, Barcode) {
+        let (shelf, barcode) = (MemoryShelf::default(), Barcode::new("A00001L8").unwrap());
+        shelf.add(&barcode, capacity);
+        let spec = DriveSpec {
+            index: 0,
+            identity: DeviceIdentity::default(),
+            early_warning: Some(3000),
+            power_on_attention: false,
+        };
+        let mut drive = TargetDrive::new(spec, Arc::new(shelf.clone()));
+        drive.insert(&barcode).unwrap();
+        let mut handle = DriveHandle::new(Arc::new(Mutex::new(drive)), 1);
+        // The first call meets the attention of the load.
+        let _ = handle.state(&Control::within(Duration::from_secs(5)));
+        (handle, shelf, barcode)
+    }
+
+    fn order(length: u64) -> RangeOrder {
+        RangeOrder {
+            record_size: 1000,
+            length,
+            pad_last: false,
+            flush: true,
+            ignore_early_warning: false,
+        }
+    }
+
+    fn write(capacity: u64, order: RangeOrder, end: u64) -> (RangeResult, Vec<TapeObject>) {
+        let (mut drive, shelf, barcode) = drive(capacity);
+        let mut seen = Vec::new();
+        let control = Control::within(Duration::from_secs(30));
+        let mut source = Numbers { at: 0, end };
+        let result = write_range(&mut drive, &mut source, order, &control, &mut |b, r| {
+            seen.push((b, r));
+        });
+        assert!(seen.is_sorted());
+        assert_eq!(seen.last().copied().unwrap_or((0, 0)), (result.bytes, result.records));
+        (result, shelf.tape(&barcode).unwrap().objects)
+    }
+
+    fn bytes(objects: &[TapeObject]) -> Vec<u8> {
+        let record = |object: &TapeObject| match object {
+            TapeObject::Record(data) => data.clone(),
+            TapeObject::Filemark => panic!("a filemark"),
+        };
+        objects.iter().flat_map(record).collect()
+    }
+
+    #[test]
+    fn whole_records_are_written_and_a_rest_is_left() {
+        let (result, objects) = write(1 << 20, order(10_500), 10_500);
+        assert_eq!((result.end, result.bytes, result.records), (RangeEnd::Done, 10_000, 10));
+        let expected: Vec<u8> = (0..10_000u64).map(|i| (i % 251) as u8).collect();
+        assert_eq!(bytes(&objects), expected);
+    }
+
+    #[test]
+    fn a_padded_rest_counts_without_its_padding() {
+        let (result, objects) = write(1 << 20, RangeOrder { pad_last: true, ..order(2500) }, 2500);
+        assert_eq!((result.bytes, result.records), (2500, 3));
+        assert!(bytes(&objects)[2500..].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn early_warning_ends_a_range_behind_the_record_that_met_it() {
+        let (result, objects) = write(20_000, order(100_000), 100_000);
+        assert_eq!(result.end, RangeEnd::EarlyWarning);
+        assert_eq!(result.bytes, bytes(&objects).len() as u64);
+        assert!((17_000..20_000).contains(&result.bytes), "{}", result.bytes);
+    }
+
+    #[test]
+    fn past_early_warning_only_overflow_ends_a_range() {
+        let ignoring = RangeOrder { ignore_early_warning: true, ..order(100_000) };
+        let (result, objects) = write(20_000, ignoring, 100_000);
+        assert_eq!((result.end, result.bytes), (RangeEnd::Overflow, 20_000));
+        assert_eq!(objects.len(), 20);
+    }
+
+    #[test]
+    fn a_source_that_ends_early_is_told_with_what_is_on_tape() {
+        let (result, objects) = write(1 << 20, order(10_000), 4200);
+        assert!(matches!(result.end, RangeEnd::Source(_)), "{:?}", result.end);
+        assert_eq!((result.bytes, objects.len()), (4000, 4));
+    }
+
+    #[test]
+    fn a_record_size_that_can_not_be_is_refused() {
+        let (result, _) = write(1 << 20, RangeOrder { record_size: 0, ..order(10) }, 10);
+        assert!(matches!(result.end, RangeEnd::Refused(_)));
+    }
+}

@@ -89,11 +89,17 @@ impl GhostDrive {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Answer, TapeError> {
         self.settle(control)?;
-        let restarts = std::mem::replace(&mut self.restarts, self.site.restarts());
         // A range or a reading ahead proves the position by itself; everything else is told first
         // that the drive was reset.
-        let told = matches!(&work, Work::Operation(operation) if super::meets_attention(operation));
-        if restarts != self.restarts && told {
+        let told = match &work {
+            Work::Operation(operation) => super::meets_attention(operation),
+            _ => false,
+        };
+        let known = self.restarts;
+        if told || !matches!(work, Work::Operation(_)) {
+            self.restarts = self.site.restarts();
+        }
+        if told && known != self.restarts {
             return Err(TapeError::Check(Sense::new(0x06, 0x29, 0x00)));
         }
         let Some(lease) = &mut self.lease else {

@@ -160,6 +160,8 @@ struct State {
     ticket: u64,
     consumed: u64,
     closed: bool,
+    /// Closed by a side that did not come to its end.
+    broken: bool,
 }
 
 /// The meeting point of a source and a destination mover.
@@ -190,6 +192,7 @@ impl Splice {
             ticket: 0,
             consumed: 0,
             closed: false,
+            broken: false,
         };
         Arc::new(Self {
             state: Mutex::new(state),
@@ -204,6 +207,17 @@ impl Splice {
 
     fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the connection without coming to the end of the stream.
+    pub fn break_off(&self) {
+        self.lock().broken = true;
+        self.close();
+    }
+
+    /// Whether a side broke the stream off: what the destination has is not the whole.
+    pub fn is_broken(&self) -> bool {
+        self.lock().broken
     }
 
     /// Ends the connection. The destination still gets what was handed over.

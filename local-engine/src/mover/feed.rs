@@ -111,7 +111,7 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let mut feed = Feed::start(listener.accept().unwrap().0).unwrap();
         let (wake, woken) = channel();
-        feed.wake_by(Some(Box::new(move || drop(wake.send(())))));
+        feed.wake_by(Some(Box::new(move || wake.send(()).unwrap())));
         let sent: Vec<u8> = (0..600_000u32).map(|i| i as u8).collect();
         let writer = {
             let sent = sent.clone();

@@ -86,7 +86,8 @@ impl Inbound {
         };
         let stop = if run.control.cancel.is_cancelled() { Stop::Cancelled } else { stop };
         if let Some(job) = &run.job {
-            note_stop(job, &stop, drive, run, counters.get().0);
+            let whole = !self.connection.splice().is_some_and(|splice| splice.is_broken());
+            note_stop(job, (&stop, whole), drive, run, counters.get().0);
         }
         stop
     }
@@ -285,7 +286,13 @@ impl Inbound {
 }
 
 /// Brings the job row in line with how a run ended.
-fn note_stop(job: &JobHandle, stop: &Stop, drive: &mut dyn EngineDrive, run: &Run, bytes: u64) {
+fn note_stop(
+    job: &JobHandle,
+    (stop, whole): (&Stop, bool),
+    drive: &mut dyn EngineDrive,
+    run: &Run,
+    bytes: u64,
+) {
     if matches!(stop, Stop::EndOfMedium | Stop::PeerClosed) {
         // The flush before has answered; without a position the row only lacks the object.
         if let Ok(position) = drive.position(&run.control) {
@@ -294,7 +301,8 @@ fn note_stop(job: &JobHandle, stop: &Stop, drive: &mut dyn EngineDrive, run: &Ru
     }
     match stop {
         Stop::EndOfMedium => job.enter(JobState::PausedEom, Some("the target tape is full")),
-        Stop::PeerClosed => job.done(bytes),
+        Stop::PeerClosed if whole => job.done(bytes),
+        Stop::PeerClosed => job.failed("the source's mover was aborted"),
         Stop::Media(cause) | Stop::Connection(cause) | Stop::Internal(cause) => job.failed(cause),
         Stop::Cancelled => job.failed("the application ended the copy"),
         Stop::Limit | Stop::Filemark | Stop::EndOfData => {}

@@ -328,7 +328,7 @@ impl Shell {
                 {
                     self.flow = *flow;
                 }
-                if matches!(other, MoverCommand::CloseConnection)
+                if matches!(other, MoverCommand::CloseConnection { .. })
                     && let Some(job) = self.job.take()
                 {
                     // A job that was done is left alone by this.

@@ -126,12 +126,19 @@ impl DataPlane {
                     cancel.cancel();
                 }
                 // A run that waits for its peer hears of it by the closed connection.
-                if let Some(closer) = &self.closer {
-                    closer.close();
+                match &self.closer {
+                    Some(Connection::Splice(splice)) => splice.break_off(),
+                    Some(connection) => connection.close(),
+                    None => {}
                 }
                 None
             }
-            MoverCommand::CloseConnection => {
+            MoverCommand::CloseConnection { orderly } => {
+                if let Some(splice) = self.closer.as_ref().and_then(Connection::splice)
+                    && !orderly
+                {
+                    splice.break_off();
+                }
                 self.close();
                 None
             }

@@ -46,7 +46,11 @@ pub enum MoverCommand {
     /// Stop the run at a record boundary, now, and answer `Stopped`.
     Cancel,
     /// Close the data connection, or stop listening, and forget what was not moved.
-    CloseConnection,
+    CloseConnection {
+        /// The stream has come to its end (closed by the client or the peer); otherwise it was
+        /// broken off, and what the other side has of it is not the whole.
+        orderly: bool,
+    },
 }
 
 /// Leave to move data: one run.

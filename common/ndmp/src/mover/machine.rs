@@ -364,7 +364,7 @@ impl Mover {
         let open =
             matches!(self.state, MoverState::Listen | MoverState::Active | MoverState::Paused);
         if open || self.waiting.take().is_some() {
-            self.command(MoverCommand::CloseConnection);
+            self.command(MoverCommand::CloseConnection { orderly: false });
             self.state = MoverState::Halted;
         }
         false
@@ -571,7 +571,8 @@ impl Mover {
         self.pause = PauseReason::NotApplicable;
         self.halt = reason;
         self.reading = None;
-        self.command(MoverCommand::CloseConnection);
+        let orderly = reason == HaltReason::ConnectClosed;
+        self.command(MoverCommand::CloseConnection { orderly });
         let post = Post::MoverHalted { reason, text: text.to_owned() };
         self.effects.push_back(MoverEffect::Notify(post));
     }

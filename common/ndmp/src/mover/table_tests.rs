@@ -159,8 +159,9 @@ fn paused(reason: PauseReason) -> Vec<MoverEffect> {
 }
 
 fn halted(reason: HaltReason, text: &str) -> Vec<MoverEffect> {
+    let orderly = reason == HaltReason::ConnectClosed;
     vec![
-        MoverEffect::Command(MoverCommand::CloseConnection),
+        MoverEffect::Command(MoverCommand::CloseConnection { orderly }),
         MoverEffect::Notify(Post::MoverHalted { reason, text: text.to_owned() }),
     ]
 }

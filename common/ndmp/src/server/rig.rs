@@ -92,7 +92,7 @@ impl Plane {
             MoverCommand::Cancel => {
                 self.run.is_some().then(|| self.stop(StopReason::Cancelled)).flatten()
             }
-            MoverCommand::CloseConnection => {
+            MoverCommand::CloseConnection { .. } => {
                 self.run = None;
                 if let Some(pipe) = self.pipe.take() {
                     let mut pipe = pipe.borrow_mut();

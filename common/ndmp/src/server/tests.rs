@@ -397,7 +397,7 @@ fn a_client_lost_while_listening_or_dialling_closes_the_connection() {
         rig.held.clear();
         rig.session.on_disconnect(0);
         rig.settle();
-        assert_eq!(rig.held[0], Output::Mover(MoverCommand::CloseConnection));
+        assert_eq!(rig.held[0], Output::Mover(MoverCommand::CloseConnection { orderly: false }));
         rig.hold = false;
         while !rig.held.is_empty() {
             rig.release();
