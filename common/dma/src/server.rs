@@ -129,7 +129,7 @@ impl Plane {
             MoverCommand::Cancel => {
                 self.run.is_some().then(|| self.stop(StopReason::Cancelled)).flatten()
             }
-            MoverCommand::CloseConnection => {
+            MoverCommand::CloseConnection { .. } => {
                 (self.run, self.stream, self.listener) = (None, None, None);
                 None
             }
