@@ -1,0 +1,81 @@
+//! Answers to the command line.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use service::admin::{AdminFault, AdminHandler, AdminServer, FaultCode};
+use service::shutdown::Shutdown;
+use tokio::task::JoinHandle;
+
+use crate::engine::Ground;
+
+struct Handler(Arc<Ground>);
+
+/// Serves the admin socket.
+///
+/// # Errors
+/// It can not be bound.
+pub fn start(ground: &Arc<Ground>, shutdown: &Shutdown) -> std::io::Result<JoinHandle<()>> {
+    let server = AdminServer::bind(&ground.config.site.admin_socket())?;
+    let handler = Arc::new(Handler(Arc::clone(ground)));
+    Ok(tokio::spawn(server.serve(handler, shutdown.clone())))
+}
+
+impl AdminHandler for Handler {
+    async fn call(&self, method: &str, _params: Value) -> Result<Value, AdminFault> {
+        match method {
+            "status" => Ok(status(&self.0)),
+            other => Err(AdminFault::new(FaultCode::BadRequest, format!("no method {other:?}"))),
+        }
+    }
+}
+
+/// Who this is, what it holds, who is connected, what is open.
+fn status(ground: &Ground) -> Value {
+    let statistics = ground.store.statistics();
+    let connected = ground.peers.connected();
+    let links = ground.config.peers.iter().map(|peer| {
+        let up = connected.iter().find(|it| it.site == peer.name);
+        json!({
+            "site": peer.name,
+            "up": up.is_some(),
+            "engine": up.map(|it| it.engine.to_string()),
+            "libraries": peer.libraries,
+        })
+    });
+    let held = |name: &model::DeviceName| ground.held.contains(name);
+    let reports = ground.libraries.names().filter_map(|name| ground.libraries.report(name, held));
+    let libraries = reports.map(|report| {
+        let drives = (0u16..).zip(&report.drives).map(|(index, drive)| {
+            let medium = drive.state.as_ref().and_then(|state| state.medium.as_ref());
+            json!({
+                "device": format!("{}/drive{index}", report.name),
+                "serial": drive.identity.serial,
+                "barcode": medium.and_then(|medium| medium.barcode.clone()),
+                "in_use": drive.in_use,
+            })
+        });
+        let full = report.inventory.elements.iter().filter(|element| element.full).count();
+        json!({
+            "name": report.name,
+            "serial": report.identity.serial,
+            "online": report.online,
+            "cartridges": full,
+            "drives": drives.collect::<Vec<_>>(),
+        })
+    });
+    json!({
+        "program": "remote-engine",
+        "version": env!("CARGO_PKG_VERSION"),
+        "site": ground.config.site.name,
+        "store": {
+            "chunks": statistics.chunks,
+            "raw_bytes": statistics.raw_bytes,
+            "stored_bytes": statistics.stored_bytes,
+            "containers": statistics.containers,
+        },
+        "links": links.collect::<Vec<_>>(),
+        "libraries": libraries.collect::<Vec<_>>(),
+        "leases": ground.held.names(),
+    })
+}

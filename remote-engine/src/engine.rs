@@ -1,0 +1,223 @@
+//! Putting the engine together: state, store, libraries, leases, the listener; and taking it down
+//! again.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use link::Message;
+use model::{EngineId, SiteName};
+use service::cli::Failure;
+use service::config::RemoteConfig;
+use service::messages;
+use service::shutdown::{self, Shutdown, ShutdownTrigger};
+use service::state::StateDir;
+use store::Store;
+use svs::{Catalogue, EventKind};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use vfs::{RealVfs, Vfs};
+
+use crate::jobs::Jobs;
+use crate::lease::{self, Desk, Event, Held};
+use crate::library::Libraries;
+use crate::peer::{self, Peers};
+use crate::replica::Replicas;
+use crate::report::{self, Reporter};
+use crate::{admin, recovery};
+
+/// How long the connections get to say goodbye.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What the parts of the engine share.
+pub struct Ground {
+    /// The configuration.
+    pub config: RemoteConfig,
+    /// This run.
+    pub engine: EngineId,
+    /// Replicas: chunks and recipes.
+    pub store: Store,
+    /// The rows.
+    pub catalogue: Arc<Catalogue>,
+    /// The libraries of this site.
+    pub libraries: Libraries,
+    /// The devices that are open.
+    pub held: Held,
+    /// Who is connected.
+    pub peers: Peers,
+    /// What is done for them.
+    pub jobs: Jobs,
+    /// What arrives from them.
+    pub replicas: Replicas,
+    /// Tells them of changes.
+    pub reporter: Reporter,
+}
+
+impl Ground {
+    /// Tells a site of copies that ended without it, again at each connection until it knows.
+    pub fn send_job_reports(&self, site: &SiteName) {
+        for report in self.jobs.reports_for(site) {
+            self.peers.send(site, Message::Job(report));
+        }
+    }
+}
+
+/// A running engine.
+pub struct Running {
+    ground: Arc<Ground>,
+    address: SocketAddr,
+    trigger: ShutdownTrigger,
+    leases: mpsc::Sender<Event>,
+    desk: std::thread::JoinHandle<()>,
+    reporter: std::thread::JoinHandle<()>,
+    tasks: Vec<JoinHandle<()>>,
+    listener: JoinHandle<()>,
+    _state: StateDir,
+}
+
+/// Runs the engine until the shutdown.
+///
+/// # Errors
+/// Something without which it can not work failed.
+pub async fn serve(config: RemoteConfig, shutdown: Shutdown) -> Result<(), Failure> {
+    let running = Running::start(config).await?;
+    shutdown.requested().await;
+    running.stop().await;
+    Ok(())
+}
+
+fn open(config: RemoteConfig, reporter: Reporter) -> Result<Arc<Ground>, Failure> {
+    let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
+    let catalogue = Arc::new(Catalogue::open(&config.site.catalogue())?);
+    let options = store::Options::default();
+    let (store, found) = Store::open(Arc::clone(&vfs), &config.site.store(), &options)?;
+    let jobs = Jobs::open(Arc::clone(&catalogue))?;
+    recovery::recover(&store, &found, &catalogue, &jobs)?;
+    let libraries = Libraries::open(&vfs, &config.physical_libraries)?;
+    Ok(Arc::new(Ground {
+        engine: EngineId::generate(now_ms()),
+        store,
+        catalogue,
+        libraries,
+        held: Held::default(),
+        peers: Peers::default(),
+        jobs,
+        replicas: Replicas::default(),
+        reporter,
+        config,
+    }))
+}
+
+impl Running {
+    /// Opens everything, takes the leases of the last run over, and listens.
+    ///
+    /// # Errors
+    /// Something without which it can not work failed.
+    pub async fn start(config: RemoteConfig) -> Result<Self, Failure> {
+        let state = StateDir::claim(&config.site.state_dir)?;
+        let (reporter, inbox) = report::channel();
+        let opened = tokio::task::spawn_blocking(move || {
+            let ground = open(config, reporter)?;
+            let (leases, desk) = Desk::start(Arc::clone(&ground))?;
+            let reporter = report::start(Arc::clone(&ground), inbox)?;
+            Ok::<_, Failure>((ground, leases, desk, reporter))
+        });
+        let (ground, leases, desk, reporter) = opened.await??;
+        let tls = service::tls::server_config(ground.config.link.tls())?;
+        let listener = TcpListener::bind(ground.config.link.listen).await?;
+        let address = listener.local_addr()?;
+        let (trigger, shutdown) = shutdown::channel();
+        let admin = admin::start(&ground, &shutdown)?;
+        let tick = tokio::spawn(lease::tick(leases.clone()));
+        let door = peer::Door { ground: Arc::clone(&ground), leases: leases.clone(), tls };
+        let listening = tokio::spawn(peer::listen(listener, Arc::new(door), shutdown));
+        let site = &ground.config.site;
+        say(&ground, messages::ENGINE_STARTED);
+        tracing::info!(
+            site = %site.name,
+            link = %address,
+            version = env!("CARGO_PKG_VERSION"),
+            "remote-engine ready"
+        );
+        Ok(Self {
+            ground,
+            address,
+            trigger,
+            leases,
+            desk,
+            reporter,
+            tasks: vec![admin, tick],
+            listener: listening,
+            _state: state,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What its parts share, to look at.
+    pub fn ground(&self) -> &Arc<Ground> {
+        &self.ground
+    }
+
+    /// Stops in order: says goodbye, flushes every drive, and frees everything.
+    pub async fn stop(self) {
+        let ground = Arc::clone(&self.ground);
+        self.end(true).await;
+        say(&ground, messages::ENGINE_STOPPED);
+        tracing::info!(site = %ground.config.site.name, "remote-engine stopped");
+    }
+
+    /// Drops everything as it is: nothing is flushed, nobody is told.
+    pub async fn abandon(self) {
+        self.end(false).await;
+    }
+
+    async fn end(self, in_order: bool) {
+        if in_order {
+            self.trigger.trigger();
+            let mut listener = self.listener;
+            if tokio::time::timeout(GRACE, &mut listener).await.is_err() {
+                listener.abort();
+            }
+        } else {
+            self.listener.abort();
+            let _ = self.listener.await;
+        }
+        let (done, stopped) = oneshot::channel();
+        // An error means that the desk has ended already.
+        if self.leases.send(Event::Stop { flush: in_order, done }).await.is_ok() {
+            let _ = stopped.await;
+        }
+        for task in self.tasks {
+            task.abort();
+            let _ = task.await;
+        }
+        self.ground.reporter.stop();
+        let (ground, desk, reporter) = (self.ground, self.desk, self.reporter);
+        let joined = tokio::task::spawn_blocking(move || {
+            // A panic there was reported when it happened.
+            let _ = (desk.join(), reporter.join());
+            ground.replicas.wait_idle();
+        });
+        let _ = joined.await;
+    }
+}
+
+fn say(ground: &Ground, id: &str) {
+    let site = &ground.config.site;
+    let (program, version) = ("remote-engine", env!("CARGO_PKG_VERSION"));
+    let dir = site.state_dir.display();
+    let words: [(&str, &dyn std::fmt::Display); 4] =
+        [("program", &program), ("version", &version), ("site", &site.name), ("state_dir", &dir)];
+    messages::note(&ground.catalogue, EventKind::Engine, id, &words, None);
+}

@@ -1,0 +1,280 @@
+//! Job rows of what this engine does for a peer, and what the peer has still to hear of them.
+//!
+//! A row has the id that the peer made. Copies carry a note of the lease and the run of the peer
+//! that they belong to, so that after a restart it is known which of them nobody will continue.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use link::{EndReason, JobReport, Peer};
+use model::{EngineId, GenerationId, JobId, LeaseId, SiteName};
+use serde::{Deserialize, Serialize};
+use service::messages;
+use svs::{
+    Catalogue, CopyPath, Ending, EventKind, Job, JobKind, JobOwner, JobState, NewJob, Progress,
+    SvsError, Verified,
+};
+
+/// Where reports that were not acknowledged are kept.
+const REPORTS_KEY: &str = "job reports not acknowledged";
+/// The most reports that are kept; the oldest goes first.
+const REPORTS_MAX: usize = 1000;
+/// The most bytes of a report's text.
+const TEXT_MAX: usize = 1000;
+
+/// Whom a copy belongs to: the note in its row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The site that asked for it.
+    pub site: SiteName,
+    /// The run of that site's engine, as far as it is known.
+    pub engine: Option<EngineId>,
+    /// The lease that writes it.
+    pub lease: LeaseId,
+    /// It waits at the end of a tape, and all of what was asked so far is on it.
+    #[serde(default)]
+    pub whole: bool,
+    /// It waited for its next tape when this engine was restarted.
+    #[serde(default)]
+    pub paused: bool,
+}
+
+/// A copy as its first range tells it.
+#[derive(Clone, Debug)]
+pub struct NewCopy {
+    /// Made by the peer.
+    pub id: JobId,
+    /// Whom it belongs to.
+    pub owner: Owner,
+    /// What is read, for people.
+    pub source: String,
+    /// What is written: `ptl0/PTA001L8`.
+    pub target: String,
+    /// The generation that is read, if it is one.
+    pub generation: Option<GenerationId>,
+    /// Who moves the bytes.
+    pub path: CopyPath,
+}
+
+/// A report that the peer has not acknowledged.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Kept {
+    site: SiteName,
+    job: JobId,
+    complete: bool,
+    flushed_bytes: u64,
+    flushed_object: Option<u64>,
+    text: String,
+}
+
+/// The jobs of this engine.
+pub struct Jobs {
+    catalogue: Arc<Catalogue>,
+    reports: Mutex<Vec<Kept>>,
+}
+
+fn note(job: &Job) -> Option<Owner> {
+    serde_json::from_str(job.resume.as_deref()?).ok()
+}
+
+impl Jobs {
+    /// The jobs in this catalogue, with the reports that were kept.
+    ///
+    /// # Errors
+    /// The catalogue can not be read.
+    pub fn open(catalogue: Arc<Catalogue>) -> Result<Self, SvsError> {
+        let kept = catalogue.meta(REPORTS_KEY)?.unwrap_or_default();
+        let reports = serde_json::from_str(&kept).unwrap_or_default();
+        Ok(Self { catalogue, reports: Mutex::new(reports) })
+    }
+
+    fn reports(&self) -> MutexGuard<'_, Vec<Kept>> {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A row that can not be written must not stop what runs; it is told in the log.
+    fn log(&self, id: JobId, result: Result<(), SvsError>) {
+        if let Err(error) = result {
+            tracing::warn!(job = %id, %error, "the job row could not be written");
+        }
+    }
+
+    /// A range of a copy begins: writes the row if there is none. Gives the bytes done before.
+    ///
+    /// # Errors
+    /// The row can not be written, or the job has failed: the work must not begin.
+    pub fn begin_copy(&self, new: &NewCopy) -> Result<u64, String> {
+        let text = |error: SvsError| error.to_string();
+        let resume = serde_json::to_string(&new.owner).ok();
+        let ends = (new.source.clone(), new.target.clone());
+        let by = format!("site {}", new.owner.site);
+        let mut row = NewJob::new(new.id, JobKind::Copy, JobOwner::Peer, ends, by);
+        row.state = JobState::InProgress;
+        row.generation = new.generation;
+        row.path = Some(new.path);
+        row.resume = resume.clone();
+        if self.catalogue.create_job(&row).map_err(text)? {
+            return Ok(0);
+        }
+        let known = self.catalogue.job(new.id).map_err(text)?.ok_or("its row vanished")?;
+        match known.state {
+            JobState::Failed => return Err(format!("job {} has failed already", new.id)),
+            // Taken for complete at the end of the former lease; its session knows better.
+            state if state.is_final() => return Ok(known.bytes),
+            _ => {}
+        }
+        if !known.target.split(", ").any(|target| target == new.target) {
+            let all = format!("{}, {}", known.target, new.target);
+            self.catalogue.set_target(new.id, &all).map_err(text)?;
+        }
+        if let Some(resume) = resume.filter(|_| note(&known).as_ref() != Some(&new.owner)) {
+            self.catalogue.set_resume(new.id, &resume).map_err(text)?;
+        }
+        if known.state != JobState::InProgress {
+            self.catalogue.transition(new.id, JobState::InProgress, None).map_err(text)?;
+        }
+        Ok(known.bytes)
+    }
+
+    /// A copy waits for its next tape, and its session may as well be content with what is written.
+    pub fn waits_whole(&self, id: JobId) {
+        self.change_note(id, |owner| Owner { whole: true, ..owner });
+    }
+
+    /// A copy waited for its next tape when this engine was restarted.
+    pub fn waited(&self, id: JobId) {
+        self.change_note(id, |owner| Owner { paused: true, ..owner });
+    }
+
+    fn change_note(&self, id: JobId, change: impl FnOnce(Owner) -> Owner) {
+        let known = self.catalogue.job(id).ok().flatten();
+        let Some(owner) = known.and_then(|job| note(&job)) else { return };
+        if let Ok(resume) = serde_json::to_string(&change(owner)) {
+            self.log(id, self.catalogue.set_resume(id, &resume));
+        }
+    }
+
+    /// Moves a job to a state that has not ended.
+    pub fn enter(&self, id: JobId, to: JobState, message: Option<&str>) {
+        self.log(id, self.catalogue.transition(id, to, message).map(drop));
+    }
+
+    /// Notes how many bytes are done in all.
+    pub fn progress(&self, id: JobId, bytes: u64) {
+        let progress = Progress { bytes, bytes_total: None };
+        self.log(id, self.catalogue.progress(id, progress));
+    }
+
+    /// Notes what a flush made safe.
+    pub fn flushed(&self, id: JobId, object: u64, bytes: u64) {
+        self.log(id, self.catalogue.flushed(id, object, bytes));
+    }
+
+    /// Ends a job in a way that the peer knows of.
+    pub fn finish(&self, id: JobId, ending: &Ending) {
+        self.log(id, self.catalogue.finish(id, ending));
+    }
+
+    /// Everything that was asked is on tape.
+    pub fn done(&self, id: JobId, bytes: u64, verified: Verified) {
+        self.finish(id, &Ending::done(bytes, verified));
+    }
+
+    /// Ends a copy that its session will not continue, and keeps a report for the peer until it
+    /// is acknowledged. `complete` says that all of what was asked is on tape.
+    pub fn abandon(&self, job: &Job, site: &SiteName, complete: bool, cause: &str) {
+        let current = self.catalogue.job(job.id).ok().flatten();
+        let row = current.as_ref().unwrap_or(job);
+        let flushed = (row.flushed_bytes.unwrap_or(0), row.flushed_object);
+        let object = flushed.1.map_or("no object".to_owned(), |object| format!("object {object}"));
+        let text = format!("{cause}; flushed to the target: {} bytes, up to {object}", flushed.0);
+        self.finish(job.id, &Ending::failed(text.clone()));
+        let words: [(&str, &dyn std::fmt::Display); 4] = [
+            ("source", &row.source),
+            ("target", &row.target),
+            ("bytes", &flushed.0),
+            ("object", &flushed.1.unwrap_or(0)),
+        ];
+        let id = messages::COPY_LOST_SESSION;
+        messages::note(&self.catalogue, EventKind::Job, id, &words, Some(&job.id.to_string()));
+        let kept = Kept {
+            site: site.clone(),
+            job: job.id,
+            complete,
+            flushed_bytes: flushed.0,
+            flushed_object: flushed.1,
+            text: text.chars().take(TEXT_MAX / 4).collect(),
+        };
+        self.change_reports(|reports| {
+            reports.retain(|other| other.job != kept.job);
+            if reports.len() >= REPORTS_MAX {
+                reports.remove(0);
+            }
+            reports.push(kept);
+        });
+    }
+
+    fn change_reports(&self, change: impl FnOnce(&mut Vec<Kept>)) {
+        let mut reports = self.reports();
+        change(&mut reports);
+        let text = serde_json::to_string(&*reports).unwrap_or_default();
+        if let Err(error) = self.catalogue.set_meta(REPORTS_KEY, &text) {
+            tracing::warn!(%error, "job reports could not be kept");
+        }
+    }
+
+    /// The unfinished copies that pass a filter, with whom they belong to.
+    pub fn copies(&self, filter: impl Fn(&Owner) -> bool) -> Vec<(Job, Owner)> {
+        let all = self.catalogue.unfinished_jobs(Some(JobKind::Copy)).unwrap_or_default();
+        let owned = all.into_iter().filter_map(|job| note(&job).map(|owner| (job, owner)));
+        owned.filter(|(_, owner)| filter(owner)).collect()
+    }
+
+    /// A lease ended without its holder's wish: its copies are not continued.
+    pub fn lease_lost(&self, lease: LeaseId, complete: bool, why: EndReason) {
+        for (job, owner) in self.copies(|owner| owner.lease == lease) {
+            self.abandon(&job, &owner.site, complete || owner.whole, &why.to_string());
+        }
+    }
+
+    /// A peer was met: copies of its earlier runs are not continued. `live` tells of a lease
+    /// whether it is open; such a one ends by itself.
+    pub fn peer_met(&self, peer: &Peer, live: impl Fn(LeaseId) -> bool) {
+        let former = |owner: &Owner| owner.site == peer.site && owner.engine != Some(peer.engine);
+        for (job, owner) in self.copies(|owner| former(owner) && !live(owner.lease)) {
+            self.abandon(&job, &owner.site, owner.whole, &EndReason::PeerRestarted.to_string());
+        }
+    }
+
+    /// What a site has to be told.
+    pub fn reports_for(&self, site: &SiteName) -> Vec<JobReport> {
+        let reports = self.reports();
+        let of_site = reports.iter().filter(|kept| kept.site == *site).cloned();
+        let report = |kept: Kept| JobReport {
+            job: kept.job,
+            complete: kept.complete,
+            flushed_bytes: kept.flushed_bytes,
+            flushed_object: kept.flushed_object,
+            text: kept.text,
+        };
+        of_site.map(report).collect()
+    }
+
+    /// A site knows of a job's end. Of a copy that waits here for its next tape, or for anything
+    /// else, it says that it is over.
+    pub fn acknowledged(&self, site: &SiteName, id: JobId) {
+        let known = self.reports().iter().any(|kept| kept.job == id && kept.site == *site);
+        if known {
+            self.change_reports(|reports| reports.retain(|kept| kept.job != id));
+            return;
+        }
+        let mut copies = self.copies(|owner| owner.site == *site).into_iter();
+        let copy = copies.find(|(job, _)| job.id == id && job.state != JobState::InProgress);
+        match copy {
+            Some((job, Owner { whole: true, .. })) if job.state == JobState::PausedEom => {
+                self.done(id, job.bytes, Verified::Position);
+            }
+            Some(_) => self.finish(id, &Ending::cancelled(format!("ended by site {site}"))),
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! Ranges of a copy: gate, place, records, flush; and the job row that follows them.
+
+use std::time::{Duration, Instant};
+
+use copy::run::{self, RangeOrder, write_range};
+use link::{Answer, CopyRange, EndReason, Extent, RangeEnd, RangeResult, RangeSource};
+use model::{JobId, ObjectNumber};
+use scsi::Sense;
+use service::messages;
+use store::Store;
+use svs::{CopyPath, Ending, EventKind, JobState, Verified};
+use tape::{Control, TapeError};
+
+use super::seat::{Seat, behind};
+use super::source::StoreBytes;
+use crate::jobs::{NewCopy, Owner};
+
+/// Progress is told after so many bytes or so much time, whichever is first.
+const PROGRESS_BYTES: u64 = 4 << 20;
+const PROGRESS_TIME: Duration = Duration::from_millis(100);
+/// The job row follows at most so often.
+const ROW_TIME: Duration = Duration::from_millis(500);
+
+/// How the last range of a copy ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Last {
+    /// All of it is written.
+    Done,
+    /// At early warning or the end of the medium; the application decides.
+    Full,
+    /// By its holder.
+    Cancelled,
+    /// Nothing was written: the data is not here.
+    Waiting,
+    /// It failed.
+    Failed(String),
+}
+
+/// A copy that this seat's drive writes.
+#[derive(Clone, Debug)]
+pub(super) struct Copying {
+    id: JobId,
+    /// Bytes of the job that the drive answered GOOD, of this and former tapes.
+    bytes: u64,
+    /// The place behind the last record.
+    object: ObjectNumber,
+    last: Last,
+    /// Everything up to there is on the medium.
+    flushed: bool,
+    /// The drive stood where it should after that flush.
+    proven: bool,
+    /// The last range was written to its end.
+    whole: bool,
+}
+
+/// What came of a range before it is an answer.
+struct Came {
+    end: Result<RangeEnd, TapeError>,
+    bytes: u64,
+    records: u64,
+    flushed: bool,
+}
+
+fn total(range: &CopyRange) -> u64 {
+    match &range.source {
+        RangeSource::Extents(list) => list.iter().map(|extent| extent.length).sum(),
+        RangeSource::Stream { length, .. } => *length,
+    }
+}
+
+/// What a copy reads, for people.
+fn source_name(seat: &Seat, extents: &[Extent]) -> String {
+    let Some(first) = extents.first() else { return "-".to_owned() };
+    let info = seat.ground.store.generation(first.generation);
+    let row = info.and_then(|info| seat.ground.catalogue.cartridge(info.cartridge).ok().flatten());
+    row.map_or_else(
+        || first.generation.to_string(),
+        |row| format!("{}/{}", row.library, row.barcode),
+    )
+}
+
+/// Whether every extent lies in a generation that is committed here: `None` if it can never be.
+fn gate(store: &Store, extents: &[Extent]) -> Result<bool, TapeError> {
+    for extent in extents {
+        let Some(info) = store.generation(extent.generation) else { return Ok(false) };
+        let end = extent.offset_in_object.checked_add(extent.length);
+        if extent.first_object > info.objects || end.is_none_or(|end| end > info.bytes) {
+            return Err(TapeError::Check(Sense::INVALID_FIELD_IN_PARAMETER_LIST));
+        }
+    }
+    Ok(true)
+}
+
+impl Seat {
+    /// Writes a range, of which `written` records are on the tape already.
+    pub(super) fn copy(
+        &mut self,
+        range: &CopyRange,
+        written: u64,
+        control: &Control,
+        progress: &mut (dyn FnMut(u64, u64) + Send),
+    ) -> Answer {
+        let RangeSource::Extents(extents) = &range.source else {
+            return Answer::Failed(TapeError::Check(Sense::INVALID_OPERATION_CODE));
+        };
+        if let Err(error) = self.begin_copy(range, extents, written, control) {
+            return Answer::Failed(error);
+        }
+        let gate = gate(&self.ground.store, extents);
+        let came = match gate.and_then(|here| Ok((here, self.is_ours()?))) {
+            Err(error) => Came { end: Err(error), bytes: 0, records: 0, flushed: false },
+            Ok((_, false)) => nothing(RangeEnd::NotMine),
+            Ok((false, true)) => nothing(RangeEnd::NotReplicated),
+            Ok((true, true)) => match self.stands_at(range.expected_object, written, control) {
+                Err(error) => Came { end: Err(error), bytes: 0, records: 0, flushed: false },
+                Ok(()) => self.write_records(range, extents, written, control, progress),
+            },
+        };
+        self.note_range(range, &came);
+        match came.end {
+            Err(error) => Answer::Failed(error),
+            Ok(end) => Answer::Copied(RangeResult {
+                end,
+                bytes: came.bytes,
+                records: came.records,
+                object: behind(range.expected_object, came.records),
+                flushed: came.flushed,
+            }),
+        }
+    }
+
+    /// Writes the job's row before the work, and ends the copy that was written here before.
+    fn begin_copy(
+        &mut self,
+        range: &CopyRange,
+        extents: &[Extent],
+        written: u64,
+        control: &Control,
+    ) -> Result<(), TapeError> {
+        if self.copying.as_ref().is_some_and(|copying| copying.id != range.job) {
+            let flushed = self.flush(control);
+            self.end_copy(EndReason::Closed, &flushed);
+            flushed?;
+        }
+        if let Some(copying) = &mut self.copying {
+            if copying.last != Last::Done {
+                self.ground.jobs.enter(copying.id, JobState::InProgress, None);
+            }
+            return Ok(());
+        }
+        let barcode = self.ground.libraries.medium(&self.name).map(|(barcode, _)| barcode);
+        let barcode = barcode.map_or("-".to_owned(), |barcode| barcode.to_string());
+        let peers = self.ground.peers.connected();
+        let engine = peers.iter().find(|peer| peer.site == self.site).map(|peer| peer.engine);
+        let new = NewCopy {
+            id: range.job,
+            owner: Owner {
+                site: self.site.clone(),
+                engine,
+                lease: self.lease,
+                whole: false,
+                paused: false,
+            },
+            source: source_name(self, extents),
+            target: format!("{}/{barcode}", self.name.library),
+            generation: extents.first().map(|extent| extent.generation),
+            path: CopyPath::Offloaded,
+        };
+        let before = self.ground.jobs.begin_copy(&new).map_err(|cause| {
+            TapeError::Unreachable(format!("the job can not be written down: {cause}"))
+        })?;
+        // What a range interrupted by a restart had written is counted again by its result.
+        let bytes = before.saturating_sub(written.saturating_mul(range.record_size.into()));
+        self.copying = Some(Copying {
+            id: range.job,
+            bytes,
+            object: range.expected_object,
+            last: Last::Done,
+            flushed: true,
+            proven: true,
+            whole: false,
+        });
+        Ok(())
+    }
+
+    /// Whether the medium in the drive is one that the library knows in this drive.
+    fn is_ours(&self) -> Result<bool, TapeError> {
+        match self.ground.libraries.medium(&self.name) {
+            Some((_, listed)) => Ok(listed),
+            // An empty drive says so itself.
+            None => Ok(true),
+        }
+    }
+
+    /// Compares the drive's place with where it must be. A unit attention met here is the answer.
+    fn stands_at(
+        &mut self,
+        expected: ObjectNumber,
+        written: u64,
+        control: &Control,
+    ) -> Result<(), TapeError> {
+        let position = self.drive()?.position(control)?;
+        let expected = behind(expected, written);
+        match position.object == expected {
+            true => Ok(()),
+            false => Err(TapeError::PositionUnknown(format!(
+                "the drive stands at object {}, not at {expected}",
+                position.object
+            ))),
+        }
+    }
+
+    fn write_records(
+        &mut self,
+        range: &CopyRange,
+        extents: &[Extent],
+        written: u64,
+        control: &Control,
+        progress: &mut (dyn FnMut(u64, u64) + Send),
+    ) -> Came {
+        let total = total(range);
+        let skip = written.saturating_mul(range.record_size.into()).min(total);
+        let mut source =
+            StoreBytes::new(self.ground.store.clone(), extents, skip, self.reader.take());
+        let order = RangeOrder {
+            record_size: range.record_size as usize,
+            length: total - skip,
+            pad_last: range.pad_last,
+            flush: false,
+            ignore_early_warning: range.ignore_early_warning,
+        };
+        let (jobs, copying) = (&self.ground.jobs, &self.copying);
+        let job = copying.as_ref().map(|copying| (copying.id, copying.bytes));
+        let mut teller = Teller::new(|bytes, records| {
+            progress(skip + bytes, written + records);
+        });
+        let mut row = Instant::now();
+        let mut told = |bytes: u64, records: u64| {
+            teller.tell(bytes, records);
+            if let Some((id, before)) = job.filter(|_| row.elapsed() >= ROW_TIME) {
+                row = Instant::now();
+                jobs.progress(id, before + skip + bytes);
+            }
+        };
+        let result = match self.device.as_mut().map(|device| &mut device.unit) {
+            Some(crate::library::Unit::Drive(drive)) => {
+                write_range(drive.as_mut(), &mut source, order, control, &mut told)
+            }
+            _ => run::RangeResult {
+                end: run::RangeEnd::Drive(TapeError::Check(Sense::INVALID_OPERATION_CODE)),
+                bytes: 0,
+                records: 0,
+                early_warning: false,
+            },
+        };
+        self.reader = source.into_reader();
+        self.unflushed |= result.records > 0;
+        let end = self.range_end(range, &result);
+        let came = Came {
+            end,
+            bytes: skip + result.bytes,
+            records: written + result.records,
+            flushed: false,
+        };
+        self.flush_range(range, came, control)
+    }
+
+    fn range_end(
+        &self,
+        range: &CopyRange,
+        result: &run::RangeResult,
+    ) -> Result<RangeEnd, TapeError> {
+        Ok(match &result.end {
+            // Whoever asked decides what early warning means, with the last record as well.
+            run::RangeEnd::Done if result.early_warning && !range.ignore_early_warning => {
+                RangeEnd::EarlyWarning
+            }
+            run::RangeEnd::Done => RangeEnd::Done,
+            run::RangeEnd::EarlyWarning => RangeEnd::EarlyWarning,
+            run::RangeEnd::Overflow => RangeEnd::Overflow,
+            run::RangeEnd::Drive(TapeError::Check(sense)) => RangeEnd::MediaError(*sense),
+            run::RangeEnd::Drive(TapeError::Cancelled) => RangeEnd::Cancelled,
+            run::RangeEnd::Drive(error) => return Err(error.clone()),
+            run::RangeEnd::Source(error) => {
+                let words: [(&str, &dyn std::fmt::Display); 2] =
+                    [("cartridge", &self.name), ("cause", error)];
+                let id = messages::CHUNK_DAMAGED;
+                messages::note(&self.ground.catalogue, EventKind::Store, id, &words, None);
+                RangeEnd::MediaError(Sense::INTERNAL_TARGET_FAILURE)
+            }
+            run::RangeEnd::Refused(_) => return Err(TapeError::Check(Sense::INVALID_FIELD_IN_CDB)),
+        })
+    }
+
+    /// Flushes where the range or its end asks for it, and proves the place behind it.
+    fn flush_range(&mut self, range: &CopyRange, came: Came, control: &Control) -> Came {
+        let full = matches!(came.end, Ok(RangeEnd::EarlyWarning | RangeEnd::Overflow));
+        if !(full || (range.flush && came.end == Ok(RangeEnd::Done))) {
+            return came;
+        }
+        // Early warning was answered, so that a flush must not be cut short by a cancel.
+        let control = Control { deadline: control.deadline, cancel: tape::CancelToken::new() };
+        self.unflushed = true;
+        let expected = behind(range.expected_object, came.records);
+        let proven = self.flush(&control).and_then(|()| self.stands_at(expected, 0, &control));
+        match proven {
+            Ok(()) => Came { flushed: true, ..came },
+            Err(TapeError::Check(sense)) => Came { end: Ok(RangeEnd::MediaError(sense)), ..came },
+            Err(error) => Came { end: Err(error), ..came },
+        }
+    }
+
+    /// Brings the copy and its row in line with what a range did.
+    fn note_range(&mut self, range: &CopyRange, came: &Came) {
+        let Some(copying) = &mut self.copying else { return };
+        let jobs = &self.ground.jobs;
+        copying.bytes = copying.bytes.saturating_add(came.bytes);
+        copying.object = behind(range.expected_object, came.records);
+        copying.flushed = came.flushed || (copying.flushed && came.records == 0);
+        copying.proven = came.flushed || (copying.proven && came.records == 0);
+        let (length, size) = (total(range), u64::from(range.record_size.max(1)));
+        copying.whole =
+            came.records == if range.pad_last { length.div_ceil(size) } else { length / size };
+        let (id, bytes) = (copying.id, copying.bytes);
+        jobs.progress(id, bytes);
+        if came.flushed {
+            jobs.flushed(id, copying.object, bytes);
+        }
+        copying.last = match &came.end {
+            Ok(RangeEnd::Done) => Last::Done,
+            Ok(RangeEnd::EarlyWarning | RangeEnd::Overflow) => Last::Full,
+            Ok(RangeEnd::Cancelled) => Last::Cancelled,
+            Ok(RangeEnd::NotReplicated | RangeEnd::NotMine) => Last::Waiting,
+            Ok(RangeEnd::MediaError(sense)) => Last::Failed(sense.to_string()),
+            Err(error) => Last::Failed(error.to_string()),
+        };
+        match &copying.last {
+            Last::Full => {
+                jobs.enter(id, JobState::PausedEom, Some("the medium is full"));
+                let words: [(&str, &dyn std::fmt::Display); 2] =
+                    [("target", &self.name), ("bytes", &bytes)];
+                let (subject, message) = (id.to_string(), messages::COPY_AT_END_OF_MEDIUM);
+                let catalogue = &self.ground.catalogue;
+                messages::note(catalogue, EventKind::Job, message, &words, Some(&subject));
+            }
+            Last::Waiting => {
+                jobs.enter(id, JobState::WaitingReplication, Some("the data is not here yet"));
+            }
+            Last::Done | Last::Cancelled | Last::Failed(_) => {}
+        }
+    }
+
+    /// A flush made everything so far safe; `at` is where the drive stands, if that was asked.
+    pub(super) fn copy_flushed(&mut self, at: Option<ObjectNumber>) {
+        let Some(copying) = &mut self.copying else { return };
+        if !copying.flushed {
+            // Filemarks that the application wrote behind the records are safe as well.
+            copying.object = at.unwrap_or(copying.object).max(copying.object);
+            copying.flushed = true;
+            copying.proven = at.is_some();
+            self.ground.jobs.flushed(copying.id, copying.object, copying.bytes);
+        }
+    }
+
+    /// The device is let go, or the next copy begins: the copy that was written here ends, unless
+    /// it waits for its next tape.
+    pub(super) fn end_copy(&mut self, why: EndReason, flushed: &Result<(), TapeError>) {
+        let jobs = &self.ground.jobs;
+        let Some(copying) = self.copying.take() else {
+            // One of an earlier run of this engine, which nobody continued.
+            return jobs.lease_lost(self.lease, false, why);
+        };
+        let written = match copying.last {
+            Last::Done => true,
+            Last::Full => copying.whole,
+            _ => false,
+        };
+        let complete = written && copying.flushed && flushed.is_ok();
+        if why != EndReason::Closed {
+            return jobs.lease_lost(self.lease, complete, why);
+        }
+        let proven = if copying.proven { Verified::Position } else { Verified::None };
+        let bytes = Some(copying.bytes);
+        match (copying.last, flushed) {
+            (Last::Failed(cause), _) => {
+                jobs.finish(copying.id, &Ending { bytes, ..Ending::failed(cause) });
+            }
+            (_, Err(error)) => {
+                let cause = format!("the drive could not be flushed: {error}");
+                jobs.finish(copying.id, &Ending { bytes, ..Ending::failed(cause) });
+            }
+            (Last::Done, Ok(())) => jobs.done(copying.id, copying.bytes, proven),
+            // The next tape comes with another lease, if there is more.
+            (Last::Full, Ok(())) if complete => jobs.waits_whole(copying.id),
+            (Last::Full, Ok(())) => {}
+            (Last::Cancelled | Last::Waiting, Ok(())) => {
+                let ending = Ending::cancelled(format!("given up by site {}", self.site));
+                jobs.finish(copying.id, &Ending { bytes, ..ending });
+            }
+        }
+    }
+}
+
+fn nothing(end: RangeEnd) -> Came {
+    Came { end: Ok(end), bytes: 0, records: 0, flushed: false }
+}
+
+/// Passes progress on, now and then.
+struct Teller<F> {
+    tell: F,
+    bytes: u64,
+    at: Instant,
+}
+
+impl<F: FnMut(u64, u64)> Teller<F> {
+    fn new(tell: F) -> Self {
+        Self { tell, bytes: 0, at: Instant::now() }
+    }
+
+    fn tell(&mut self, bytes: u64, records: u64) {
+        if bytes - self.bytes >= PROGRESS_BYTES || self.at.elapsed() >= PROGRESS_TIME {
+            (self.bytes, self.at) = (bytes, Instant::now());
+            (self.tell)(bytes, records);
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The physical libraries of this site and the ways to their devices.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use link::{DriveReport, LibraryReport, Refusal, RefusalWhy};
+use model::{Barcode, DeviceName, DeviceRole, ElementType, LibraryName, SiteName};
+use service::config::{PhysicalLibrary, RemoteConfig};
+use tape::driver::{LocalTransport, ScsiChanger, ScsiDrive};
+use tape::file::{FileLibrary, FileLibraryError, FileLibrarySpec};
+use tape::{Control, TapeError};
+use vfs::Vfs;
+
+/// One library as it is configured, open.
+struct Open {
+    config: PhysicalLibrary,
+    library: Arc<FileLibrary>,
+}
+
+/// The libraries, by their name at this site.
+pub struct Libraries {
+    open: BTreeMap<LibraryName, Open>,
+    /// Each opening of a device is an initiator of its own; numbers are not used twice.
+    nexus: AtomicU64,
+}
+
+/// A device behind its driver.
+pub enum Unit {
+    /// A tape drive.
+    Drive(Box<ScsiDrive<LocalTransport>>),
+    /// A medium changer.
+    Changer(Box<ScsiChanger<LocalTransport>>),
+}
+
+/// A device opened for one lease. Dropped, it lets the device forget its initiator: reservations,
+/// unit attentions and PREVENTs end.
+pub struct OpenUnit {
+    /// The device.
+    pub unit: Unit,
+    library: Arc<FileLibrary>,
+    nexus: u64,
+}
+
+impl Drop for OpenUnit {
+    fn drop(&mut self) {
+        self.library.forget_nexus(self.nexus);
+    }
+}
+
+fn refusal(why: RefusalWhy, text: impl Into<String>) -> Refusal {
+    Refusal { why, text: text.into() }
+}
+
+/// Whether a site may use a library.
+pub fn belongs_to(config: &RemoteConfig, library: &LibraryName, site: &SiteName) -> bool {
+    let peer = config.peers.iter().find(|peer| peer.name == *site);
+    peer.is_some_and(|peer| peer.libraries.contains(library))
+}
+
+impl Libraries {
+    /// Opens every configured library.
+    ///
+    /// # Errors
+    /// The first one that can not be opened.
+    pub fn open(vfs: &Arc<dyn Vfs>, all: &[PhysicalLibrary]) -> Result<Self, FileLibraryError> {
+        let mut open = BTreeMap::new();
+        for config in all {
+            let spec = FileLibrarySpec {
+                name: config.name.to_string(),
+                drives: config.drives,
+                slots: config.slots,
+                import_export: config.import_export,
+                capacity: config.capacity.0,
+                early_warning: Some(config.early_warning_bytes()),
+                barcodes: config.barcodes(),
+            };
+            let library = Arc::new(FileLibrary::open(Arc::clone(vfs), &config.path, &spec)?);
+            open.insert(config.name.clone(), Open { config: config.clone(), library });
+        }
+        Ok(Self { open, nexus: AtomicU64::new(1) })
+    }
+
+    /// The names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &LibraryName> {
+        self.open.keys()
+    }
+
+    /// What drives a library, for the catalogue.
+    pub fn backend(&self, name: &LibraryName) -> &'static str {
+        self.open.get(name).map_or("", |open| open.config.backend.as_str())
+    }
+
+    /// Opens a device as a new initiator. Only asks who it is: unit attentions stay for the first
+    /// real operation.
+    ///
+    /// # Errors
+    /// There is no such device, or it does not answer.
+    pub fn open_device(&self, name: &DeviceName, control: &Control) -> Result<OpenUnit, Refusal> {
+        let none = || refusal(RefusalWhy::NoSuchDevice, format!("there is no device {name}"));
+        let library = Arc::clone(&self.open.get(&name.library).ok_or_else(none)?.library);
+        let nexus = self.nexus.fetch_add(1, Ordering::Relaxed);
+        let unit = match name.role {
+            DeviceRole::Changer => {
+                library.changer(nexus, control).map(|it| Unit::Changer(Box::new(it)))
+            }
+            DeviceRole::Drive(index) => {
+                let transport = library.drive_transport(index, nexus).ok_or_else(none)?;
+                ScsiDrive::open(transport, control).map(|it| Unit::Drive(Box::new(it)))
+            }
+        };
+        let silent = |error: TapeError| refusal(RefusalWhy::Device, format!("{name}: {error}"));
+        Ok(OpenUnit { unit: unit.map_err(silent)?, library, nexus })
+    }
+
+    /// What lies in a drive, and whether the library says so too. No command is sent.
+    pub fn medium(&self, name: &DeviceName) -> Option<(Barcode, bool)> {
+        let DeviceRole::Drive(index) = name.role else { return None };
+        let report = self.report(&name.library, |_| false)?;
+        let drive = report.drives.get(usize::from(index))?;
+        let barcode = drive.state.as_ref()?.medium.as_ref()?.barcode.clone()?;
+        let element = report.inventory.elements.iter().find(|it| it.address == drive.element);
+        let listed = element.is_some_and(|it| it.barcode.as_ref() == Some(&barcode));
+        Some((barcode, listed))
+    }
+
+    /// What a library looks like now, without a command: no unit attention is taken, no fault met.
+    pub fn report(
+        &self,
+        name: &LibraryName,
+        in_use: impl Fn(&DeviceName) -> bool,
+    ) -> Option<LibraryReport> {
+        let open = self.open.get(name)?;
+        let (identity, inventory, targets) = {
+            let target = open.library.library().lock().unwrap_or_else(PoisonError::into_inner);
+            let drives: Vec<_> = target.drives().cloned().collect();
+            (target.identity().clone(), target.inventory(), drives)
+        };
+        let elements = inventory.elements.iter();
+        let bays = elements.filter(|element| element.kind == ElementType::DataTransfer);
+        let drives = (0u16..).zip(bays).zip(&targets).map(|((index, element), target)| {
+            let (identity, state) = glance(target);
+            let device = DeviceName::drive(name.clone(), index);
+            let in_use = in_use(&device);
+            DriveReport { element: element.address, identity, state: Some(state), in_use }
+        });
+        Some(LibraryReport {
+            name: name.clone(),
+            identity,
+            drives: drives.collect(),
+            inventory,
+            capacity: Some(open.config.capacity.0),
+            online: true,
+        })
+    }
+}
+
+fn glance<M: tape::target::Medium>(
+    target: &Mutex<tape::target::TargetDrive<M>>,
+) -> (tape::DeviceIdentity, tape::DriveState) {
+    let target = target.lock().unwrap_or_else(PoisonError::into_inner);
+    (target.identity().clone(), target.glance())
+}

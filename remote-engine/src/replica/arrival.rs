@@ -1,0 +1,391 @@
+//! One generation on its way in, on a thread of its own.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use link::{
+    Begin, Begun, ChunkData, Counters, Entry, FailWhy, Failure, Message, Offer, Peer, Receiver,
+    ReceiverOutput, Segment, Totals, TransferId,
+};
+use model::{Digest, JobId, LibraryName};
+use serde::Deserialize;
+use service::messages;
+use store::{ChunkRef, Encoding, GenerationInfo, Import, ObjectRun, StoreError};
+use svs::{
+    Cartridge, Ending, EventKind, GenerationState, JobKind, JobOwner, JobState, NewJob, Progress,
+    Replication, ReplicationState, SvsError, Verified,
+};
+use tokio::sync::mpsc;
+
+use super::Incoming;
+use crate::engine::{Ground, now_ms};
+
+/// The rows follow at most so often.
+const ROW_TIME: Duration = Duration::from_millis(500);
+
+/// What the sending engine tells of a generation beyond `link::Begin`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Attributes {
+    library: Option<LibraryName>,
+    capacity: u64,
+    created_ms: u64,
+    unique_bytes: u64,
+    stored_bytes: u64,
+    /// Bytes of all records, if the sender knows.
+    bytes: Option<u64>,
+    /// The number of the generation among those of its cartridge.
+    number: Option<u64>,
+    /// The sender's job.
+    job: Option<JobId>,
+}
+
+/// A generation that arrives.
+pub(super) struct Arrival {
+    ground: Arc<Ground>,
+    peer: Peer,
+    begin: Begin,
+    attributes: Attributes,
+    receiver: Receiver,
+    bulk: mpsc::Sender<Message>,
+    import: Option<Import>,
+    job: JobId,
+    /// Bytes of all messages of this transfer, both ways.
+    wire: u64,
+    row: Instant,
+    /// It came to its end; nothing more is to be written.
+    over: bool,
+}
+
+fn failure(error: &StoreError) -> Failure {
+    let why = match error {
+        StoreError::WrongChunk { .. } | StoreError::WrongImport { .. } => FailWhy::Corrupt,
+        StoreError::MissingChunk(_) => FailWhy::Corrupt,
+        _ => FailWhy::Store,
+    };
+    Failure { why, text: error.to_string() }
+}
+
+fn unwritten(error: &SvsError) -> Failure {
+    let text = format!("the rows of the generation can not be written: {error}");
+    Failure { why: FailWhy::Store, text }
+}
+
+impl Arrival {
+    pub(super) fn new(
+        ground: Arc<Ground>,
+        peer: Peer,
+        begin: Begin,
+        receiver: Receiver,
+        bulk: mpsc::Sender<Message>,
+        wire: u64,
+    ) -> Self {
+        let attributes: Attributes = serde_json::from_slice(&begin.attributes).unwrap_or_default();
+        let job = attributes.job.unwrap_or(JobId(receiver.transfer().0));
+        Self {
+            ground,
+            peer,
+            begin,
+            attributes,
+            receiver,
+            bulk,
+            import: None,
+            job,
+            wire,
+            row: Instant::now(),
+            over: false,
+        }
+    }
+
+    fn transfer(&self) -> TransferId {
+        self.receiver.transfer()
+    }
+
+    /// Receives until the generation is committed, has failed, or the connection is gone.
+    pub(super) fn run(mut self, mut inbox: mpsc::Receiver<Incoming>) {
+        let generation = self.begin.generation;
+        self.ground.replicas.begin(generation, self.transfer());
+        let ended = self.receive(&mut inbox);
+        if let Err(cause) = ended
+            && !self.over
+        {
+            self.interrupted(&cause);
+        }
+        self.ground.replicas.end(generation, self.transfer());
+    }
+
+    fn receive(&mut self, inbox: &mut mpsc::Receiver<Incoming>) -> Result<(), String> {
+        loop {
+            while let Some(output) = self.receiver.poll() {
+                self.act(output)?;
+            }
+            if self.over {
+                return Ok(());
+            }
+            let (body, length) = inbox.blocking_recv().ok_or("the link is down")?;
+            self.wire += length;
+            if let Err(error) = self.receiver.handle(body) {
+                self.ground.peers.end(&self.peer.site, &error.to_string());
+            }
+        }
+    }
+
+    /// Does what the machine asks for. An error ends the thread.
+    fn act(&mut self, output: ReceiverOutput) -> Result<(), String> {
+        let asked = |result: Result<(), link::TransferError>| result.map_err(|it| it.to_string());
+        match output {
+            ReceiverOutput::Send(message) => {
+                let message = Message::Replicate(message);
+                let gone = |_| "the link is down".to_owned();
+                self.bulk.blocking_send(message).map_err(gone)?;
+            }
+            ReceiverOutput::Begin(_) => match self.begin() {
+                Ok(begun) => asked(self.receiver.begun(begun))?,
+                Err(failure) => self.receiver.fail(failure),
+            },
+            ReceiverOutput::Append(offer) => {
+                if let Err(error) = self.append(&offer) {
+                    self.receiver.fail(failure(&error));
+                }
+            }
+            ReceiverOutput::NeedMissing { sequence, digests } => {
+                let missing = self.ground.store.missing(&digests);
+                asked(self.receiver.missing(sequence, &missing))?;
+            }
+            ReceiverOutput::Store { digest, chunk } => match self.put(&digest, &chunk) {
+                Ok(()) => asked(self.receiver.stored())?,
+                Err(failure) => self.receiver.fail(failure),
+            },
+            ReceiverOutput::Commit(totals) => match self.commit(totals) {
+                Ok(()) => asked(self.receiver.committed())?,
+                Err(failure) => self.receiver.fail(failure),
+            },
+            ReceiverOutput::Done(counters) => self.done(counters),
+            ReceiverOutput::Failed(failure) => self.failed(&failure),
+        }
+        Ok(())
+    }
+
+    /// Looks what is here, and writes the job before the work.
+    fn begin(&mut self) -> Result<Begun, Failure> {
+        let refused = |text: &str| Failure { why: FailWhy::Refused, text: text.to_owned() };
+        if self.begin.barcode.is_none() || self.attributes.library.is_none() {
+            return Err(refused("barcode and library of the cartridge are not told"));
+        }
+        let store = &self.ground.store;
+        if let Some(info) = store.generation(self.begin.generation) {
+            if info.cartridge != self.begin.cartridge {
+                return Err(refused("the generation is here as one of another cartridge"));
+            }
+            // The store commits first: a crash may have come before the rows.
+            self.write_rows(&info, Counters::default()).map_err(|error| unwritten(&error))?;
+            self.over = true;
+            return Ok(Begun::Already);
+        }
+        self.write_job().map_err(|error| unwritten(&error))?;
+        let store = &self.ground.store;
+        let parent = self.begin.parent.filter(|parent| store.generation(*parent).is_some());
+        self.import = Some(store.import_unannounced(GenerationInfo {
+            id: self.begin.generation,
+            cartridge: self.begin.cartridge,
+            parent: self.begin.parent,
+            created_ms: self.attributes.created_ms,
+            objects: 0,
+            filemarks: 0,
+            bytes: 0,
+            chunks: 0,
+            unique_bytes: self.attributes.unique_bytes,
+            stored_bytes: self.attributes.stored_bytes,
+        }));
+        Ok(Begun::Import { parent: parent.is_some() })
+    }
+
+    fn ends(&self) -> (String, String) {
+        let barcode = self.begin.barcode.as_ref().map_or("-", |barcode| barcode.as_str());
+        let library = self.attributes.library.as_ref().map_or("-", |library| library.as_str());
+        let source = format!("{}-{library}/{barcode}", self.peer.site);
+        (source, format!("replica of {library}/{barcode}"))
+    }
+
+    fn write_job(&mut self) -> Result<(), SvsError> {
+        let catalogue = &self.ground.catalogue;
+        self.write_cartridge()?;
+        let ends = self.ends();
+        let source = ends.0.clone();
+        let by = format!("site {}", self.peer.site);
+        let mut job = NewJob::new(self.job, JobKind::Replication, JobOwner::Peer, ends, by);
+        job.state = JobState::InProgress;
+        job.bytes_total = self.attributes.bytes;
+        job.cartridge = Some(self.begin.cartridge);
+        if !catalogue.create_job(&job)? {
+            let known = catalogue.job(self.job)?.map(|job| job.state);
+            if known.is_some_and(JobState::is_final) {
+                // The peer begins again what had ended here: this attempt has a row of its own.
+                self.job = JobId::generate(now_ms());
+                catalogue.create_job(&NewJob { id: self.job, ..job })?;
+            } else {
+                catalogue.transition(self.job, JobState::InProgress, None)?;
+            }
+        }
+        let words: [(&str, &dyn std::fmt::Display); 3] = [
+            ("cartridge", &source),
+            ("site", &self.ground.config.site.name),
+            ("bytes", &self.attributes.bytes.unwrap_or(0)),
+        ];
+        let (id, subject) = (messages::REPLICATION_BEGINS, self.job.to_string());
+        messages::note(catalogue, EventKind::Job, id, &words, Some(&subject));
+        Ok(())
+    }
+
+    fn append(&mut self, offer: &Offer) -> Result<(), StoreError> {
+        let Some(import) = &mut self.import else { return Ok(()) };
+        for segment in &offer.segments {
+            import.append_objects(match segment {
+                Segment::Records { size, count } => {
+                    ObjectRun::Records { size: *size, count: *count }
+                }
+                Segment::Filemarks(count) => ObjectRun::Filemarks { count: *count },
+            })?;
+        }
+        for entry in &offer.entries {
+            match (entry, self.begin.parent) {
+                (Entry::Chunk(chunk), _) => {
+                    import.append_chunk(ChunkRef { digest: chunk.digest, len: chunk.length })?;
+                }
+                (Entry::Run { first, count }, Some(parent)) => {
+                    import.append_run(parent, *first, *count)?;
+                }
+                // The machine lets no run pass without a parent.
+                (Entry::Run { .. }, None) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, digest: &Digest, chunk: &ChunkData) -> Result<(), Failure> {
+        let unknown = || Failure {
+            why: FailWhy::Refused,
+            text: format!("encoding {} is not known here", chunk.encoding),
+        };
+        let encoding = Encoding::from_byte(chunk.encoding).ok_or_else(unknown)?;
+        let (store, raw) = (&self.ground.store, chunk.raw_length);
+        store
+            .put_stored_chunk(digest, encoding, raw, &chunk.bytes)
+            .map_err(|error| failure(&error))?;
+        if self.row.elapsed() >= ROW_TIME {
+            self.row = Instant::now();
+            let bytes = self.receiver.counters().offered;
+            let progress = Progress { bytes, bytes_total: None };
+            if let Err(error) = self.ground.catalogue.progress(self.job, progress) {
+                tracing::warn!(job = %self.job, %error, "the job row could not be written");
+            }
+        }
+        Ok(())
+    }
+
+    /// The store first, then the rows.
+    fn commit(&mut self, totals: Totals) -> Result<(), Failure> {
+        let gone = || Failure { why: FailWhy::Store, text: "no import is open".to_owned() };
+        let import = self.import.as_mut().ok_or_else(gone)?;
+        import.announce(totals.objects, totals.bytes, totals.chunks);
+        let info = import.commit().map_err(|error| failure(&error))?;
+        self.import = None;
+        let counters = self.receiver.counters();
+        self.write_rows(&info, counters).map_err(|error| unwritten(&error))
+    }
+
+    fn write_cartridge(&self) -> Result<(), SvsError> {
+        let (Some(barcode), Some(library)) = (&self.begin.barcode, &self.attributes.library) else {
+            return Ok(());
+        };
+        self.ground.catalogue.put_cartridge(&Cartridge {
+            id: self.begin.cartridge,
+            site: self.peer.site.clone(),
+            library: library.clone(),
+            barcode: barcode.clone(),
+            capacity: self.attributes.capacity,
+            write_protected: false,
+            element: None,
+            home: None,
+        })
+    }
+
+    fn write_rows(&self, info: &GenerationInfo, counters: Counters) -> Result<(), SvsError> {
+        let catalogue = &self.ground.catalogue;
+        self.write_cartridge()?;
+        if catalogue.generation(info.id)?.is_none_or(|row| row.state != GenerationState::Sealed) {
+            let known = catalogue.generations(info.cartridge)?;
+            let taken = |number| known.iter().any(|row| row.number == number && row.id != info.id);
+            let newest = known.iter().map(|row| row.number).max().unwrap_or(0);
+            // Generations that never came here leave gaps; the sender's count is kept if it can be.
+            let number = self.attributes.number.filter(|number| !taken(*number));
+            catalogue.put_generation(&svs::Generation {
+                id: info.id,
+                cartridge: info.cartridge,
+                number: number.unwrap_or(newest + 1),
+                state: GenerationState::Sealed,
+                records: info.objects - info.filemarks,
+                filemarks: info.filemarks,
+                logical_bytes: info.bytes,
+                unique_bytes: counters.unique,
+            })?;
+        }
+        let known = catalogue.replication(info.id, &self.peer.site)?;
+        if known.is_some_and(|row| row.state == ReplicationState::Done) {
+            return Ok(());
+        }
+        catalogue.put_replication(&Replication {
+            generation: info.id,
+            site: self.peer.site.clone(),
+            state: ReplicationState::Done,
+            job: None,
+            bytes_logical: info.bytes,
+            bytes_unique: counters.unique,
+            bytes_wire: self.wire,
+            message: None,
+        })
+    }
+
+    fn done(&mut self, counters: Counters) {
+        if std::mem::replace(&mut self.over, true) {
+            return;
+        }
+        let bytes = self.ground.store.generation(self.begin.generation).map_or(0, |it| it.bytes);
+        self.ground.jobs.done(self.job, bytes, Verified::Readback);
+        let words: [(&str, &dyn std::fmt::Display); 5] = [
+            ("cartridge", &self.ends().0),
+            ("site", &self.ground.config.site.name),
+            ("logical", &bytes),
+            ("unique", &counters.unique),
+            ("wire", &self.wire),
+        ];
+        let (id, subject) = (messages::REPLICATION_DONE, self.job.to_string());
+        messages::note(&self.ground.catalogue, EventKind::Job, id, &words, Some(&subject));
+    }
+
+    fn failed(&mut self, failure: &Failure) {
+        if std::mem::replace(&mut self.over, true) {
+            return;
+        }
+        let words: [(&str, &dyn std::fmt::Display); 3] = [
+            ("cartridge", &self.ends().0),
+            ("site", &self.ground.config.site.name),
+            ("cause", failure),
+        ];
+        let (id, subject) = (messages::REPLICATION_FAILED, self.job.to_string());
+        messages::note(&self.ground.catalogue, EventKind::Job, id, &words, Some(&subject));
+        self.ground.jobs.finish(self.job, &Ending::failed(failure.to_string()));
+    }
+
+    /// The sender comes back with the next connection.
+    fn interrupted(&mut self, cause: &str) {
+        if !self.ground.replicas.is_newest(self.begin.generation, self.transfer()) {
+            return;
+        }
+        let known = self.ground.catalogue.job(self.job).ok().flatten();
+        if known.is_some_and(|job| !job.state.is_final()) {
+            let message = format!("{cause}; to be resumed");
+            self.ground.jobs.enter(self.job, JobState::Pending, Some(&message));
+        }
+    }
+}
