@@ -181,6 +181,10 @@ async fn listen(listener: TcpListener, shared: Arc<Shared>, shutdown: &Shutdown,
                 continue;
             }
         };
+        // A reply and the notification behind it are two small writes.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "NDMP: TCP_NODELAY");
+        }
         let nexus = nexus.fetch_add(1, Ordering::Relaxed);
         let (shared, stopping) = (Arc::clone(&shared), stopping.subscribe());
         match Arc::clone(&places).try_acquire_owned() {
