@@ -135,6 +135,11 @@ impl Jobs {
         Ok(known.bytes)
     }
 
+    /// What a copy reads has become known.
+    pub fn set_source(&self, id: JobId, source: &str) {
+        self.log(id, self.catalogue.set_source(id, source));
+    }
+
     /// A copy waits for its next tape, and its session may as well be content with what is written.
     pub fn waits_whole(&self, id: JobId) {
         self.change_note(id, |owner| Owner { whole: true, ..owner });

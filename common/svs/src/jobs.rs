@@ -124,6 +124,17 @@ impl Catalogue {
         })
     }
 
+    /// Replaces the text of what is read: a name became known.
+    pub fn set_source(&self, id: JobId, source: &str) -> Result<(), SvsError> {
+        self.write(|tx| {
+            let rows = tx.execute(
+                "UPDATE jobs SET source = ?2 WHERE id = ?1",
+                params![id.to_string(), cut(source, TEXT_MAX)],
+            )?;
+            one(rows, id)
+        })
+    }
+
     /// Replaces the text of what is written: a copy went on to another tape.
     pub fn set_target(&self, id: JobId, target: &str) -> Result<(), SvsError> {
         self.write(|tx| {

@@ -142,9 +142,13 @@ impl Seat {
             self.end_copy(EndReason::Closed, &flushed);
             flushed?;
         }
-        if let Some(copying) = &mut self.copying {
+        if let Some(copying) = &self.copying {
+            let (id, jobs) = (copying.id, &self.ground.jobs);
+            if copying.last == Last::Waiting {
+                jobs.set_source(id, &source_name(self, extents));
+            }
             if copying.last != Last::Done {
-                self.ground.jobs.enter(copying.id, JobState::InProgress, None);
+                jobs.enter(id, JobState::InProgress, None);
             }
             return Ok(());
         }

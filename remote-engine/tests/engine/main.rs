@@ -1,0 +1,6 @@
+//! The remote engine with a peer written by hand, over real TLS on loopback.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod leases;
+mod ranges;
+mod support;
