@@ -68,6 +68,10 @@ impl FaultOperation {
         ("unload", Self::Unload),
         ("move", Self::Move),
     ];
+
+    fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, known)| *known == self).map_or("?", |(name, _)| name)
+    }
 }
 
 /// What happens.
@@ -196,6 +200,7 @@ fn parse_sense(text: &str) -> Option<Sense> {
 /// A plan at work in one device.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
+    device: Option<DeviceRole>,
     rules: Vec<FaultRule>,
     counts: BTreeMap<FaultOperation, u64>,
 }
@@ -204,7 +209,8 @@ impl Faults {
     /// The rules of `plan` for one device; counting begins anew.
     pub(super) fn new(plan: &FaultPlan, device: DeviceRole) -> Self {
         let ours = |rule: &&FaultRule| rule.device.is_none_or(|wanted| wanted == device);
-        Self { rules: plan.rules.iter().filter(ours).cloned().collect(), counts: BTreeMap::new() }
+        let rules = plan.rules.iter().filter(ours).cloned().collect();
+        Self { device: Some(device), rules, counts: BTreeMap::new() }
     }
 
     /// Counts an operation that is about to be done. `Ok(true)` says to do it and lose the
@@ -224,6 +230,8 @@ impl Faults {
             rule.operation == operation && (rule.first..=rule.last).contains(count)
         };
         for rule in self.rules.iter().filter(fits) {
+            let (device, action) = (self.device, rule.action);
+            tracing::debug!(?device, ?action, "fault: {} {count}", operation.name());
             match rule.action {
                 FaultAction::Delay(delay) => wait(delay, control)?,
                 FaultAction::Sense(sense) => return Err(TapeError::Check(sense)),
