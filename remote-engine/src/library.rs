@@ -1,15 +1,16 @@
 //! The physical libraries of this site and the ways to their devices.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use link::{DriveReport, LibraryReport, Refusal, RefusalWhy};
 use model::{Barcode, DeviceName, DeviceRole, ElementType, LibraryName, SiteName};
 use service::config::{PhysicalLibrary, RemoteConfig};
 use tape::driver::{LocalTransport, ScsiChanger, ScsiDrive};
 use tape::file::{FileLibrary, FileLibraryError, FileLibrarySpec};
-use tape::{Control, TapeError};
+use tape::{CdbRequest, Control, MediumChanger, TapeDrive, TapeError};
 use vfs::Vfs;
 
 /// One library as it is configured, open.
@@ -23,6 +24,8 @@ pub struct Libraries {
     open: BTreeMap<LibraryName, Open>,
     /// Each opening of a device is an initiator of its own; numbers are not used twice.
     nexus: AtomicU64,
+    /// Devices that were opened since this start.
+    met: Mutex<BTreeSet<DeviceName>>,
 }
 
 /// A device behind its driver.
@@ -78,7 +81,7 @@ impl Libraries {
             let library = Arc::new(FileLibrary::open(Arc::clone(vfs), &config.path, &spec)?);
             open.insert(config.name.clone(), Open { config: config.clone(), library });
         }
-        Ok(Self { open, nexus: AtomicU64::new(1) })
+        Ok(Self { open, nexus: AtomicU64::new(1), met: Mutex::default() })
     }
 
     /// The names, in order.
@@ -91,8 +94,11 @@ impl Libraries {
         self.open.get(name).map_or("", |open| open.config.backend.as_str())
     }
 
-    /// Opens a device as a new initiator. Only asks who it is: unit attentions stay for the first
-    /// real operation.
+    /// Opens a device as a new initiator. A drive that nobody opened since this start tells its
+    /// first user 06/29/00. Whoever comes later was not there when it was reset, nor was anybody
+    /// at a changer, which keeps no position: the device is asked once, and what it has to say
+    /// about its power-on is taken. A session that lives over a restart of this engine is told by
+    /// its own engine.
     ///
     /// # Errors
     /// There is no such device, or it does not answer.
@@ -110,7 +116,22 @@ impl Libraries {
             }
         };
         let silent = |error: TapeError| refusal(RefusalWhy::Device, format!("{name}: {error}"));
-        Ok(OpenUnit { unit: unit.map_err(silent)?, library, nexus })
+        let mut unit = unit.map_err(silent)?;
+        let new = self.met.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
+        if !new || name.role == DeviceRole::Changer {
+            let ready = CdbRequest {
+                cdb: scsi::Cdb::TestUnitReady.encode(),
+                data_out: Bytes::new(),
+                data_in_max: 0,
+                timeout: control.remaining(),
+            };
+            let asked = match &mut unit {
+                Unit::Changer(changer) => changer.execute(&ready, control),
+                Unit::Drive(drive) => drive.execute(&ready, control),
+            };
+            asked.map_err(silent)?;
+        }
+        Ok(OpenUnit { unit, library, nexus })
     }
 
     /// What lies in a drive, and whether the library says so too. No command is sent.

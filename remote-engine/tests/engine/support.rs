@@ -249,7 +249,6 @@ impl Local {
     /// Moves a cartridge between two elements, over a changer lease of its own.
     pub(crate) async fn change(&mut self, moves: &[(u16, u16)]) {
         let mut changer = self.open("ptl0/changer").await;
-        self.attention(&mut changer, Operation::Move { from: 1024, to: 1025 }).await;
         for (from, to) in moves {
             let operation = Operation::Move { from: *from, to: *to };
             assert_eq!(self.operate(&mut changer, operation).await, Ok(Outcome::Done));
