@@ -1,0 +1,199 @@
+//! One round: new data, a new pair, every step once.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::process::Command;
+use std::time::Instant;
+
+use dma::data::{OneTape, restore};
+use sha2::{Digest as _, Sha256};
+use tests::{Content, Object, Operator, Pair, Scratch, Texture, read_tape};
+
+use crate::copying::{Joined, RECORD, copy};
+use crate::figures::{Figure, Figures, YARDSTICK};
+use crate::machine::cpu_seconds;
+
+/// The virtual tape that everything begins with, its duplicate, and two tapes at the other site.
+const TAPE: &str = "VTA001L8";
+const OTHER: &str = "VTA002L8";
+const FAR: [&str; 2] = ["PTA001L8", "PTA002L8"];
+
+/// A round in progress.
+pub(crate) struct Round<'a> {
+    number: u64,
+    data: Vec<u8>,
+    /// The next generation of it.
+    edited: Vec<u8>,
+    pair: Pair,
+    operator: Operator,
+    figures: &'a mut Figures,
+    scratch: Scratch,
+}
+
+impl<'a> Round<'a> {
+    /// Makes data that no other round has, and starts a pair with empty stores.
+    pub(crate) fn new(size: u64, seed: u64, number: u64, figures: &'a mut Figures) -> Self {
+        let scratch = Scratch::new("bench");
+        let seed = seed.wrapping_add(number);
+        let content = Content::new(Texture::Incompressible, seed, size);
+        let data = content.to_vec();
+        let mut edited = content.edited(64, 8, seed).to_vec();
+        // Whole records, so that no pad stands between what is written and what is read.
+        edited.resize(edited.len().next_multiple_of(RECORD as usize), 0);
+        fs::write(scratch.join("data"), &data).expect("the data is written");
+
+        let mut pair = Pair::new(&scratch, |_, _| {});
+        // A drive tells every new session of its power on, and the far library is asked for before
+        // the link is there.
+        pair.local.allow("sense 06/29/00");
+        pair.local.allow("no device");
+        pair.run();
+        let operator = Operator::of(&pair);
+        operator.wait_for("dr-ptl0");
+        Self { number, data, edited, pair, operator, figures, scratch }
+    }
+
+    /// Every step.
+    pub(crate) fn run(&mut self) {
+        self.cp();
+        self.sha256();
+        self.ingest();
+        self.copies([
+            ("copy to a virtual drive", "vtl0/drive1", Joined::Directly),
+            ("copy to a virtual drive, over TCP", "vtl0/drive1", Joined::ByForwarder),
+        ]);
+        self.check_virtual("vtl0/drive1");
+        self.measure("replicate, all new", |round| {
+            round.operator.unload("vtl0", 0);
+            round.pair.wait_replicated(TAPE);
+        });
+
+        self.operator.load("vtl0", TAPE, 0);
+        for (drive, barcode) in FAR.iter().enumerate() {
+            self.operator.load("dr-ptl0", barcode, drive as u16);
+        }
+        self.copies([
+            ("copy to a ghost drive", "dr-ptl0/drive0", Joined::Directly),
+            ("copy to a ghost drive, over TCP", "dr-ptl0/drive1", Joined::ByForwarder),
+        ]);
+        for (drive, barcode) in FAR.iter().enumerate() {
+            self.operator.unload("dr-ptl0", drive as u16);
+            self.check_far(barcode);
+        }
+
+        self.measure("ingest, second generation", |round| {
+            round.operator.backup("vtl0/drive0", RECORD, &*round.edited);
+        });
+        self.measure("replicate, second generation", |round| {
+            round.operator.unload("vtl0", 0);
+            round.pair.wait_replicated(TAPE);
+        });
+        self.cp();
+    }
+
+    /// Runs a step between two moments at which nothing waits to be written to the disk.
+    fn measure(&mut self, step: &'static str, act: impl FnOnce(&mut Self)) {
+        rustix::fs::sync();
+        let pids = (self.pair.local.pid(), self.pair.remote.pid());
+        let used = || (cpu_seconds(pids.0), cpu_seconds(pids.1));
+        let (before, wire) = (used(), self.pair.relay.total());
+        let begin = Instant::now();
+        act(self);
+        let seconds = begin.elapsed().as_secs_f64();
+        let after = used();
+        let figure = Figure {
+            seconds,
+            cpu: Some((after.0 - before.0, after.1 - before.1)),
+            wire: Some(self.pair.relay.total() - wire),
+        };
+        self.figures.add(self.number, step, figure);
+    }
+
+    /// The yardstick, with and without waiting for the disk.
+    fn cp(&mut self) {
+        let (from, to) = (self.scratch.join("data"), self.scratch.join("copy"));
+        rustix::fs::sync();
+        let begin = Instant::now();
+        let status = Command::new("cp").arg(&from).arg(&to).status().expect("cp runs");
+        assert!(status.success(), "cp: {status}");
+        let copied = begin.elapsed().as_secs_f64();
+        File::open(&to).and_then(|file| file.sync_all()).expect("the copy is written back");
+        let seconds = begin.elapsed().as_secs_f64();
+        fs::remove_file(&to).expect("the copy goes");
+        for (step, seconds) in [("`cp` into the page cache", copied), (YARDSTICK, seconds)] {
+            self.figures.add(self.number, step, Figure { seconds, cpu: None, wire: None });
+        }
+    }
+
+    /// What it costs one core to look at each byte as a content-addressed store must.
+    fn sha256(&mut self) {
+        let begin = Instant::now();
+        let digest = Sha256::digest(&self.data);
+        let seconds = begin.elapsed().as_secs_f64();
+        assert_eq!(digest.len(), 32);
+        let figure = Figure { seconds, cpu: None, wire: None };
+        self.figures.add(self.number, "SHA-256 of it, one core", figure);
+    }
+
+    /// New data, the same again, and back.
+    fn ingest(&mut self) {
+        self.operator.load("vtl0", TAPE, 0);
+        self.operator.load("vtl0", OTHER, 1);
+        self.measure("ingest, all new", |round| {
+            round.operator.backup("vtl0/drive0", RECORD, &*round.data);
+        });
+        self.measure("ingest, all duplicate", |round| {
+            round.operator.backup("vtl0/drive1", RECORD, &*round.data);
+        });
+        self.measure("read back", |round| round.check_virtual("vtl0/drive0"));
+    }
+
+    /// Both ways to copy, which of them goes first depending on the round.
+    fn copies(&mut self, mut ways: [(&'static str, &'static str, Joined); 2]) {
+        if self.number % 2 == 1 {
+            ways.reverse();
+        }
+        for (step, target, joined) in ways {
+            self.measure(step, |round| {
+                let bytes = round.data.len() as u64;
+                copy(&round.operator, "vtl0/drive0", target, joined, bytes);
+            });
+        }
+    }
+
+    /// The first file of a virtual tape is the data.
+    fn check_virtual(&self, drive: &str) {
+        let mut tape = self.operator.tape(drive);
+        tape.rewind().expect("the tape rewinds");
+        let mut expected = Expected { rest: &self.data };
+        restore(&mut tape, RECORD, None, &mut expected, &mut OneTape).expect("it is read");
+        assert!(expected.rest.is_empty(), "{} bytes are missing", expected.rest.len());
+        tape.close_tape().expect("the drive closes");
+    }
+
+    /// A tape at the other site holds the data record for record, by the account of other code.
+    fn check_far(&self, barcode: &str) {
+        let objects = read_tape(&self.pair.ghost_files(), barcode);
+        let records = self.data.chunks(RECORD as usize).map(Object::record);
+        assert!(records.chain([Object::Filemark]).eq(objects), "{barcode} differs");
+    }
+}
+
+/// Takes only these bytes.
+struct Expected<'a> {
+    rest: &'a [u8],
+}
+
+impl Write for Expected<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.rest.strip_prefix(bytes) {
+            Some(rest) => self.rest = rest,
+            None => return Err(io::Error::other("what is read is not what was written")),
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
