@@ -11,6 +11,8 @@ use crate::{BLOCK_MAX, Client, DmaError, MoverNews, TO_THE_END, TapeObject};
 
 /// How long one side is listened to before the other.
 const TURN: Duration = Duration::from_millis(2);
+/// How long the target may take to say that it has halted as well.
+const AFTERMATH: Duration = Duration::from_secs(2);
 /// How often the target is asked how far it is.
 const ASK: Duration = Duration::from_millis(250);
 /// Literals that may wait for the target: headers of parts without data pile up.
@@ -346,7 +348,7 @@ impl<'a> Dialogue<'a> {
                 Side::Moving => {
                     if let Side::Halted(reason, text) = &self.source_side {
                         let (reason, text) = (*reason, text.clone());
-                        return Err(DmaError::Halted { side: "source", reason, text });
+                        return Err(self.source_halted(reason, text)?);
                     }
                     self.listen()?;
                 }
@@ -410,11 +412,22 @@ impl<'a> Dialogue<'a> {
                 Side::Paused(reason, position) => {
                     return Err(DmaError::Paused { side: "source", reason, position });
                 }
-                Side::Halted(reason, text) => {
-                    return Err(DmaError::Halted { side: "source", reason, text });
-                }
+                Side::Halted(reason, text) => return Err(self.source_halted(reason, text)?),
             }
         }
+    }
+
+    /// What to tell of a source that has halted by itself. Most often that follows from what the
+    /// target did, whose own news may come a moment later.
+    fn source_halted(&mut self, reason: HaltReason, text: String) -> Result<DmaError, DmaError> {
+        let begun = Instant::now();
+        while self.target_side == Side::Moving && begun.elapsed() < AFTERMATH {
+            self.listen()?;
+        }
+        Ok(match self.target_side.clone() {
+            Side::Halted(reason, text) => DmaError::Halted { side: "target", reason, text },
+            _ => DmaError::Halted { side: "source", reason, text },
+        })
     }
 
     /// Takes the source behind the filemark that stopped it, on whichever side of it this version
