@@ -25,6 +25,7 @@ use crate::library::Libraries;
 use crate::peer::{self, Peers};
 use crate::replica::Replicas;
 use crate::report::{self, Reporter};
+use crate::stream::Streams;
 use crate::{admin, recovery};
 
 /// How long the connections get to say goodbye.
@@ -56,6 +57,8 @@ pub struct Ground {
     pub jobs: Jobs,
     /// What arrives from them.
     pub replicas: Replicas,
+    /// Bytes on their way to and from drives.
+    pub streams: Streams,
     /// Tells them of changes.
     pub reporter: Reporter,
 }
@@ -110,6 +113,7 @@ fn open(config: RemoteConfig, reporter: Reporter) -> Result<Arc<Ground>, Failure
         peers: Peers::default(),
         jobs,
         replicas: Replicas::default(),
+        streams: Streams::default(),
         reporter,
         config,
     }))
@@ -193,6 +197,7 @@ impl Running {
             self.listener.abort();
             let _ = self.listener.await;
         }
+        self.ground.streams.clear();
         let (done, stopped) = oneshot::channel();
         // An error means that the desk has ended already.
         if self.leases.send(Event::Stop { flush: in_order, done }).await.is_ok() {

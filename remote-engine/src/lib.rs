@@ -4,6 +4,7 @@
 //!   engine     putting it together: state, store, libraries, leases, listener
 //!   peer       connections of local engines: TLS, greeting, pairs, keep-alive
 //!   lease      the lease table with its devices: operations and copy ranges, each done once
+//!   stream     bytes of foreign movers on their way here, bytes of tapes on their way back
 //!   replica    generations that arrive: store first, then rows
 //!   report     what peers and the catalogue are told of libraries and drives
 //!   library    the physical libraries and the ways to their devices
@@ -26,6 +27,7 @@ pub mod peer;
 pub mod recovery;
 pub mod replica;
 pub mod report;
+pub mod stream;
 
 use std::ffi::OsString;
 

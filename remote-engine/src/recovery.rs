@@ -18,7 +18,8 @@ pub fn recover(
 ) -> Result<(), SvsError> {
     copy::match_catalogue(store, report, catalogue)?;
     for found in catalogue.recover_after_restart("the engine was restarted during the job")? {
-        tracing::warn!(job = %found.job.id, state = %found.state, "a job of the last run was found");
+        let (job, state) = (found.job.id, found.state);
+        tracing::warn!(%job, %state, "a job of the last run was found");
         if found.job.state == JobState::PausedEom {
             jobs.waited(found.job.id);
         }

@@ -51,26 +51,46 @@ pub(super) struct Copying {
     proven: bool,
     /// The last range was written to its end.
     whole: bool,
+    /// When the row was written last.
+    row: Instant,
 }
 
 /// What came of a range before it is an answer.
-struct Came {
-    end: Result<RangeEnd, TapeError>,
-    bytes: u64,
-    records: u64,
-    flushed: bool,
+pub(super) struct Came {
+    pub(super) end: Result<RangeEnd, TapeError>,
+    /// Bytes and records on the tape, those written before a restart included.
+    pub(super) bytes: u64,
+    pub(super) records: u64,
+    pub(super) flushed: bool,
+    /// All of the range is on the tape.
+    pub(super) whole: bool,
 }
 
-fn total(range: &CopyRange) -> u64 {
+impl Came {
+    /// Nothing was written.
+    fn nothing(end: Result<RangeEnd, TapeError>) -> Self {
+        Self { end, bytes: 0, records: 0, flushed: false, whole: false }
+    }
+
+    /// It failed before anything was written.
+    pub(super) fn failed(error: TapeError) -> Self {
+        Self::nothing(Err(error))
+    }
+}
+
+/// The extents of a range; none for a stream.
+fn extents(range: &CopyRange) -> &[Extent] {
     match &range.source {
-        RangeSource::Extents(list) => list.iter().map(|extent| extent.length).sum(),
-        RangeSource::Stream { length, .. } => *length,
+        RangeSource::Extents(list) => list,
+        RangeSource::Stream { .. } => &[],
     }
 }
 
 /// What a copy reads, for people.
-fn source_name(seat: &Seat, extents: &[Extent]) -> String {
-    let Some(first) = extents.first() else { return "-".to_owned() };
+fn source_name(seat: &Seat, range: &CopyRange) -> String {
+    let Some(first) = extents(range).first() else {
+        return format!("a mover at site {}", seat.site);
+    };
     let info = seat.ground.store.generation(first.generation);
     let row = info.and_then(|info| seat.ground.catalogue.cartridge(info.cartridge).ok().flatten());
     row.map_or_else(
@@ -100,20 +120,24 @@ impl Seat {
         control: &Control,
         progress: &mut (dyn FnMut(u64, u64) + Send),
     ) -> Answer {
-        let RangeSource::Extents(extents) = &range.source else {
-            return Answer::Failed(TapeError::Check(Sense::INVALID_OPERATION_CODE));
-        };
-        if let Err(error) = self.begin_copy(range, extents, written, control) {
+        if let Err(error) = self.begin_copy(range, written, control) {
             return Answer::Failed(error);
         }
-        let gate = gate(&self.ground.store, extents);
-        let came = match gate.and_then(|here| Ok((here, self.is_ours()?))) {
-            Err(error) => Came { end: Err(error), bytes: 0, records: 0, flushed: false },
-            Ok((_, false)) => nothing(RangeEnd::NotMine),
-            Ok((false, true)) => nothing(RangeEnd::NotReplicated),
-            Ok((true, true)) => match self.stands_at(range.expected_object, written, control) {
-                Err(error) => Came { end: Err(error), bytes: 0, records: 0, flushed: false },
-                Ok(()) => self.write_records(range, extents, written, control, progress),
+        let gate = gate(&self.ground.store, extents(range));
+        let came = match gate {
+            Err(error) => Came::failed(error),
+            Ok(_) if !self.is_ours() => Came::nothing(Ok(RangeEnd::NotMine)),
+            Ok(false) => Came::nothing(Ok(RangeEnd::NotReplicated)),
+            Ok(true) => match self.stands_at(range.expected_object, written, control) {
+                Err(error) => Came::failed(error),
+                Ok(()) => match &range.source {
+                    RangeSource::Extents(list) => {
+                        self.write_records(range, list, written, control, progress)
+                    }
+                    RangeSource::Stream { .. } => {
+                        self.write_stream(range, written, control, progress)
+                    }
+                },
             },
         };
         self.note_range(range, &came);
@@ -133,7 +157,6 @@ impl Seat {
     fn begin_copy(
         &mut self,
         range: &CopyRange,
-        extents: &[Extent],
         written: u64,
         control: &Control,
     ) -> Result<(), TapeError> {
@@ -145,7 +168,7 @@ impl Seat {
         if let Some(copying) = &self.copying {
             let (id, jobs) = (copying.id, &self.ground.jobs);
             if copying.last == Last::Waiting {
-                jobs.set_source(id, &source_name(self, extents));
+                jobs.set_source(id, &source_name(self, range));
             }
             if copying.last != Last::Done {
                 jobs.enter(id, JobState::InProgress, None);
@@ -165,10 +188,13 @@ impl Seat {
                 whole: false,
                 paused: false,
             },
-            source: source_name(self, extents),
+            source: source_name(self, range),
             target: format!("{}/{barcode}", self.name.library),
-            generation: extents.first().map(|extent| extent.generation),
-            path: CopyPath::Offloaded,
+            generation: extents(range).first().map(|extent| extent.generation),
+            path: match range.source {
+                RangeSource::Extents(_) => CopyPath::Offloaded,
+                RangeSource::Stream { .. } => CopyPath::Moved,
+            },
         };
         let before = self.ground.jobs.begin_copy(&new).map_err(|cause| {
             TapeError::Unreachable(format!("the job can not be written down: {cause}"))
@@ -183,21 +209,27 @@ impl Seat {
             flushed: true,
             proven: true,
             whole: false,
+            row: Instant::now(),
         });
         Ok(())
     }
 
     /// Whether the medium in the drive is one that the library knows in this drive.
-    fn is_ours(&self) -> Result<bool, TapeError> {
-        match self.ground.libraries.medium(&self.name) {
-            Some((_, listed)) => Ok(listed),
-            // An empty drive says so itself.
-            None => Ok(true),
+    fn is_ours(&self) -> bool {
+        // An empty drive says so itself.
+        self.ground.libraries.medium(&self.name).is_none_or(|(_, listed)| listed)
+    }
+
+    /// Lets the job's row follow a range that goes on.
+    pub(super) fn row_follows(&mut self, bytes: u64) {
+        if let Some(copying) = self.copying.as_mut().filter(|it| it.row.elapsed() >= ROW_TIME) {
+            copying.row = Instant::now();
+            self.ground.jobs.progress(copying.id, copying.bytes + bytes);
         }
     }
 
     /// Compares the drive's place with where it must be. A unit attention met here is the answer.
-    fn stands_at(
+    pub(super) fn stands_at(
         &mut self,
         expected: ObjectNumber,
         written: u64,
@@ -222,7 +254,7 @@ impl Seat {
         control: &Control,
         progress: &mut (dyn FnMut(u64, u64) + Send),
     ) -> Came {
-        let total = total(range);
+        let total: u64 = extents.iter().map(|extent| extent.length).sum();
         let skip = written.saturating_mul(range.record_size.into()).min(total);
         let mut source =
             StoreBytes::new(self.ground.store.clone(), extents, skip, self.reader.take());
@@ -260,12 +292,10 @@ impl Seat {
         self.reader = source.into_reader();
         self.unflushed |= result.records > 0;
         let end = self.range_end(range, &result);
-        let came = Came {
-            end,
-            bytes: skip + result.bytes,
-            records: written + result.records,
-            flushed: false,
-        };
+        let (bytes, records) = (skip + result.bytes, written + result.records);
+        let size = u64::from(range.record_size);
+        let whole = records == if range.pad_last { total.div_ceil(size) } else { total / size };
+        let came = Came { end, bytes, records, flushed: false, whole };
         self.flush_range(range, came, control)
     }
 
@@ -297,7 +327,7 @@ impl Seat {
     }
 
     /// Flushes where the range or its end asks for it, and proves the place behind it.
-    fn flush_range(&mut self, range: &CopyRange, came: Came, control: &Control) -> Came {
+    pub(super) fn flush_range(&mut self, range: &CopyRange, came: Came, control: &Control) -> Came {
         let full = matches!(came.end, Ok(RangeEnd::EarlyWarning | RangeEnd::Overflow));
         if !(full || (range.flush && came.end == Ok(RangeEnd::Done))) {
             return came;
@@ -322,9 +352,7 @@ impl Seat {
         copying.object = behind(range.expected_object, came.records);
         copying.flushed = came.flushed || (copying.flushed && came.records == 0);
         copying.proven = came.flushed || (copying.proven && came.records == 0);
-        let (length, size) = (total(range), u64::from(range.record_size.max(1)));
-        copying.whole =
-            came.records == if range.pad_last { length.div_ceil(size) } else { length / size };
+        copying.whole = came.whole;
         let (id, bytes) = (copying.id, copying.bytes);
         jobs.progress(id, bytes);
         if came.flushed {
@@ -405,23 +433,19 @@ impl Seat {
     }
 }
 
-fn nothing(end: RangeEnd) -> Came {
-    Came { end: Ok(end), bytes: 0, records: 0, flushed: false }
-}
-
 /// Passes progress on, now and then.
-struct Teller<F> {
+pub(super) struct Teller<F> {
     tell: F,
     bytes: u64,
     at: Instant,
 }
 
 impl<F: FnMut(u64, u64)> Teller<F> {
-    fn new(tell: F) -> Self {
+    pub(super) fn new(tell: F) -> Self {
         Self { tell, bytes: 0, at: Instant::now() }
     }
 
-    fn tell(&mut self, bytes: u64, records: u64) {
+    pub(super) fn tell(&mut self, bytes: u64, records: u64) {
         if bytes - self.bytes >= PROGRESS_BYTES || self.at.elapsed() >= PROGRESS_TIME {
             (self.bytes, self.at) = (bytes, Instant::now());
             (self.tell)(bytes, records);

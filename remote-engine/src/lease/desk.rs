@@ -1,7 +1,7 @@
 //! The thread that owns the lease table.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -78,12 +78,29 @@ impl Held {
 struct Open {
     owner: Owner<Seat>,
     name: DeviceName,
-    /// The number under way and how to end it.
-    running: Option<(u64, CancelToken)>,
+    running: Option<Running>,
     /// Bytes and records of it.
     progress: (u64, u64),
     /// It may change what the reports say.
     tells: bool,
+}
+
+/// A work under way and how to end it.
+struct Running {
+    number: u64,
+    token: CancelToken,
+    /// What a cancelled reader took, in objects.
+    taken: Arc<OnceLock<u64>>,
+}
+
+impl Running {
+    fn cancel(&self, taken: Option<u64>) {
+        if let Some(taken) = taken {
+            // Said once, it counts.
+            let _ = self.taken.set(taken);
+        }
+        self.token.cancel();
+    }
 }
 
 /// A row that could not be written, and the answers that must not leave before it is.
@@ -304,10 +321,10 @@ impl Desk {
                         self.open.get(&lease).map(|open| open.progress).unwrap_or_default();
                     actions.extend(self.table.progress(lease, number, bytes, records));
                 }
-                LeaseAction::Cancel { lease, number, .. } => {
+                LeaseAction::Cancel { lease, number, taken } => {
                     let running = self.open.get(&lease).and_then(|open| open.running.as_ref());
-                    if let Some((_, token)) = running.filter(|(now, _)| *now == number) {
-                        token.cancel();
+                    if let Some(running) = running.filter(|running| running.number == number) {
+                        running.cancel(taken);
                     }
                 }
                 LeaseAction::Close { lease, device, why, settle } => {
@@ -350,8 +367,8 @@ impl Desk {
             let lost = TapeError::Lost("the device is not open".to_owned());
             return self.table.completed(lease, number, Answer::Failed(lost));
         };
-        let cancel = CancelToken::new();
-        open.running = Some((number, cancel.clone()));
+        let (cancel, taken) = (CancelToken::new(), Arc::new(OnceLock::new()));
+        open.running = Some(Running { number, token: cancel.clone(), taken: Arc::clone(&taken) });
         open.progress = (0, 0);
         open.tells = changes_report(&work);
         let (events, told) = (self.events.clone(), self.events.clone());
@@ -359,7 +376,8 @@ impl Desk {
             let progress = Box::new(move |bytes, records| {
                 tell(&told, Event::Progress(lease, number, bytes, records));
             });
-            let answer = seat.perform(&work, doubt, Run { cancel, progress });
+            let taken = Box::new(move || taken.get().copied());
+            let answer = seat.perform(&work, doubt, Run { cancel, taken, progress });
             tell(&events, Event::Completed(lease, number, answer));
         });
         Vec::new()
@@ -443,8 +461,8 @@ impl Desk {
     fn stop(&mut self, flush: bool) {
         let (told, free) = std::sync::mpsc::channel::<()>();
         for (_, open) in std::mem::take(&mut self.open) {
-            if let Some((_, token)) = &open.running {
-                token.cancel();
+            if let Some(running) = &open.running {
+                running.cancel(None);
             }
             let told = told.clone();
             // Gone already means free.

@@ -8,6 +8,7 @@ mod copying;
 mod desk;
 mod seat;
 mod source;
+mod streaming;
 
 pub use desk::{Desk, Event, Held, tick};
 pub use seat::Seat;

@@ -47,6 +47,8 @@ pub struct Seat {
 pub struct Run {
     /// Ends it at a record boundary.
     pub cancel: CancelToken,
+    /// What a cancelled reader took, in objects.
+    pub taken: Box<dyn Fn() -> Option<u64> + Send>,
     /// Hears of bytes and records done.
     pub progress: Box<dyn FnMut(u64, u64) + Send>,
 }
@@ -129,7 +131,10 @@ impl Seat {
                 let control = Control::new(RANGE, run.cancel.clone());
                 self.copy(range, written, &control, &mut run.progress)
             }
-            Work::Read(_) => Answer::Failed(unsupported()),
+            Work::Read(range) => {
+                let control = Control::new(RANGE, run.cancel.clone());
+                self.read_ahead(range, &control, &*run.taken, &mut run.progress)
+            }
             // The table hands closes out as such.
             Work::Close => Answer::Failed(gone()),
         }
@@ -251,11 +256,6 @@ impl Seat {
         self.device = None;
         result
     }
-}
-
-/// What this engine can not do.
-fn unsupported() -> TapeError {
-    TapeError::Check(scsi::Sense::INVALID_OPERATION_CODE)
 }
 
 /// WRITE, WRITE FILEMARKS and their long forms, ERASE.

@@ -42,6 +42,14 @@ pub(super) async fn run(door: &Door, control: Half, bulk: Half, shutdown: Shutdo
         return;
     }
     ground.reporter.greet(&peer.site);
+    let mut writers: JoinSet<Result<(), String>> = JoinSet::new();
+    writers.spawn(write(control.writer, control_queue, end.subscribe()));
+    writers.spawn(write(bulk.writer, bulk_queue, end.subscribe()));
+    // Before anything is read: a message of this pair must not meet what a former one left.
+    let (met, way) = ((Arc::clone(ground), peer.clone()), bulk_out.clone());
+    let up = tokio::task::spawn_blocking(move || met.0.streams.up(&met.1, number, way));
+    // A panic there was reported when it happened.
+    let _ = up.await;
     let mut tasks: JoinSet<Goodbye> = JoinSet::new();
     tasks.spawn(listen(control.counters, control_out.clone()));
     tasks.spawn(listen(bulk.counters, bulk_out.clone()));
@@ -49,9 +57,6 @@ pub(super) async fn run(door: &Door, control: Half, bulk: Half, shutdown: Shutdo
     let from = From { ground: Arc::clone(ground), peer: peer.clone(), number };
     tasks.spawn(read_control(from.clone(), control.reader, leases, control_out));
     tasks.spawn(read_bulk(from, bulk.reader, bulk_out));
-    let mut writers: JoinSet<Result<(), String>> = JoinSet::new();
-    writers.spawn(write(control.writer, control_queue, end.subscribe()));
-    writers.spawn(write(bulk.writer, bulk_queue, end.subscribe()));
     let words = tokio::select! {
         () = shutdown.requested() => goodbye(GoodbyeReason::Shutdown, "the engine stops"),
         _ = ended.changed() => {
@@ -70,6 +75,7 @@ pub(super) async fn run(door: &Door, control: Half, bulk: Half, shutdown: Shutdo
         }
     };
     tasks.shutdown().await;
+    ground.streams.down(&peer.site, number);
     ground.peers.remove(&peer.site, number);
     let cause = words.text.clone();
     end.send_replace(Some(words));
@@ -189,6 +195,16 @@ async fn read_bulk(from: From, mut reader: Reader, out: mpsc::Sender<Message>) -
         };
         match message {
             Message::Replicate(message) => transfers.message(message, length).await,
+            Message::Stream(message) => {
+                let from = from.clone();
+                let handled = tokio::task::spawn_blocking(move || {
+                    let ground = &from.ground;
+                    ground.streams.message(&from.peer.site, message, &ground.store)
+                });
+                if let Ok(Err(cause)) = handled.await {
+                    return goodbye(GoodbyeReason::Protocol, cause);
+                }
+            }
             Message::Ping(nonce) => {
                 if out.send(Message::Pong(nonce)).await.is_err() {
                     return goodbye(GoodbyeReason::Shutdown, "the connection is over");

@@ -3,4 +3,5 @@
 
 mod leases;
 mod ranges;
+mod streams;
 mod support;

@@ -28,7 +28,7 @@ fn range(job: JobId, extent: Extent, record_size: u32, expected_object: u64) -> 
     }
 }
 
-fn copied(answer: Answer) -> RangeResult {
+pub(crate) fn copied(answer: Answer) -> RangeResult {
     match answer {
         Answer::Copied(result) => result,
         other => panic!("no result of a range: {other:?}"),
@@ -36,7 +36,7 @@ fn copied(answer: Answer) -> RangeResult {
 }
 
 /// The records and filemarks (`None`) of the cartridge in a drive, read without the engine.
-fn tape_of(site: &Site, drive: usize) -> Vec<Option<Bytes>> {
+pub(crate) fn tape_of(site: &Site, drive: usize) -> Vec<Option<Bytes>> {
     let config = &site.config.physical_libraries[0];
     let spec = FileLibrarySpec {
         name: config.name.to_string(),

@@ -19,6 +19,7 @@ use store::{ObjectRun, Store};
 use tape::{Operation, Outcome, TapeError};
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio_rustls::client::TlsStream;
 
 type Stream = TlsStream<TcpStream>;
@@ -63,8 +64,9 @@ pub(crate) fn run_id() -> EngineId {
 }
 
 /// One connection.
-struct Connection {
-    reader: FrameReader<ReadHalf<Stream>>,
+pub(crate) struct Connection {
+    /// What a task of its own reads, so that a wait for it can be given up.
+    messages: mpsc::Receiver<Message>,
     writer: FrameWriter<WriteHalf<Stream>>,
 }
 
@@ -79,9 +81,10 @@ impl Connection {
         let name = tls::server_name("dr").unwrap();
         let secured = tls::connect(tcp, &config, name).await.unwrap();
         let (reader, writer) = tokio::io::split(secured.stream);
-        let reader = FrameReader::new(reader, link::FRAME_MAX);
+        let (read, messages) = mpsc::channel(256);
+        tokio::spawn(forward(FrameReader::new(reader, link::FRAME_MAX), read));
         let writer = FrameWriter::new(writer, link::FRAME_MAX);
-        let mut connection = Self { reader, writer };
+        let mut connection = Self { messages, writer };
         connection.send(Message::Hello(hello.clone())).await;
         let answer = connection.next().await;
         let Message::Hello(theirs) = answer else { panic!("no greeting: {answer:?}") };
@@ -89,16 +92,15 @@ impl Connection {
         connection
     }
 
-    async fn send(&mut self, message: Message) {
+    pub(crate) async fn send(&mut self, message: Message) {
         self.writer.write(&[&message.encode()]).await.unwrap();
         self.writer.flush().await.unwrap();
     }
 
-    async fn next(&mut self) -> Message {
+    pub(crate) async fn next(&mut self) -> Message {
         loop {
-            let frame = tokio::time::timeout(PATIENCE, self.reader.next()).await;
-            let frame = frame.expect("an answer in time").unwrap().expect("an open connection");
-            match Message::decode(frame).unwrap() {
+            let message = tokio::time::timeout(PATIENCE, self.messages.recv()).await;
+            match message.expect("an answer in time").expect("an open connection") {
                 Message::Ping(nonce) => self.send(Message::Pong(nonce)).await,
                 message => return message,
             }
@@ -106,10 +108,18 @@ impl Connection {
     }
 }
 
+async fn forward(mut reader: FrameReader<ReadHalf<Stream>>, to: mpsc::Sender<Message>) {
+    while let Ok(Some(frame)) = reader.next().await {
+        if to.send(Message::decode(frame).unwrap()).await.is_err() {
+            return;
+        }
+    }
+}
+
 /// The local engine, as far as a test needs it.
 pub(crate) struct Local {
     control: Connection,
-    bulk: Connection,
+    pub(crate) bulk: Connection,
     pub(crate) reports: Vec<SiteReport>,
     pub(crate) jobs: Vec<JobReport>,
     events: Vec<(LeaseId, ClientEvent)>,
@@ -146,8 +156,29 @@ impl Local {
             if let Some(at) = self.reports.iter().position(&likes) {
                 return self.reports.drain(..=at).next_back().unwrap();
             }
-            assert!(self.step().await.is_none(), "a reply that nobody waits for");
+            // The end of a lease of an earlier run is told as well.
+            drop(self.step().await);
         }
+    }
+
+    /// Whatever comes next on either connection: a message of a stream, or an event of the lease.
+    pub(crate) async fn either(
+        &mut self,
+        client: &mut LeaseClient,
+    ) -> (Option<link::Stream>, Option<ClientEvent>) {
+        let Self { control, bulk, reports, jobs, .. } = self;
+        let message = tokio::select! {
+            message = control.next() => message,
+            message = bulk.next() => message,
+        };
+        match message {
+            Message::Report(report) => reports.push(report),
+            Message::Job(report) => jobs.push(report),
+            Message::LeaseReply(reply) => return (None, client.handle(reply)),
+            Message::Stream(stream) => return (Some(stream), None),
+            other => panic!("unexpected: {other:?}"),
+        }
+        (None, None)
     }
 
     /// Waits for a job report.
