@@ -4,20 +4,17 @@ use std::time::Duration;
 
 use model::ByteSize;
 use serde_json::{Value, json};
-use service::admin::AdminClient;
 use service::config::{EngineConfig, LocalConfig, RemoteConfig, Site};
 use svs::{Catalogue, JobFilter, JobStatus};
 
 use crate::cli::{Failed, Which};
 use crate::output::{Output, or_dash, table};
 
-/// How long an engine may take to answer.
-const ANSWER: Duration = Duration::from_secs(30);
 /// How often a watched list is renewed.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// The site that a configuration of either engine describes.
-fn site(which: &Which) -> Result<Site, Failed> {
+pub(crate) fn site(which: &Which) -> Result<Site, Failed> {
     let local = LocalConfig::load(&which.config);
     match local {
         Ok(config) => Ok(config.site),
@@ -28,24 +25,10 @@ fn site(which: &Which) -> Result<Site, Failed> {
     }
 }
 
-fn open(which: &Which) -> Result<(Site, Catalogue), Failed> {
+pub(crate) fn open(which: &Which) -> Result<(Site, Catalogue), Failed> {
     let site = site(which)?;
     let catalogue = Catalogue::open_read_only(&site.catalogue()).map_err(Failed::new)?;
     Ok((site, catalogue))
-}
-
-/// Asks a running engine.
-pub(crate) fn ask(which: &Which, method: &str, params: Value) -> Result<Value, Failed> {
-    let socket = site(which)?.admin_socket();
-    let mut client = AdminClient::connect(&socket, ANSWER).map_err(Failed::new)?;
-    client.call(method, params).map_err(Failed::new)
-}
-
-pub(crate) fn status(which: &Which, output: &Output) -> Result<(), Failed> {
-    let status = ask(which, "status", json!({}))?;
-    output.show(&status, |status| {
-        serde_json::to_string_pretty(status).unwrap_or_else(|error| error.to_string())
-    })
 }
 
 pub(crate) fn jobs(
@@ -58,8 +41,11 @@ pub(crate) fn jobs(
     let filter = if active { JobFilter::unfinished() } else { JobFilter::default() };
     loop {
         let jobs = catalogue.jobs(&filter).map_err(Failed::new)?;
-        output.show(&jobs, |jobs| job_table(jobs))?;
-        if !watch {
+        let read = match watch {
+            true => output.show_anew(&jobs, |jobs| job_table(jobs))?,
+            false => output.print(&jobs, |jobs| job_table(jobs))?,
+        };
+        if !watch || !read {
             return Ok(());
         }
         std::thread::sleep(EVERY);

@@ -4,11 +4,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use model::{Barcode, LibraryName};
 use service::cli::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
 use service::init::{InitOptions, init};
 
-use crate::catalogue;
+use crate::dma::{self, DmaCommand};
 use crate::output::Output;
+use crate::{catalogue, status};
 
 /// Administer a pair of Twinreel engines.
 #[derive(Debug, Parser)]
@@ -31,6 +33,8 @@ pub(crate) struct Which {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    //D     /// Show the whole line on real files: two engines, backup, replication, copy, restore.
+    //D     Demo(DemoArguments),
     /// Write a certificate authority, certificates and working configurations for a pair.
     Init {
         /// The directory to make.
@@ -74,10 +78,31 @@ enum Command {
         #[command(flatten)]
         which: Which,
     },
+    /// Replicate the newest generation of a cartridge to every site, now.
+    Replicate {
+        #[command(flatten)]
+        which: Which,
+        /// The cartridge: LIBRARY:BARCODE.
+        #[arg(value_name = "LIBRARY:BARCODE", value_parser = cartridge)]
+        cartridge: (LibraryName, Barcode),
+        /// Return when every site has it.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// A small backup application: inventory, backup, copy from tape to tape, restore.
+    #[command(subcommand)]
+    Dma(DmaCommand),
     /// Run the engine of the backup site (`twinreel local-engine --help`).
     LocalEngine,
     /// Run the engine of the tape site (`twinreel remote-engine --help`).
     RemoteEngine,
+}
+
+fn cartridge(text: &str) -> Result<(LibraryName, Barcode), String> {
+    let (library, barcode) = text.split_once(':').ok_or("write LIBRARY:BARCODE")?;
+    let library = LibraryName::new(library).map_err(|error| error.to_string())?;
+    let barcode = Barcode::new(barcode).map_err(|error| error.to_string())?;
+    Ok((library, barcode))
 }
 
 /// A failure in words for the operator, with the exit code.
@@ -128,11 +153,75 @@ fn carry_out(command: Command, output: &Output) -> Result<(), Failed> {
             let made = init(&dir, &options).map_err(Failed::new)?;
             output.initialised(&made)
         }
-        Command::Status { which } => catalogue::status(&which, output),
+        //D         Command::Demo(arguments) => demo::run(&arguments, output),
+        Command::Dma(command) => dma::run(command, output),
+        Command::Status { which } => status::status(&which, output),
+        Command::Replicate { which, cartridge: (library, barcode), wait } => {
+            status::replicate(&which, &library, &barcode, wait, output)
+        }
         Command::Jobs { which, watch, active } => catalogue::jobs(&which, watch, active, output),
         Command::Libraries { which } => catalogue::libraries(&which, output),
         Command::Cartridges { which } => catalogue::cartridges(&which, output),
         // Taken by name before the arguments are parsed; listed here for the help.
         Command::LocalEngine | Command::RemoteEngine => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        let words = std::iter::once("twinreel").chain(line.split_whitespace());
+        Arguments::try_parse_from(words).map(|arguments| arguments.command)
+    }
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_takes_what_its_help_says() {
+        for line in [
+            "init /tmp/pair --ndmp-port 1 --virtual-capacity 1GB",
+            "status --config a.toml --json",
+            "--json jobs --watch --active",
+            "libraries",
+            "cartridges --config a.toml",
+            "replicate vtl0:VTA001L8 --wait",
+            "dma inventory --config a.toml vtl0",
+            "dma copy --server h:1 --user u --password-file p --source vtl0/drive0 --target a:B,C",
+            "dma copy --server h:1 --auth none --source v:A --target a:B --record-size 64KiB",
+            "dma copy --config a.toml --source v:A --target a:B --record-by-record --protocol 3",
+            "dma backup --config a.toml - --target vtl0:VTA001L8 --record-size 1MiB",
+            "dma restore --config a.toml file --source vtl0:VTA001L8,VTA002L8",
+        ] {
+            parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let cases = [
+            ("", "Usage"),
+            ("statu", "similar"),
+            ("replicate VTA001L8", "write LIBRARY:BARCODE"),
+            ("replicate vtl0:a/b", "may not contain"),
+            ("dma copy --source v:A --target a:B", "--server"),
+            ("dma copy --server h:1 --source v:A --target a", "write LIBRARY:BARCODE"),
+            ("dma copy --server h:1 --source v:A --target a:B,B", "named twice"),
+            ("dma copy --server h:1 --config c --source v:A --target a:B", "cannot be used"),
+            ("dma copy --server h:1 --password-file p --source v:A --target a:B", "--user"),
+            ("dma copy --config c --source v:A --target a:B --protocol 5", "2..=4"),
+            ("dma copy --config c --source v:A --target a:B --record-size x", "is not a size"),
+            ("dma restore --config c file", "--source"),
+        ];
+        for (line, reason) in cases {
+            let error = parse(line).map(drop).unwrap_err().to_string();
+            assert!(error.contains(reason), "{line:?}: {error}");
+        }
     }
 }

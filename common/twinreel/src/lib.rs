@@ -1,13 +1,22 @@
 //! The command line of an administrator, and both engines under their names.
 //!
 //! `twinreel local-engine ...` and `twinreel remote-engine ...` are the engines themselves, so that
-//! one program is all that has to be built and carried. Everything else talks to a running engine
-//! or reads its catalogue.
+//! one program is all that has to be built and carried. The rest:
+//!
+//! - `init` writes configurations; `status` and `replicate` talk to a running engine; `jobs`,
+//!   `libraries` and `cartridges` read its catalogue, whether it runs or not.
+//! - `dma` is a small backup application on the crate `dma`: inventory, backup, tape-to-tape copy,
+//!   restore.
+//!
+//! Results go to standard output, as text or as one JSON document with `--json`; everything else
+//! goes to standard error. Nothing here knows a protocol or a format: the rooms below do.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod catalogue;
 mod cli;
+mod dma;
 mod output;
+mod status;
 
 use std::ffi::OsString;
 

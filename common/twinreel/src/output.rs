@@ -1,6 +1,6 @@
 //! What commands print: tables for people, JSON for programs.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
@@ -23,15 +23,33 @@ impl Output {
         value: &T,
         people: impl FnOnce(&T) -> String,
     ) -> Result<(), Failed> {
+        self.print(value, people).map(drop)
+    }
+
+    /// The same in place of what was shown before, if standard output is a terminal.
+    pub(crate) fn show_anew<T: Serialize>(
+        &self,
+        value: &T,
+        people: impl FnOnce(&T) -> String,
+    ) -> Result<bool, Failed> {
+        let clear = if std::io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
+        self.print(value, |value| format!("{clear}{}", people(value)))
+    }
+
+    /// [`Output::show`]; `false` if nobody reads any more: a pager that was left is no failure.
+    pub(crate) fn print<T: Serialize>(
+        &self,
+        value: &T,
+        people: impl FnOnce(&T) -> String,
+    ) -> Result<bool, Failed> {
         let text = match self.json {
             true => serde_json::to_string(value).map_err(Failed::new)?,
             false => people(value),
         };
-        // A reader that has gone (a pager that was left) is no failure.
         let mut out = std::io::stdout().lock();
         match writeln!(out, "{text}").and_then(|()| out.flush()) {
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failed::new(error)),
-            _ => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+            result => result.map(|()| true).map_err(Failed::new),
         }
     }
 
@@ -59,7 +77,9 @@ pub(crate) fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>) -
     let mut table = Table::new();
     table.load_style(NOTHING);
     table.set_header(header);
-    rows.into_iter().for_each(|row| drop(table.add_row(row)));
+    for row in rows {
+        table.add_row(row);
+    }
     table.to_string()
 }
 
