@@ -135,7 +135,7 @@ macro_rules! identifier {
 identifier! {
     /// A virtual cartridge, whatever its barcode says. The same at both sites.
     CartridgeId
-    /// One generation of a cartridge: what one mount that wrote left behind. The same at both sites.
+    /// One generation of a cartridge: what a mount that wrote left behind. The same at both sites.
     GenerationId
     /// A job, made by whoever started it and used at both sites.
     JobId

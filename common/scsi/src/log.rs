@@ -158,7 +158,8 @@ mod tests {
             code in 1u8..0x40,
             values: Vec<(u16, u8, u64)>,
         ) {
-            let counters = values.iter().map(|(c, w, v)| LogParameter::counter(*c, (*w).into(), *v));
+            let values = values.into_iter();
+            let counters = values.map(|(c, w, v)| LogParameter::counter(c, w.into(), v));
             let page = LogPage { code, parameters: counters.collect() };
             prop_assert_eq!(LogPage::parse(&page.encode(0)), Ok(page));
         }

@@ -159,7 +159,7 @@ impl LeaseClient {
         if self.down_since_ms.is_some() {
             return Err(ClientError::Disconnected);
         }
-        let expect = self.track.expect(&work);
+        let expect = self.track.expected(&work);
         let sent = Numbered { number: self.next, repeated: false, expect, work };
         self.next += 1;
         let request = self.request(LeaseBody::Perform(sent.clone()));

@@ -18,7 +18,7 @@ pub(super) struct Track {
 
 impl Track {
     /// What to expect of this work.
-    pub(super) fn expect(&self, work: &Work) -> Expect {
+    pub(super) fn expected(&self, work: &Work) -> Expect {
         let after = match work {
             Work::Operation(Operation::Write(_)) => self.object.map(|at| at.saturating_add(1)),
             Work::Operation(Operation::WriteFilemarks(count)) => {

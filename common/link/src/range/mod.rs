@@ -48,10 +48,10 @@ pub enum RangeSource {
 
 /// One numbered piece of a copy: the bytes of `source`, put into records of `record_size`.
 ///
-/// Only whole records are written; a rest smaller than a record is left (the next range carries it
-/// first), unless `pad_last` says to fill it up with zeros and write it; of a stream, only where the
-/// stream ends. Early warning and overflow
-/// end the range, and the remote flushes before it answers them.
+/// Only whole records are written; a rest smaller than a record is left (the next range carries
+/// it first), unless `pad_last` says to fill it up with zeros and write it; of a stream, only
+/// where the stream ends. Early warning and overflow end the range, and the remote flushes before
+/// it answers them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CopyRange {
     /// The job it belongs to.

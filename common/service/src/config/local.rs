@@ -189,7 +189,7 @@ impl LocalConfig {
         libraries(&self.virtual_libraries, &self.physical_libraries, &mut findings);
         findings.require(
             self.replication.bandwidth.is_none_or(|rate| rate.0 >= 1024),
-            || "replication: bandwidth is at least 1024 (bytes a second); leave it out for no limit",
+            || "replication: bandwidth is at least 1024 bytes a second; leave it out for no limit",
         );
         findings.into_texts()
     }
