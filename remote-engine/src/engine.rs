@@ -126,6 +126,10 @@ impl Running {
     /// Something without which it can not work failed.
     pub async fn start(config: RemoteConfig) -> Result<Self, Failure> {
         let state = StateDir::claim(&config.site.state_dir)?;
+        // Whoever connects from here on waits until everything is open.
+        let tls = service::tls::server_config(config.link.tls())?;
+        let listener = TcpListener::bind(config.link.listen).await?;
+        let address = listener.local_addr()?;
         let (reporter, inbox) = report::channel();
         let opened = tokio::task::spawn_blocking(move || {
             let ground = open(config, reporter)?;
@@ -134,9 +138,6 @@ impl Running {
             Ok::<_, Failure>((ground, leases, desk, reporter))
         });
         let (ground, leases, desk, reporter) = opened.await??;
-        let tls = service::tls::server_config(ground.config.link.tls())?;
-        let listener = TcpListener::bind(ground.config.link.listen).await?;
-        let address = listener.local_addr()?;
         let (trigger, shutdown) = shutdown::channel();
         let admin = admin::start(&ground, &shutdown)?;
         let tick = tokio::spawn(lease::tick(leases.clone()));

@@ -241,6 +241,15 @@ impl Jobs {
         }
     }
 
+    /// A lease was closed by its holder, and what this engine wrote under it in an earlier run was
+    /// not continued; but what waited for its next tape may be, under another lease.
+    pub fn lease_closed(&self, lease: LeaseId) {
+        for (job, owner) in self.copies(|owner| owner.lease == lease && !owner.paused) {
+            let why = "it was interrupted by a restart and not continued";
+            self.abandon(&job, &owner.site, owner.whole, why);
+        }
+    }
+
     /// A peer was met: copies of its earlier runs are not continued. `live` tells of a lease
     /// whether it is open; such a one ends by itself.
     pub fn peer_met(&self, peer: &Peer, live: impl Fn(LeaseId) -> bool) {
@@ -281,5 +290,105 @@ impl Jobs {
             Some(_) => self.finish(id, &Ending::cancelled(format!("ended by site {site}"))),
             None => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(engine: u64) -> Peer {
+        let engine = EngineId(model::Ulid::from_parts(engine, 0));
+        Peer { site: SiteName::new("hq").unwrap(), engine, version: 1 }
+    }
+
+    fn copy(number: u64, engine: u64) -> NewCopy {
+        let id = |n| model::Ulid::from_parts(n, 0);
+        let Peer { site, engine, .. } = peer(engine);
+        let lease = LeaseId(id(number));
+        let owner = Owner { site, engine: Some(engine), lease, whole: false, paused: false };
+        let (source, target) = ("vtl0/VTA001L8".to_owned(), "ptl0/PTA001L8".to_owned());
+        let path = CopyPath::Offloaded;
+        NewCopy { id: JobId(id(number)), owner, source, target, generation: None, path }
+    }
+
+    fn jobs() -> (tempfile::TempDir, Jobs) {
+        let dir = tempfile::tempdir().unwrap();
+        let catalogue = Catalogue::open(&dir.path().join("svs.db")).unwrap();
+        (dir, Jobs::open(Arc::new(catalogue)).unwrap())
+    }
+
+    fn state(jobs: &Jobs, copy: &NewCopy) -> JobState {
+        jobs.catalogue.job(copy.id).unwrap().unwrap().state
+    }
+
+    #[test]
+    fn a_copy_goes_on_under_another_lease_and_never_behind_a_failure() {
+        let (_dir, jobs) = jobs();
+        let first = copy(1, 1);
+        assert_eq!(jobs.begin_copy(&first), Ok(0));
+        jobs.progress(first.id, 500);
+        jobs.enter(first.id, JobState::PausedEom, None);
+        let lease = LeaseId(model::Ulid::from_parts(9, 0));
+        let next = NewCopy {
+            owner: Owner { lease, ..first.owner.clone() },
+            target: "ptl0/PTA002L8".to_owned(),
+            ..first.clone()
+        };
+        assert_eq!(jobs.begin_copy(&next), Ok(500));
+        let row = jobs.catalogue.job(first.id).unwrap().unwrap();
+        assert_eq!(
+            (row.state, row.target.as_str()),
+            (JobState::InProgress, "ptl0/PTA001L8, ptl0/PTA002L8")
+        );
+        jobs.lease_lost(first.owner.lease, false, EndReason::Expired);
+        assert_eq!(state(&jobs, &first), JobState::InProgress, "not its lease any more");
+        jobs.flushed(first.id, 4, 400);
+        jobs.lease_lost(lease, false, EndReason::Expired);
+        assert_eq!(state(&jobs, &first), JobState::Failed);
+        assert!(jobs.begin_copy(&next).is_err());
+        let report = jobs.reports_for(&next.owner.site).remove(0);
+        assert_eq!(
+            (report.flushed_bytes, report.flushed_object, report.complete),
+            (400, Some(4), false)
+        );
+        jobs.acknowledged(&next.owner.site, first.id);
+        assert!(jobs.reports_for(&next.owner.site).is_empty());
+    }
+
+    #[test]
+    fn a_new_run_of_the_peer_ends_what_no_lease_holds() {
+        let (_dir, jobs) = jobs();
+        let [held, lost, own] = [copy(1, 1), copy(2, 1), copy(3, 2)];
+        [&held, &lost, &own].into_iter().for_each(|copy| drop(jobs.begin_copy(copy)));
+        jobs.peer_met(&peer(2), |lease| lease == held.owner.lease);
+        let states = [&held, &lost, &own].map(|copy| state(&jobs, copy));
+        assert_eq!(states, [JobState::InProgress, JobState::Failed, JobState::InProgress]);
+    }
+
+    #[test]
+    fn what_waits_for_a_tape_ends_when_its_originator_says_so() {
+        let (_dir, jobs) = jobs();
+        let [whole, rest, running] = [copy(1, 1), copy(2, 1), copy(3, 1)];
+        for copy in [&whole, &rest, &running] {
+            jobs.begin_copy(copy).unwrap();
+        }
+        jobs.enter(whole.id, JobState::PausedEom, None);
+        jobs.waits_whole(whole.id);
+        jobs.enter(rest.id, JobState::PausedEom, None);
+        for copy in [&whole, &rest, &running] {
+            jobs.acknowledged(&copy.owner.site, copy.id);
+        }
+        let states = [&whole, &rest, &running].map(|copy| state(&jobs, copy));
+        assert_eq!(states, [JobState::Done, JobState::Cancelled, JobState::InProgress]);
+        // A restart found it waiting: it may go on, and a close of its old lease changes nothing.
+        let paused = copy(4, 1);
+        jobs.begin_copy(&paused).unwrap();
+        jobs.waited(paused.id);
+        jobs.lease_closed(paused.owner.lease);
+        assert_eq!(state(&jobs, &paused), JobState::InProgress);
+        jobs.begin_copy(&paused).unwrap();
+        jobs.lease_closed(paused.owner.lease);
+        assert_eq!(state(&jobs, &paused), JobState::Failed);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use link::{DriveReport, LibraryReport, Refusal, RefusalWhy};
-use model::{Barcode, DeviceName, DeviceRole, ElementType, LibraryName, SiteName};
+use model::{Barcode, DeviceName, DeviceRole, Element, ElementType, LibraryName, SiteName};
 use service::config::{PhysicalLibrary, RemoteConfig};
 use tape::driver::{LocalTransport, ScsiChanger, ScsiDrive};
 use tape::file::{FileLibrary, FileLibraryError, FileLibrarySpec};
@@ -137,11 +137,16 @@ impl Libraries {
     /// What lies in a drive, and whether the library says so too. No command is sent.
     pub fn medium(&self, name: &DeviceName) -> Option<(Barcode, bool)> {
         let DeviceRole::Drive(index) = name.role else { return None };
-        let report = self.report(&name.library, |_| false)?;
-        let drive = report.drives.get(usize::from(index))?;
-        let barcode = drive.state.as_ref()?.medium.as_ref()?.barcode.clone()?;
-        let element = report.inventory.elements.iter().find(|it| it.address == drive.element);
-        let listed = element.is_some_and(|it| it.barcode.as_ref() == Some(&barcode));
+        let open = self.open.get(&name.library)?;
+        let bay = Element { kind: ElementType::DataTransfer, index };
+        let address = open.config.element_map().address(bay);
+        let drive = {
+            let target = open.library.library().lock().unwrap_or_else(PoisonError::into_inner);
+            target.drives().nth(index.into()).cloned()?
+        };
+        let barcode = glance(&drive).1.medium?.barcode?;
+        let target = open.library.library().lock().unwrap_or_else(PoisonError::into_inner);
+        let listed = target.find(&barcode) == address;
         Some((barcode, listed))
     }
 

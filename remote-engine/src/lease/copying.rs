@@ -400,7 +400,10 @@ impl Seat {
         let jobs = &self.ground.jobs;
         let Some(copying) = self.copying.take() else {
             // One of an earlier run of this engine, which nobody continued.
-            return jobs.lease_lost(self.lease, false, why);
+            return match why {
+                EndReason::Closed => jobs.lease_closed(self.lease),
+                _ => jobs.lease_lost(self.lease, false, why),
+            };
         };
         let written = match copying.last {
             Last::Done => true,

@@ -258,3 +258,24 @@ fn too_long(asked: usize, length: usize) -> Sense {
     let difference = asked as i64 - length as i64;
     Sense { ili: true, information: Some(difference), ..Sense::new(0, 0, 0) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bytes_of_what_was_taken_are_known_behind_what_is_forgotten() {
+        let mut ahead = Ahead::default();
+        [100, 7, 7, 50, 1].into_iter().for_each(|length| ahead.push(length));
+        assert_eq!(
+            (0..=5).map(|n| ahead.bytes_of(n)).collect::<Vec<_>>(),
+            [0, 100, 107, 114, 164, 165]
+        );
+        // A record that is taken in part is still wanted whole.
+        ahead.trim(113);
+        assert_eq!((ahead.lengths.len(), ahead.bytes), (3, 58));
+        assert_eq!((2..=5).map(|n| ahead.bytes_of(n)).collect::<Vec<_>>(), [107, 114, 164, 165]);
+        ahead.trim(u64::MAX);
+        assert_eq!((ahead.bytes_of(5), ahead.lengths.len()), (165, 0));
+    }
+}

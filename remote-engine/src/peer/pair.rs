@@ -1,6 +1,7 @@
 //! A pair of connections at work.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use link::{Channel, Goodbye, GoodbyeReason, Message, Peer};
@@ -51,12 +52,13 @@ pub(super) async fn run(door: &Door, control: Half, bulk: Half, shutdown: Shutdo
     // A panic there was reported when it happened.
     let _ = up.await;
     let mut tasks: JoinSet<Goodbye> = JoinSet::new();
-    tasks.spawn(listen(control.counters, control_out.clone()));
-    tasks.spawn(listen(bulk.counters, bulk_out.clone()));
+    let busy = Arc::new(AtomicBool::new(false));
+    tasks.spawn(listen(control.counters, Arc::default(), control_out.clone()));
+    tasks.spawn(listen(bulk.counters, Arc::clone(&busy), bulk_out.clone()));
     let leases = door.leases.clone();
     let from = From { ground: Arc::clone(ground), peer: peer.clone(), number };
     tasks.spawn(read_control(from.clone(), control.reader, leases, control_out));
-    tasks.spawn(read_bulk(from, bulk.reader, bulk_out));
+    tasks.spawn(read_bulk(from, bulk.reader, bulk_out, busy));
     let words = tokio::select! {
         () = shutdown.requested() => goodbye(GoodbyeReason::Shutdown, "the engine stops"),
         _ = ended.changed() => {
@@ -105,14 +107,19 @@ struct From {
     number: u64,
 }
 
-/// Watches the bytes that arrive: asks a silent peer for a sign of life, and gives it up.
-async fn listen(counters: Arc<Counters>, out: mpsc::Sender<Message>) -> Goodbye {
+/// Watches the bytes that arrive: asks a silent peer for a sign of life, and gives it up. While
+/// this side is busy with what came, nothing is read and nothing can be heard.
+async fn listen(
+    counters: Arc<Counters>,
+    busy: Arc<AtomicBool>,
+    out: mpsc::Sender<Message>,
+) -> Goodbye {
     let mut ticks = tokio::time::interval(LOOK);
     let (mut heard, mut since, mut asked) = (counters.read(), Instant::now(), Instant::now());
     let mut nonce = 0;
     loop {
         ticks.tick().await;
-        if counters.read() != heard {
+        if counters.read() != heard || busy.load(Ordering::Relaxed) {
             (heard, since) = (counters.read(), Instant::now());
         }
         if since.elapsed() >= SILENCE {
@@ -186,13 +193,20 @@ async fn read_control(
     }
 }
 
-async fn read_bulk(from: From, mut reader: Reader, out: mpsc::Sender<Message>) -> Goodbye {
+async fn read_bulk(
+    from: From,
+    mut reader: Reader,
+    out: mpsc::Sender<Message>,
+    busy: Arc<AtomicBool>,
+) -> Goodbye {
     let mut transfers = Transfers::new(Arc::clone(&from.ground), from.peer.clone(), out.clone());
     loop {
+        busy.store(false, Ordering::Relaxed);
         let (message, length) = match next(&mut reader, Channel::Bulk).await {
             Ok(found) => found,
             Err(words) => return words,
         };
+        busy.store(true, Ordering::Relaxed);
         match message {
             Message::Replicate(message) => transfers.message(message, length).await,
             Message::Stream(message) => {

@@ -217,6 +217,14 @@ impl Arrival {
         job.state = JobState::InProgress;
         job.bytes_total = self.attributes.bytes;
         job.cartridge = Some(self.begin.cartridge);
+        // An attempt that was interrupted is this same job.
+        let note = self.begin.generation.to_string();
+        let unfinished = catalogue.unfinished_jobs(Some(JobKind::Replication))?;
+        let former = unfinished.iter().find(|job| job.resume.as_ref() == Some(&note));
+        if let Some(former) = former {
+            (self.job, job.id) = (former.id, former.id);
+        }
+        job.resume = Some(note);
         if !catalogue.create_job(&job)? {
             let known = catalogue.job(self.job)?.map(|job| job.state);
             if known.is_some_and(JobState::is_final) {
@@ -338,7 +346,7 @@ impl Arrival {
             generation: info.id,
             site: self.peer.site.clone(),
             state: ReplicationState::Done,
-            job: None,
+            job: self.ground.catalogue.job(self.job)?.map(|job| job.id),
             bytes_logical: info.bytes,
             bytes_unique: counters.unique,
             bytes_wire: self.wire,
