@@ -176,18 +176,18 @@ impl Running {
 
     /// Stops in order: says goodbye, flushes every drive, and frees everything.
     pub async fn stop(self) {
-        let ground = Arc::clone(&self.ground);
-        self.end(true).await;
+        let ground = self.end(true).await;
         say(&ground, messages::ENGINE_STOPPED);
         tracing::info!(site = %ground.config.site.name, "remote-engine stopped");
     }
 
     /// Drops everything as it is: nothing is flushed, nobody is told.
     pub async fn abandon(self) {
-        self.end(false).await;
+        drop(self.end(false).await);
     }
 
-    async fn end(self, in_order: bool) {
+    /// Ends every task and thread. What it returns is the last that anybody has of the engine.
+    async fn end(self, in_order: bool) -> Arc<Ground> {
         if in_order {
             self.trigger.trigger();
             let mut listener = self.listener;
@@ -210,12 +210,19 @@ impl Running {
         }
         self.ground.reporter.stop();
         let (ground, desk, reporter) = (self.ground, self.desk, self.reporter);
+        let held = Arc::clone(&ground);
         let joined = tokio::task::spawn_blocking(move || {
             // A panic there was reported when it happened.
             let _ = (desk.join(), reporter.join());
-            ground.replicas.wait_idle();
+            held.replicas.wait_idle();
         });
         let _ = joined.await;
+        // Calls that were cut off on blocking threads run to their end.
+        let patience = tokio::time::Instant::now() + GRACE;
+        while Arc::strong_count(&ground) > 1 && tokio::time::Instant::now() < patience {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        ground
     }
 }
 

@@ -299,7 +299,10 @@ impl Arrival {
         let info = import.commit().map_err(|error| failure(&error))?;
         self.import = None;
         let counters = self.receiver.counters();
-        self.write_rows(&info, counters).map_err(|error| unwritten(&error))
+        self.write_rows(&info, counters).map_err(|error| unwritten(&error))?;
+        // Before the sender hears of it, so that both sides never disagree.
+        self.ground.jobs.done(self.job, info.bytes, Verified::Readback);
+        Ok(())
     }
 
     fn write_cartridge(&self) -> Result<(), SvsError> {
@@ -359,7 +362,6 @@ impl Arrival {
             return;
         }
         let bytes = self.ground.store.generation(self.begin.generation).map_or(0, |it| it.bytes);
-        self.ground.jobs.done(self.job, bytes, Verified::Readback);
         let words: [(&str, &dyn std::fmt::Display); 5] = [
             ("cartridge", &self.ends().0),
             ("site", &self.ground.config.site.name),

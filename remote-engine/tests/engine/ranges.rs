@@ -207,3 +207,28 @@ async fn a_copy_whose_lease_is_lost_fails_and_is_reported_until_acknowledged() {
     }
     engine.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_replication_is_resumed_as_the_same_job() {
+    let site = Site::new("8MB", "1MB");
+    let (store, generation) = store_with(site.dir.path(), &source());
+    let run = run_id();
+    let engine = site.start().await;
+    let mut local = site.connect(&engine, run).await;
+    local.replicate_half(&store, generation).await;
+    // A newer pair takes over in the middle; then the engine itself goes away.
+    let mut local = site.connect(&engine, run).await;
+    local.replicate_half(&store, generation).await;
+    engine.abandon().await;
+    let engine = site.start().await;
+    let jobs = engine.ground().catalogue.jobs(&svs::JobFilter::default()).unwrap();
+    assert_eq!((jobs.len(), jobs[0].state), (1, JobState::Pending));
+    let mut local = site.connect(&engine, run).await;
+    assert!(local.replicate(&store, generation).await > 0);
+    let jobs = engine.ground().catalogue.jobs(&svs::JobFilter::default()).unwrap();
+    assert_eq!((jobs.len(), jobs[0].state), (1, JobState::Done), "{jobs:?}");
+    let mut reader = engine.ground().store.reader(generation).unwrap();
+    assert_eq!(reader.verify().unwrap(), store.generation(generation).unwrap().bytes);
+    drop(reader);
+    engine.stop().await;
+}

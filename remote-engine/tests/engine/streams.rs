@@ -142,7 +142,9 @@ async fn read(
             return (records, answer);
         }
         match local.either(client).await {
-            (Some(message), _) => receiver.handle(message.body).unwrap(),
+            (Some(message), _) if message.stream == receiver.stream() => {
+                receiver.handle(message.body).unwrap();
+            }
             (_, Some(ClientEvent::Answered { answer: came, .. })) => answer = Some(came),
             _ => {}
         }

@@ -287,6 +287,29 @@ impl Local {
         assert_eq!(self.work(&mut changer, Work::Close).await, Answer::Closed);
     }
 
+    /// Begins to send a generation, and says no more when its chunks were asked for.
+    pub(crate) async fn replicate_half(&mut self, store: &Store, generation: GenerationId) {
+        let transfer = TransferId(Ulid::generate(now_ms()));
+        let mut sender = Sender::new(transfer, begin(store, generation));
+        loop {
+            while let Some(output) = sender.poll() {
+                match output {
+                    SenderOutput::Send(message) => {
+                        self.bulk.send(Message::Replicate(message)).await;
+                    }
+                    SenderOutput::NeedBatch { .. } => {
+                        sender.batch(offer(store, generation)).unwrap();
+                    }
+                    SenderOutput::ReadChunk { .. } => return,
+                    other => panic!("{other:?}"),
+                }
+            }
+            let message = self.bulk.next().await;
+            let Message::Replicate(message) = message else { panic!("{message:?}") };
+            sender.handle(message.body).unwrap();
+        }
+    }
+
     /// Sends a generation of a store until it is committed; what the sender counted.
     pub(crate) async fn replicate(&mut self, store: &Store, generation: GenerationId) -> u64 {
         let mut sender =
