@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use model::ByteSize;
-use serde_json::{Value, json};
+use model::{ByteSize, DeviceName, LibraryName};
+use serde::Serialize;
 use service::config::{EngineConfig, LocalConfig, RemoteConfig, Site};
-use svs::{Catalogue, JobFilter, JobStatus};
+use svs::{Catalogue, Device, JobFilter, JobStatus, Library, LibraryRole};
 
 use crate::cli::{Failed, Which};
 use crate::output::{Output, or_dash, table};
@@ -78,27 +78,54 @@ pub(crate) fn libraries(which: &Which, output: &Output) -> Result<(), Failed> {
     let mut all = Vec::new();
     for library in catalogue.libraries().map_err(Failed::new)? {
         let devices = catalogue.devices(&library.site, &library.name).map_err(Failed::new)?;
-        all.push(json!({ "library": library, "devices": devices }));
+        let devices = devices.into_iter().map(|device| {
+            let ndmp_name = ndmp_name(&library, &device);
+            ListedDevice { ndmp_name, device }
+        });
+        all.push(Listed { devices: devices.collect(), library });
     }
-    output.show(&all, |all| {
-        let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-        let row = |entry: &Value, device: &Value| {
-            let library = &entry["library"];
-            [
-                text(&library["site"]),
-                text(&library["name"]),
-                text(&library["role"]),
-                text(&library["state"]),
-                text(&device["name"]),
-                text(&device["serial"]),
-            ]
-        };
-        let devices = |entry: &Value| entry["devices"].as_array().cloned().unwrap_or_default();
-        let rows = all
-            .iter()
-            .flat_map(|entry| devices(entry).iter().map(|d| row(entry, d)).collect::<Vec<_>>());
-        table(["site", "library", "role", "state", "device", "serial"], rows.collect())
-    })
+    output.show(&all, |all| library_table(all))
+}
+
+/// A library as it is listed.
+#[derive(Serialize)]
+struct Listed {
+    library: Library,
+    devices: Vec<ListedDevice>,
+}
+
+#[derive(Serialize)]
+struct ListedDevice {
+    /// What a backup application calls it; null if it has no name there.
+    ndmp_name: Option<DeviceName>,
+    #[serde(flatten)]
+    device: Device,
+}
+
+/// A ghost is called by its site and its own name.
+fn ndmp_name(library: &Library, device: &Device) -> Option<DeviceName> {
+    let name = match library.role {
+        LibraryRole::Ghost => LibraryName::ghost(&library.site, &library.name).ok()?,
+        LibraryRole::Virtual | LibraryRole::Physical => library.name.clone(),
+    };
+    Some(DeviceName { library: name, role: device.name.role })
+}
+
+fn library_table(all: &[Listed]) -> String {
+    let row = |library: &Library, it: &ListedDevice| {
+        [
+            library.site.to_string(),
+            library.name.to_string(),
+            library.role.to_string(),
+            library.state.clone(),
+            or_dash(it.ndmp_name.as_ref()),
+            it.device.serial.clone(),
+            it.device.state.clone(),
+        ]
+    };
+    let rows = all.iter().flat_map(|it| it.devices.iter().map(|device| row(&it.library, device)));
+    let header = ["site", "library", "role", "state", "NDMP device", "serial", "device state"];
+    table(header, rows.collect())
 }
 
 pub(crate) fn cartridges(which: &Which, output: &Output) -> Result<(), Failed> {
@@ -131,4 +158,39 @@ pub(crate) fn cartridges(which: &Which, output: &Output) -> Result<(), Failed> {
         ];
         table(header, all.iter().map(row).collect())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ghost_is_listed_by_the_name_that_applications_use() {
+        let mut library = Library {
+            site: model::SiteName::new("dr").unwrap(),
+            name: LibraryName::new("ptl0").unwrap(),
+            serial: "S0".into(),
+            role: LibraryRole::Ghost,
+            backend: "file".into(),
+            state: "ready".into(),
+        };
+        let device = Device {
+            name: "ptl0/drive1".parse().unwrap(),
+            serial: "S2".into(),
+            vendor: String::new(),
+            product: String::new(),
+            revision: String::new(),
+            state: "empty".into(),
+        };
+        let ghost = ndmp_name(&library, &device).unwrap();
+        assert_eq!(ghost.to_string(), "dr-ptl0/drive1");
+        library.role = LibraryRole::Physical;
+        assert_eq!(ndmp_name(&library, &device).unwrap(), device.name);
+        let listed = ListedDevice { ndmp_name: Some(ghost), device };
+        let listed = Listed { library, devices: vec![listed] };
+        let value = serde_json::to_value(&listed).unwrap();
+        assert_eq!(value["devices"][0]["ndmp_name"], "dr-ptl0/drive1");
+        assert_eq!(value["devices"][0]["serial"], "S2");
+        assert!(library_table(&[listed]).contains("dr-ptl0/drive1"));
+    }
 }

@@ -8,6 +8,7 @@ use model::{Barcode, LibraryName};
 use service::cli::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
 use service::init::{InitOptions, init};
 
+use crate::demo::{self, DemoArguments};
 use crate::dma::{self, DmaCommand};
 use crate::output::Output;
 use crate::{catalogue, status};
@@ -33,6 +34,8 @@ pub(crate) struct Which {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show the whole line on real files: two engines, backup, replication, copy, restore.
+    Demo(DemoArguments),
     //D     /// Show the whole line on real files: two engines, backup, replication, copy, restore.
     //D     Demo(DemoArguments),
     /// Write a certificate authority, certificates and working configurations for a pair.
@@ -154,6 +157,7 @@ fn carry_out(command: Command, output: &Output) -> Result<(), Failed> {
             output.initialised(&made)
         }
         //D         Command::Demo(arguments) => demo::run(&arguments, output),
+        Command::Demo(arguments) => demo::run(&arguments, output),
         Command::Dma(command) => dma::run(command, output),
         Command::Status { which } => status::status(&which, output),
         Command::Replicate { which, cartridge: (library, barcode), wait } => {
@@ -186,6 +190,8 @@ mod tests {
     #[test]
     fn every_command_takes_what_its_help_says() {
         for line in [
+            "demo",
+            "demo --keep /tmp/reel --json --seed 7",
             "init /tmp/pair --ndmp-port 1 --virtual-capacity 1GB",
             "status --config a.toml --json",
             "--json jobs --watch --active",

@@ -7,6 +7,8 @@
 //!   `libraries` and `cartridges` read its catalogue, whether it runs or not.
 //! - `dma` is a small backup application on the crate `dma`: inventory, backup, tape-to-tape copy,
 //!   restore.
+//! - `demo` shows the whole line with two engines as processes of their own, and compares what
+//!   comes out with what went in.
 //!
 //! Results go to standard output, as text or as one JSON document with `--json`; everything else
 //! goes to standard error. Nothing here knows a protocol or a format: the rooms below do.
@@ -14,6 +16,7 @@
 
 mod catalogue;
 mod cli;
+mod demo;
 mod dma;
 mod output;
 mod status;

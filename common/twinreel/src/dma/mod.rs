@@ -21,7 +21,8 @@ use scsi::ElementDescriptor;
 use serde_json::{Value, json};
 
 pub(crate) use console::Console;
-pub(crate) use copy::{Copied, copy};
+pub(crate) use copy::{Copied, CopiedTape, copy};
+pub(crate) use login::login_of;
 pub(crate) use place::Place;
 pub(crate) use screen::Screen;
 pub(crate) use stream::{backup, restore};
@@ -193,7 +194,7 @@ fn run_copy(arguments: &CopyArguments, output: &Output) -> Result<(), Failed> {
 }
 
 fn copied_text(copied: &Copied) -> String {
-    let row = |tape: &copy::CopiedTape| {
+    let row = |tape: &CopiedTape| {
         let rate = ByteSize((tape.bytes as f64 / tape.seconds.max(1e-3)) as u64);
         let seconds = format!("{:.1}", tape.seconds);
         [tape.target.clone(), ByteSize(tape.bytes).to_string(), seconds, format!("{rate}/s")]
