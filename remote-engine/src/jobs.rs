@@ -30,7 +30,7 @@ pub struct Owner {
     pub engine: Option<EngineId>,
     /// The lease that writes it.
     pub lease: LeaseId,
-    /// It waits at the end of a tape, and all of what was asked so far is on it.
+    /// All of what was asked so far is on tape and flushed; there may be more to come.
     #[serde(default)]
     pub whole: bool,
     /// It waited for its next tape when this engine was restarted.
@@ -140,9 +140,10 @@ impl Jobs {
         self.log(id, self.catalogue.set_source(id, source));
     }
 
-    /// A copy waits for its next tape, and its session may as well be content with what is written.
-    pub fn waits_whole(&self, id: JobId) {
-        self.change_note(id, |owner| Owner { whole: true, ..owner });
+    /// All of what was asked of a copy so far is on tape and flushed, or not any more: should
+    /// nothing more come, that is what its originator has to know.
+    pub fn set_whole(&self, id: JobId, whole: bool) {
+        self.change_note(id, |owner| Owner { whole, ..owner });
     }
 
     /// A copy waited for its next tape when this engine was restarted.
@@ -245,8 +246,13 @@ impl Jobs {
     /// not continued; but what waited for its next tape may be, under another lease.
     pub fn lease_closed(&self, lease: LeaseId) {
         for (job, owner) in self.copies(|owner| owner.lease == lease && !owner.paused) {
-            let why = "it was interrupted by a restart and not continued";
-            self.abandon(&job, &owner.site, owner.whole, why);
+            if owner.whole {
+                self.enter(job.id, JobState::InProgress, None);
+                self.done(job.id, job.bytes, Verified::None);
+            } else {
+                let why = "it was interrupted by a restart and not continued";
+                self.abandon(&job, &owner.site, false, why);
+            }
         }
     }
 
@@ -374,7 +380,7 @@ mod tests {
             jobs.begin_copy(copy).unwrap();
         }
         jobs.enter(whole.id, JobState::PausedEom, None);
-        jobs.waits_whole(whole.id);
+        jobs.set_whole(whole.id, true);
         jobs.enter(rest.id, JobState::PausedEom, None);
         for copy in [&whole, &rest, &running] {
             jobs.acknowledged(&copy.owner.site, copy.id);
@@ -390,5 +396,11 @@ mod tests {
         jobs.begin_copy(&paused).unwrap();
         jobs.lease_closed(paused.owner.lease);
         assert_eq!(state(&jobs, &paused), JobState::Failed);
+        // All of it was on tape when the restart came, and its holder closed the device.
+        let written = copy(5, 1);
+        jobs.begin_copy(&written).unwrap();
+        jobs.set_whole(written.id, true);
+        jobs.lease_closed(written.owner.lease);
+        assert_eq!(state(&jobs, &written), JobState::Done);
     }
 }

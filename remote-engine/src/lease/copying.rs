@@ -51,6 +51,8 @@ pub(super) struct Copying {
     proven: bool,
     /// The last range was written to its end.
     whole: bool,
+    /// The row's note says that all of what was asked is on tape.
+    noted: bool,
     /// When the row was written last.
     row: Instant,
 }
@@ -167,6 +169,9 @@ impl Seat {
         }
         if let Some(copying) = &self.copying {
             let (id, jobs) = (copying.id, &self.ground.jobs);
+            if copying.noted {
+                jobs.set_whole(id, false);
+            }
             if copying.last == Last::Waiting {
                 jobs.set_source(id, &source_name(self, range));
             }
@@ -209,6 +214,7 @@ impl Seat {
             flushed: true,
             proven: true,
             whole: false,
+            noted: false,
             row: Instant::now(),
         });
         Ok(())
@@ -353,6 +359,7 @@ impl Seat {
         copying.flushed = came.flushed || (copying.flushed && came.records == 0);
         copying.proven = came.flushed || (copying.proven && came.records == 0);
         copying.whole = came.whole;
+        copying.noted = false;
         let (id, bytes) = (copying.id, copying.bytes);
         jobs.progress(id, bytes);
         if came.flushed {
@@ -380,6 +387,7 @@ impl Seat {
             }
             Last::Done | Last::Cancelled | Last::Failed(_) => {}
         }
+        self.note_whole();
     }
 
     /// A flush made everything so far safe; `at` is where the drive stands, if that was asked.
@@ -391,6 +399,21 @@ impl Seat {
             copying.flushed = true;
             copying.proven = at.is_some();
             self.ground.jobs.flushed(copying.id, copying.object, copying.bytes);
+            self.note_whole();
+        }
+    }
+
+    /// Notes that all of what was asked so far is safe, for the case that nothing more comes.
+    fn note_whole(&mut self) {
+        let Some(copying) = &mut self.copying else { return };
+        let whole = match copying.last {
+            Last::Done => true,
+            Last::Full => copying.whole,
+            _ => false,
+        };
+        if whole && copying.flushed && !copying.noted {
+            copying.noted = true;
+            self.ground.jobs.set_whole(copying.id, true);
         }
     }
 
@@ -426,7 +449,6 @@ impl Seat {
             }
             (Last::Done, Ok(())) => jobs.done(copying.id, copying.bytes, proven),
             // The next tape comes with another lease, if there is more.
-            (Last::Full, Ok(())) if complete => jobs.waits_whole(copying.id),
             (Last::Full, Ok(())) => {}
             (Last::Cancelled | Last::Waiting, Ok(())) => {
                 let ending = Ending::cancelled(format!("given up by site {}", self.site));

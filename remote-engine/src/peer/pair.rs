@@ -85,7 +85,10 @@ pub(super) async fn run(door: &Door, control: Half, bulk: Half, shutdown: Shutdo
     if tokio::time::timeout(LAST_WORDS, last).await.is_err() {
         writers.shutdown().await;
     }
-    say(ground, messages::LINK_DOWN, &peer, cause).await;
+    // That the engine stops is said once, and not for each link.
+    if !shutdown.is_requested() {
+        say(ground, messages::LINK_DOWN, &peer, cause).await;
+    }
 }
 
 async fn say(ground: &Arc<Ground>, id: &'static str, peer: &Peer, cause: String) {
