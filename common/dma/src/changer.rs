@@ -20,7 +20,7 @@ const TIMEOUT_MS: u32 = 300_000;
 impl Client {
     /// Opens a changer, or a drive, for CDBs.
     pub fn open_scsi(&mut self, device: &str) -> Result<(), DmaError> {
-        self.ask(&Request::ScsiOpen(device.to_owned())).map(|_| ())
+        self.ask_open(device, &Request::ScsiOpen(device.to_owned()))
     }
 
     /// Closes it.

@@ -89,7 +89,7 @@ impl Client {
     ///
     /// # Errors
     /// [`DmaError::Connect`], [`DmaError::VersionRefused`], [`DmaError::ServerRefused`], and
-    /// [`DmaError::Refused`] with `NDMP_NOT_AUTHORIZED_ERR` for a wrong password.
+    /// [`DmaError::NotAuthorized`].
     pub fn connect(
         address: impl ToSocketAddrs + std::fmt::Display,
         version: Option<Version>,
@@ -172,7 +172,12 @@ impl Client {
                 AuthData::Md5 { id: user.clone(), digest }
             }
         };
-        self.ask(&Request::ConnectClientAuth(data)).map(|_| ())
+        match self.ask(&Request::ConnectClientAuth(data)) {
+            Err(error) if error.code() == Some(ErrorCode::NotAuthorized) => {
+                Err(DmaError::NotAuthorized)
+            }
+            result => result.map(drop),
+        }
     }
 
     /// Sends a request and waits for its reply, whatever it says.
@@ -211,6 +216,16 @@ impl Client {
             Reply { error: ErrorCode::NoErr, body } => Ok(body),
             Reply { error, .. } => Err(DmaError::Refused { message, error }),
         }
+    }
+
+    /// [`Client::ask`] for a request that opens a device.
+    pub(crate) fn ask_open(&mut self, device: &str, request: &Request) -> Result<(), DmaError> {
+        self.ask(request).map(drop).map_err(|error| match error {
+            DmaError::Refused { error, .. } => {
+                DmaError::NotOpened { device: device.to_owned(), error }
+            }
+            error => error,
+        })
     }
 
     /// [`Client::ask`] for a request without a body.

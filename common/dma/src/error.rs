@@ -49,6 +49,17 @@ pub enum DmaError {
         /// Its answer.
         error: ErrorCode,
     },
+    /// The server knows no such user with this password.
+    #[error("the NDMP server accepts neither user nor password: one of them is wrong")]
+    NotAuthorized,
+    /// The server did not open a device.
+    #[error("{device} can not be opened: {}", not_opened(error))]
+    NotOpened {
+        /// Its name.
+        device: String,
+        /// The answer.
+        error: ErrorCode,
+    },
     /// A SCSI command failed at the device.
     #[error("SCSI command {command:02x}h ended with status {status:02x}h: {sense}")]
     Scsi {
@@ -102,9 +113,20 @@ impl DmaError {
     /// The NDMP error, if it is one.
     pub fn code(&self) -> Option<ErrorCode> {
         match self {
-            Self::Refused { error, .. } => Some(*error),
+            Self::Refused { error, .. } | Self::NotOpened { error, .. } => Some(*error),
+            Self::NotAuthorized => Some(ErrorCode::NotAuthorized),
             _ => None,
         }
+    }
+}
+
+fn not_opened(error: &ErrorCode) -> String {
+    match error {
+        ErrorCode::NoDevice => "the server has no such device".to_owned(),
+        ErrorCode::NoTapeLoaded => "no tape is loaded".to_owned(),
+        ErrorCode::DeviceBusy => "another session uses it; try again later".to_owned(),
+        ErrorCode::WriteProtect => "the tape is write-protected".to_owned(),
+        other => other.to_string(),
     }
 }
 

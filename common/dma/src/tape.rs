@@ -44,7 +44,7 @@ impl Client {
             (mode, _) => mode,
         };
         self.file = None;
-        self.ask(&Request::TapeOpen { device: device.to_owned(), mode }).map(|_| ())
+        self.ask_open(device, &Request::TapeOpen { device: device.to_owned(), mode })
     }
 
     /// Closes the drive; what was written is on tape when this returns.

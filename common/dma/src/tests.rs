@@ -114,6 +114,9 @@ fn a_changer_through_cdbs() {
     let error = robot.move_medium(1024, 128).unwrap_err();
     assert!(matches!(error, DmaError::Scsi { command: 0xa5, status: 2, .. }), "{error}");
     robot.close_scsi().unwrap();
+    let error = robot.open_tape("vl/drive7", TapeOpenMode::Read).unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::NoDevice));
+    assert_eq!(error.to_string(), "vl/drive7 can not be opened: the server has no such device");
 }
 
 #[test]
