@@ -196,6 +196,7 @@ fn a_copy_to_a_ghost_library_is_record_for_record() {
         more_cartridges(local, "virtual_library");
         more_cartridges(remote, "physical_library");
     });
+    pair.local.allow("sense 06/29/00");
     pair.run();
     let operator = Operator::of(&pair);
     operator.wait_for("dr-ptl0");
@@ -207,6 +208,7 @@ fn a_copy_to_a_ghost_library_is_record_for_record() {
 fn a_label_read_back_from_a_ghost_tape_is_the_one_written() {
     let scratch = Scratch::new("ghost-label");
     let mut pair = Pair::new(&scratch, |_, _| {});
+    pair.local.allow("sense 06/29/00");
     pair.run();
     let operator = Operator::of(&pair);
     operator.wait_for("dr-ptl0");

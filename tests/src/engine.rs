@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
+use std::thread::JoinHandle;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -37,6 +38,8 @@ pub struct Engine {
     role: Role,
     config: PathBuf,
     child: Option<Child>,
+    /// Ends when the process has, with its last line in the log.
+    reader: Option<JoinHandle<()>>,
     log: LogLines,
     /// Where in the log the present life begins.
     born: usize,
@@ -51,6 +54,7 @@ impl Engine {
             role,
             config: config.to_owned(),
             child: None,
+            reader: None,
             log: LogLines::default(),
             born: 0,
             allowed: Vec::new(),
@@ -97,7 +101,7 @@ impl Engine {
             .spawn()
             .expect("the engine starts");
         let errors = child.stderr.take().expect("standard error is a pipe");
-        self.log.follow(&format!("{:?} {}", self.role, child.id()), errors);
+        self.reader = Some(self.log.follow(&format!("{:?} {}", self.role, child.id()), errors));
         self.child = Some(child);
     }
 
@@ -144,6 +148,21 @@ impl Engine {
             child.kill().expect("the engine can be killed");
             child.wait().expect("a killed engine ends");
         }
+        self.read_to_the_end();
+    }
+
+    /// SIGSTOP: the process does and says nothing more, and holds everything open.
+    pub fn freeze(&self) {
+        if let Some(child) = &self.child {
+            // It may have ended by itself.
+            let _ = kill_process(Pid::from_child(child), Signal::STOP);
+        }
+    }
+
+    fn read_to_the_end(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("the log is read");
+        }
     }
 
     /// SIGTERM, and the end awaited.
@@ -153,6 +172,7 @@ impl Engine {
         kill_process(pid, Signal::TERM).expect("the engine can be signalled");
         let status = wait::until("the engine ends after SIGTERM", || self.ended());
         self.child = None;
+        self.read_to_the_end();
         status
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{BufRead, BufReader, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// The lines of one or several lives of a process, in order. Cheap to clone; all clones see the
@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 pub struct LogLines(Arc<(Mutex<Vec<String>>, Condvar)>);
 
 impl LogLines {
-    /// Collects what `source` says until it ends; each line is also printed, so that a failed test
-    /// shows it.
-    pub fn follow(&self, name: &str, source: impl Read + Send + 'static) {
+    /// Collects what `source` says until it ends, which ends the thread; each line is also printed,
+    /// so that a failed test shows it.
+    pub fn follow(&self, name: &str, source: impl Read + Send + 'static) -> JoinHandle<()> {
         let (log, name) = (self.clone(), name.to_owned());
         thread::spawn(move || {
             for line in BufReader::new(source).split(b'\n').map_while(Result::ok) {
@@ -23,7 +23,7 @@ impl LogLines {
                 log.lines().push(line);
                 log.0.1.notify_all();
             }
-        });
+        })
     }
 
     /// How many lines there are: a mark to wait from.
@@ -94,8 +94,8 @@ mod tests {
                     2026-01-01T00:00:01Z  WARN link: the peer is gone\n\
                     {\"level\":\"ERROR\",\"fields\":{\"message\":\"disk full\"}}\n\
                     thread 'main' panicked at src/main.rs:1:1:\n";
-        log.follow("x", text.as_bytes());
-        assert!(log.find(0, "panicked", Duration::from_secs(10)).is_some());
+        log.follow("x", text.as_bytes()).join().unwrap();
+        assert!(log.find(0, "panicked", Duration::ZERO).is_some());
         assert_eq!(log.complaints(&[]).len(), 3);
         let allowed = ["the peer is gone".to_owned(), "disk full".to_owned()];
         assert_eq!(log.complaints(&allowed), log.since(3));

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use dma::{Client, Login, MoverNews, TO_THE_END, TapeObject, Wrote};
 use model::ElementType;
-use ndmp::wire::{Addr, AddrType, HaltReason, MoverMode, MtioOp, TapeOpenMode, Version};
+use ndmp::wire::{
+    Addr, AddrType, HaltReason, MessageCode, MoverMode, MtioOp, ReplyBody, TapeOpenMode, Version,
+};
 
 use crate::wait::{self, PATIENCE};
 use crate::{Object, Pair};
@@ -70,17 +72,24 @@ impl Operator {
 
     /// Waits until a library is there and its drives answer: a ghost library needs its link.
     pub fn wait_for(&self, library: &str) {
-        wait::until(&format!("library {library}"), || {
-            let mut client = self.dial();
-            client.open_scsi(&format!("{library}/drive0")).ok()?;
-            client.inquiry().ok()?;
-            // Not ready for lack of a cartridge (02/3a/00) is an answer of the drive itself.
+        let drive = format!("{library}/drive0");
+        let what = format!("library {library}");
+        let mut client = self.dial();
+        wait::until(&what, || {
+            match client.ask_bare(MessageCode::ConfigGetTapeInfo).expect("a list of devices") {
+                ReplyBody::Devices(models) => {
+                    let mut devices = models.iter().flat_map(|model| &model.devices);
+                    devices.any(|found| found.device == drive).then_some(())
+                }
+                other => panic!("a list of devices: {other:?}"),
+            }
+        });
+        // Not ready for lack of a cartridge (02/3a/00) is an answer of the drive itself.
+        wait::until(&what, || {
+            client.open_scsi(&drive).ok()?;
             let ready = client.scsi_command(&scsi::Cdb::TestUnitReady, 0);
-            let answered = match ready {
-                Ok(_) => true,
-                Err(error) => error.to_string().contains("02/3a"),
-            };
-            answered.then_some(())
+            client.close_scsi().ok()?;
+            ready.map_or_else(|e| e.to_string().contains("02/3a"), |_| true).then_some(())
         });
     }
 

@@ -114,6 +114,14 @@ impl Pair {
     }
 }
 
+impl Drop for Pair {
+    /// Both stop at once, so that neither has to complain that the other is gone.
+    fn drop(&mut self) {
+        self.local.freeze();
+        self.remote.freeze();
+    }
+}
+
 fn load(path: &Path) -> Table {
     let text = std::fs::read_to_string(path).expect("init wrote it");
     text.parse().expect("init writes TOML")
