@@ -62,13 +62,15 @@ fn job_table(jobs: &[JobStatus]) -> String {
             job.state.to_string(),
             or_dash(job.percent),
             ByteSize(job.bytes).to_string(),
+            or_dash(job.rate.map(|rate| format!("{}/s", ByteSize(rate)))),
             or_dash(job.path),
             or_dash(job.started.as_deref()),
             or_dash(job.message.as_deref()),
         ]
     };
     let header = [
-        "id", "kind", "source", "target", "state", "percent", "bytes", "path", "started", "message",
+        "id", "kind", "source", "target", "state", "percent", "bytes", "rate", "path", "started",
+        "message",
     ];
     table(header, jobs.iter().map(row).collect())
 }

@@ -16,7 +16,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use dma::DmaError;
 use dma::copy::{CopyPlan, What};
 use model::{ByteSize, ElementType, LibraryName};
-use ndmp::wire::AddrType;
+use ndmp::wire::{AddrType, ErrorCode};
 use scsi::ElementDescriptor;
 use serde_json::{Value, json};
 
@@ -134,10 +134,13 @@ impl CopyArguments {
 
 /// What the caller asked for wrongly is told apart from what failed.
 fn failed(error: DmaError) -> Failed {
+    let named = matches!(error.code(), Some(ErrorCode::NoDevice | ErrorCode::NoTapeLoaded));
     match error {
-        DmaError::Invalid(_) | DmaError::VersionRefused { .. } | DmaError::NotInVersion(..) => {
-            Failed::usage(error)
-        }
+        DmaError::NotOpened { .. } if named => Failed::usage(error),
+        DmaError::Invalid(_)
+        | DmaError::NotAuthorized
+        | DmaError::VersionRefused { .. }
+        | DmaError::NotInVersion(..) => Failed::usage(error),
         error => Failed::new(error),
     }
 }
