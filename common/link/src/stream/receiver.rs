@@ -1,6 +1,6 @@
 //! The side that lacks the bytes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 use model::Digest;
@@ -67,6 +67,8 @@ enum State {
 struct Known {
     state: State,
     length: u32,
+    /// Where the bytes are needed first.
+    offset: u64,
     users: usize,
 }
 
@@ -102,6 +104,9 @@ pub struct StreamReceiver {
     told: u64,
     slots: VecDeque<Slot>,
     known: HashMap<Digest, Known>,
+    /// The chunks that are in the store and not read yet, by where they are needed first. One that
+    /// is not any more may be among them.
+    unread: BTreeSet<(u64, Digest)>,
     asked: VecDeque<Asked>,
     marks: VecDeque<Segment>,
     next_sequence: u32,
@@ -122,6 +127,7 @@ impl StreamReceiver {
             told: from,
             slots: VecDeque::new(),
             known: HashMap::new(),
+            unread: BTreeSet::new(),
             asked: VecDeque::new(),
             marks: VecDeque::new(),
             next_sequence: 0,
@@ -249,6 +255,9 @@ impl StreamReceiver {
             if let Some(known) = known.filter(|known| known.state == State::Asking) {
                 known.state = if *lacks { State::Wanted } else { State::Here };
                 wanted[*index as usize] = *lacks;
+                if !*lacks {
+                    self.unread.insert((known.offset, *digest));
+                }
             }
         }
         self.send(StreamBody::Want { sequence, wanted });
@@ -304,8 +313,11 @@ impl StreamReceiver {
         }
         self.slots.iter_mut().for_each(|slot| slot.offered = None);
         // A read that was asked for may never be answered now.
-        let reading = self.known.values_mut().filter(|known| known.state == State::Reading);
-        reading.for_each(|known| known.state = State::Here);
+        let reading = self.known.iter_mut().filter(|(_, known)| known.state == State::Reading);
+        for (digest, known) in reading {
+            known.state = State::Here;
+            self.unread.insert((known.offset, *digest));
+        }
     }
 
     /// Takes a message of the sender.
@@ -378,7 +390,7 @@ impl StreamReceiver {
             let next = at + u64::from(chunk.length);
             // What is here already is passed over; of one that lies across, the rest is used.
             if next > self.end {
-                if self.admit(chunk)? {
+                if self.admit(chunk, at)? {
                     new.push((index, chunk.digest));
                 }
                 let (digest, length) = (chunk.digest, chunk.length);
@@ -402,9 +414,9 @@ impl StreamReceiver {
         Ok(())
     }
 
-    /// Counts one more user of a chunk; true if it was not in the window before.
-    fn admit(&mut self, chunk: &Chunk) -> Result<bool, StreamError> {
-        let fresh = Known { state: State::Asking, length: chunk.length, users: 0 };
+    /// Counts one more user of a chunk, at `offset`; true if it was not in the window before.
+    fn admit(&mut self, chunk: &Chunk, offset: u64) -> Result<bool, StreamError> {
+        let fresh = Known { state: State::Asking, length: chunk.length, offset, users: 0 };
         let known = self.known.entry(chunk.digest).or_insert(fresh);
         if known.length != chunk.length {
             self.broken("has two lengths for one chunk")?;
@@ -443,13 +455,19 @@ impl StreamReceiver {
     /// The next chunk of the store to be read, within the read-ahead.
     fn read_ahead(&mut self) -> Option<StreamReceiverOutput> {
         let reach = self.consumed.saturating_add(READ_AHEAD);
-        let near = self.slots.iter().take_while(|slot| slot.offset < reach);
-        let here = |slot: &&Slot| {
-            self.known.get(&slot.digest).is_some_and(|known| known.state == State::Here)
-        };
-        let digest = near.filter(here).map(|slot| slot.digest).next()?;
-        self.known.get_mut(&digest)?.state = State::Reading;
-        Some(StreamReceiverOutput::ReadChunk { digest })
+        while let Some((offset, digest)) = self.unread.first().copied() {
+            if offset >= reach {
+                return None;
+            }
+            self.unread.pop_first();
+            // One that was released meanwhile, and perhaps offered again elsewhere, is passed over.
+            let known = self.known.get_mut(&digest).filter(|known| known.offset == offset);
+            if let Some(known) = known.filter(|known| known.state == State::Here) {
+                known.state = State::Reading;
+                return Some(StreamReceiverOutput::ReadChunk { digest });
+            }
+        }
+        None
     }
 
     fn send(&mut self, body: StreamBody) {
@@ -477,6 +495,7 @@ impl StreamReceiver {
         self.out.clear();
         self.slots.clear();
         self.known.clear();
+        self.unread.clear();
         self.asked.clear();
         self.marks.clear();
     }
