@@ -55,9 +55,12 @@ pub enum TlsError {
     /// The text is neither a host name nor an address.
     #[error("{0:?} is neither a host name nor an address")]
     Name(String),
-    /// The handshake failed; the text says whose fault it is and what helps.
+    /// The handshake was cut short by the network or by a peer that ended. A retry may help.
     #[error("{0}")]
     Handshake(String),
+    /// One side does not accept the other; the text says whose fault it is and what helps.
+    #[error("{0}")]
+    Refused(String),
     /// The peer did not finish the handshake in time. A retry may help.
     #[error("the peer did not finish the TLS handshake within {} seconds", HANDSHAKE.as_secs())]
     TimedOut,
@@ -206,7 +209,7 @@ impl<S> Secured<S> {
 /// Secures a stream from the connecting side; the peer must carry `name`.
 ///
 /// # Errors
-/// [`TlsError::Handshake`], [`TlsError::TimedOut`]. With TLS 1.3 a server that refuses *our*
+/// [`TlsError::Handshake`], [`TlsError::Refused`], [`TlsError::TimedOut`]. With TLS 1.3 a server that refuses *our*
 /// certificate says so in the first read; [`explain_io`] reads that.
 pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
@@ -222,7 +225,7 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
 /// Secures a stream from the listening side.
 ///
 /// # Errors
-/// [`TlsError::Handshake`], [`TlsError::TimedOut`].
+/// [`TlsError::Handshake`], [`TlsError::Refused`], [`TlsError::TimedOut`].
 pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     config: &Arc<ServerConfig>,
@@ -235,6 +238,7 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
 async fn timed<T>(handshake: impl Future<Output = std::io::Result<T>>) -> Result<T, TlsError> {
     match tokio::time::timeout(HANDSHAKE, handshake).await {
         Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) if tls_error(&error).is_some() => Err(TlsError::Refused(explain_io(&error))),
         Ok(Err(error)) => Err(TlsError::Handshake(explain_io(&error))),
         Err(_) => Err(TlsError::TimedOut),
     }
@@ -262,14 +266,18 @@ pub fn peer_names(chain: &[CertificateDer<'_>]) -> Vec<String> {
 
 /// What a failed read, write or handshake of a secured stream means, for the operator.
 pub fn explain_io(error: &std::io::Error) -> String {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match inner {
+    match tls_error(error) {
         Some(tls) => explain(tls),
         None if error.kind() == std::io::ErrorKind::UnexpectedEof => {
             "the peer closed the connection".to_owned()
         }
         None => error.to_string(),
     }
+}
+
+/// What the protocol itself found wrong, if it was that and not the network.
+fn tls_error(error: &std::io::Error) -> Option<&rustls::Error> {
+    error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
 }
 
 fn explain(error: &rustls::Error) -> String {

@@ -45,6 +45,24 @@ pub struct Door {
     pub tls: Arc<ServerConfig>,
 }
 
+/// Why a connection did not come in.
+enum NotIn {
+    /// Something has to be changed at one of the sites: certificates, names, versions.
+    Refused(String),
+    /// The network, or a peer that ended; it tries again by itself.
+    Broken(String),
+}
+
+impl NotIn {
+    fn refused(error: impl std::fmt::Display) -> Self {
+        Self::Refused(error.to_string())
+    }
+
+    fn broken(error: impl std::fmt::Display) -> Self {
+        Self::Broken(error.to_string())
+    }
+}
+
 /// A greeted connection.
 struct Half {
     reader: Reader,
@@ -112,12 +130,16 @@ async fn come_in(
     let greeting = tokio::time::timeout(GREETING, introduce(door, stream, address)).await;
     let (hello, half) = match greeting {
         Ok(Ok(found)) => found,
-        Ok(Err(cause)) => {
+        Ok(Err(NotIn::Refused(cause))) => {
             refused(door, address, cause).await;
             return None;
         }
+        Ok(Err(NotIn::Broken(cause))) => {
+            tracing::info!(%address, cause, "a connection broke before it was greeted");
+            return None;
+        }
         Err(_) => {
-            refused(door, address, "it did not greet in time".to_owned()).await;
+            tracing::warn!(%address, "a connection did not greet in time");
             return None;
         }
     };
@@ -146,12 +168,11 @@ async fn introduce(
     door: &Door,
     stream: TcpStream,
     address: SocketAddr,
-) -> Result<(Hello, Half), String> {
-    let text = |error: &dyn std::fmt::Display| error.to_string();
-    stream.set_nodelay(true).map_err(|error| text(&error))?;
+) -> Result<(Hello, Half), NotIn> {
+    stream.set_nodelay(true).map_err(NotIn::broken)?;
     let counters = Arc::new(Counters::default());
     let counted = Counted::new(stream, Arc::clone(&counters));
-    let secured = tls::accept(counted, &door.tls).await.map_err(|error| text(&error))?;
+    let secured = tls::accept(counted, &door.tls).await.map_err(not_secured)?;
     let names = secured.peer_names.clone();
     let (reader, writer) = tokio::io::split(secured.stream);
     let mut reader = FrameReader::new(reader, link::FRAME_MAX);
@@ -160,19 +181,20 @@ async fn introduce(
         let cause = format!("no [[peer]] has the name of its certificate ({})", names.join(", "));
         say_goodbye(&mut writer, goodbye(GoodbyeReason::NotAllowed, "unknown here")).await;
         stranger(door, names, address).await;
-        return Err(cause);
+        return Err(NotIn::Refused(cause));
     };
-    let frame = reader.next().await.map_err(|error| text(&error))?;
-    let frame = frame.ok_or("it closed the connection before it greeted")?;
+    let frame = reader.next().await.map_err(NotIn::broken)?;
+    let closed = || NotIn::broken("it closed the connection before it greeted");
+    let frame = frame.ok_or_else(closed)?;
     let theirs = match Message::decode(frame) {
         Ok(Message::Hello(hello)) => hello,
         Ok(_) => {
             say_goodbye(&mut writer, goodbye(GoodbyeReason::Protocol, "no greeting")).await;
-            return Err("its first message is no greeting".to_owned());
+            return Err(NotIn::refused("its first message is no greeting"));
         }
         Err(error) => {
-            say_goodbye(&mut writer, goodbye(GoodbyeReason::Protocol, text(&error))).await;
-            return Err(text(&error));
+            say_goodbye(&mut writer, goodbye(GoodbyeReason::Protocol, error.to_string())).await;
+            return Err(NotIn::refused(error));
         }
     };
     let (site, engine) = (door.ground.config.site.name.clone(), door.ground.engine);
@@ -180,14 +202,22 @@ async fn introduce(
     let peer = match greet(&mine, &theirs, &known.name) {
         Ok(peer) => peer,
         Err(error) => {
-            say_goodbye(&mut writer, goodbye(reason(&error), text(&error))).await;
-            return Err(text(&error));
+            say_goodbye(&mut writer, goodbye(reason(&error), error.to_string())).await;
+            return Err(NotIn::refused(error));
         }
     };
     let answer = Message::Hello(mine).encode();
-    writer.write(&[&answer]).await.map_err(|error| text(&error))?;
-    writer.flush().await.map_err(|error| text(&error))?;
+    writer.write(&[&answer]).await.map_err(NotIn::broken)?;
+    writer.flush().await.map_err(NotIn::broken)?;
     Ok((theirs, Half { reader, writer, peer, counters }))
+}
+
+/// A handshake that the network cut short is nobody's refusal.
+fn not_secured(error: tls::TlsError) -> NotIn {
+    match error {
+        tls::TlsError::TimedOut | tls::TlsError::Handshake(_) => NotIn::broken(error),
+        error => NotIn::refused(error),
+    }
 }
 
 fn reason(error: &GreetError) -> GoodbyeReason {
