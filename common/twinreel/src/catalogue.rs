@@ -1,5 +1,6 @@
 //! What is read from an engine's catalogue, whether it runs or not.
 
+use std::path::Path;
 use std::time::Duration;
 
 use model::{ByteSize, DeviceName, LibraryName};
@@ -15,14 +16,22 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// The site that a configuration of either engine describes.
 pub(crate) fn site(which: &Which) -> Result<Site, Failed> {
-    let local = LocalConfig::load(&which.config);
-    match local {
+    let local = match LocalConfig::load(&which.config) {
+        Ok(config) => return Ok(config.site),
+        Err(error) => error,
+    };
+    match RemoteConfig::load(&which.config) {
         Ok(config) => Ok(config.site),
-        Err(local) => match RemoteConfig::load(&which.config) {
-            Ok(config) => Ok(config.site),
-            Err(_) => Err(Failed::usage(local)),
-        },
+        Err(remote) if is_remote(&which.config) => Err(Failed::usage(remote)),
+        Err(_) => Err(Failed::usage(local)),
     }
+}
+
+/// Whether a configuration with faults is meant for a remote engine: there `[link]` is a table,
+/// at the local one a list.
+fn is_remote(config: &Path) -> bool {
+    let text = std::fs::read_to_string(config).unwrap_or_default();
+    text.lines().any(|line| line.trim() == "[link]")
 }
 
 pub(crate) fn open(which: &Which) -> Result<(Site, Catalogue), Failed> {
@@ -165,6 +174,18 @@ pub(crate) fn cartridges(which: &Which, output: &Output) -> Result<(), Failed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fault_is_told_of_the_configuration_that_was_meant() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("x.toml");
+        for (head, key) in [("[link]", "lissten"), ("[ndmp]", "lissten")] {
+            std::fs::write(&config, format!("{head}\n{key} = \"127.0.0.1:1\"\n")).unwrap();
+            let failed = site(&Which { config: config.clone() }).unwrap_err();
+            assert_eq!(failed.code, 2);
+            assert!(failed.text.contains(key) && failed.text.contains("listen"), "{failed:?}");
+        }
+    }
 
     #[test]
     fn a_ghost_is_listed_by_the_name_that_applications_use() {

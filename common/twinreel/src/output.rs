@@ -61,9 +61,10 @@ impl Output {
         });
         self.show(&value, |_| {
             format!(
-                "wrote {0} and {1}\n\nstart the pair:\n  twinreel remote-engine serve --config {1}\n  \
-                 twinreel local-engine serve --config {0}\n\nthe NDMP user is `ndmp`, the password \
-                 is in {2}",
+                "wrote {0} and {1}\n\nstart the pair:\n  \
+                 twinreel remote-engine serve --config {1}\n  \
+                 twinreel local-engine serve --config {0}\n\n\
+                 the NDMP user is `ndmp`, the password is in {2}",
                 made.local.display(),
                 made.remote.display(),
                 made.password_file.display(),

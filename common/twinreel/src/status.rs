@@ -121,17 +121,29 @@ pub(crate) fn replicate(
         let generation = answer["generation"].as_str().and_then(|id| id.parse().ok());
         let generation = generation.ok_or_else(|| Failed::new("the engine named no generation"))?;
         let (_, catalogue) = open(which)?;
+        let mut told = false;
         let rows = loop {
             if let Some(rows) = replicated(&catalogue, generation, sites)? {
                 break rows;
             }
             // An engine that has ended replicates nothing any more.
-            ask(which, "status", json!({}))?;
+            let down = links_down(&ask(which, "status", json!({}))?);
+            if !told && !down.is_empty() {
+                eprintln!("waiting for the link to {}", down.join(", "));
+                told = true;
+            }
             sleep(EVERY);
         };
         answer["replications"] = serde_json::to_value(rows).map_err(Failed::new)?;
     }
     output.show(&answer, |answer| replicate_text(library, barcode, answer))
+}
+
+/// Where the links that are down would lead to.
+fn links_down(status: &Value) -> Vec<String> {
+    let links = status["links"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let down = links.iter().filter(|link| link["up"] == false);
+    down.map(|link| word("connect", &link["connect"])).collect()
 }
 
 /// The rows of a generation once it is at so many sites; an error if it failed for one.
@@ -173,7 +185,7 @@ mod tests {
             "program": "local-engine", "version": "0.1.0", "site": "hq",
             "links": [{ "site": "dr", "up": true, "replications_pending": 0 }, { "site": null }],
             "leases": [],
-            "libraries": [{ "name": "ptl0", "drives": [{ "device": "ptl0/drive0", "barcode": null }] }],
+            "libraries": [{ "name": "ptl0", "drives": [{ "device": "drive0", "barcode": null }] }],
             "store": { "chunks": 12, "raw_bytes": 1 << 20 },
         });
         let text = status_text(&status);
@@ -185,12 +197,19 @@ mod tests {
             "leases: none",
             "  - name ptl0",
             "    drives",
-            "      - barcode -, device ptl0/drive0",
+            "      - barcode -, device drive0",
             "  chunks: 12",
             "  raw bytes: 1.0 MiB",
         ] {
             assert!(lines.contains(&line), "{line:?} in {text}");
         }
+    }
+
+    #[test]
+    fn links_that_are_down_are_named() {
+        let links = json!([{ "connect": "h:1", "up": false }, { "connect": "h:2", "up": true }]);
+        assert_eq!(links_down(&json!({ "links": links })), ["h:1"]);
+        assert!(links_down(&json!({})).is_empty());
     }
 
     #[test]
