@@ -34,7 +34,8 @@ pub struct VirtualLibrary {
     pub import_export: u16,
     /// Bytes that fit on each cartridge.
     pub capacity: ByteSize,
-    /// How long before the end of a cartridge a drive warns; see [`early_warning_bytes`].
+    /// How long before the end of a cartridge a drive warns; a twentieth of the
+    /// capacity, at most 1 GiB, if not given.
     pub early_warning: Option<ByteSize>,
     /// The cartridges that it is made with; none if not given.
     pub cartridges: Option<CartridgeSet>,
@@ -78,7 +79,8 @@ pub struct PhysicalLibrary {
     pub import_export: u16,
     /// Bytes that fit on each cartridge.
     pub capacity: ByteSize,
-    /// How long before the end of a cartridge a drive warns; see [`early_warning_bytes`].
+    /// How long before the end of a cartridge a drive warns; a twentieth of the
+    /// capacity, at most 1 GiB, if not given.
     pub early_warning: Option<ByteSize>,
     /// The cartridges that it is made with; none if not given.
     pub cartridges: Option<CartridgeSet>,
