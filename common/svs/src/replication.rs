@@ -37,7 +37,7 @@ pub struct Replication {
     pub job: Option<JobId>,
     /// Bytes of all records.
     pub bytes_logical: u64,
-    /// Bytes of the chunks that the receiver lacked, as stored.
+    /// Bytes of the chunks that the receiver lacked, before compression.
     pub bytes_unique: u64,
     /// Bytes on the wire, with everything that the protocol adds.
     pub bytes_wire: u64,
