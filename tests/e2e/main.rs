@@ -1,6 +1,8 @@
 //! The whole product, end to end: two engines as processes, driven from outside.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod faults;
 mod malformed;
 mod records;
+mod scene;
 mod wire;
