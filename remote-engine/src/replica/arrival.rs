@@ -296,12 +296,16 @@ impl Arrival {
         let gone = || Failure { why: FailWhy::Store, text: "no import is open".to_owned() };
         let import = self.import.as_mut().ok_or_else(gone)?;
         import.announce(totals.objects, totals.bytes, totals.chunks);
+        let generation = self.begin.generation;
+        tracing::debug!(%generation, "commit: every chunk is here");
         let info = import.commit().map_err(|error| failure(&error))?;
+        tracing::debug!(%generation, "commit: the store has it");
         self.import = None;
         let counters = self.receiver.counters();
         self.write_rows(&info, counters).map_err(|error| unwritten(&error))?;
         // Before the sender hears of it, so that both sides never disagree.
         self.ground.jobs.done(self.job, info.bytes, Verified::Readback);
+        tracing::debug!(%generation, "commit: the rows say so");
         Ok(())
     }
 
