@@ -37,7 +37,7 @@ impl Item {
 }
 
 /// Somebody at the backup application's console. Every step has a session of its own.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Operator {
     address: SocketAddr,
     password: String,
@@ -55,6 +55,11 @@ impl Operator {
     pub fn speaking(mut self, version: Version) -> Self {
         self.version = version;
         self
+    }
+
+    /// The version it speaks.
+    pub fn version(&self) -> Version {
+        self.version
     }
 
     /// How the password is given.
