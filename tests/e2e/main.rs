@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod faults;
+mod kill;
+mod listing;
 mod malformed;
 mod records;
 mod scene;

@@ -81,13 +81,7 @@ impl Operator {
         let what = format!("library {library}");
         let mut client = self.dial();
         wait::until(&what, || {
-            match client.ask_bare(MessageCode::ConfigGetTapeInfo).expect("a list of devices") {
-                ReplyBody::Devices(models) => {
-                    let mut devices = models.iter().flat_map(|model| &model.devices);
-                    devices.any(|found| found.device == drive).then_some(())
-                }
-                other => panic!("a list of devices: {other:?}"),
-            }
+            devices(&mut client, MessageCode::ConfigGetTapeInfo).contains(&drive).then_some(())
         });
         // Not ready for lack of a cartridge (02/3a/00) is an answer of the drive itself.
         wait::until(&what, || {
@@ -96,6 +90,13 @@ impl Operator {
             client.close_scsi().ok()?;
             ready.map_or_else(|e| e.to_string().contains("02/3a"), |_| true).then_some(())
         });
+    }
+
+    /// The names of all changers, in order.
+    pub fn changers(&self) -> Vec<String> {
+        let mut names = devices(&mut self.dial(), MessageCode::ConfigGetScsiInfo);
+        names.sort();
+        names
     }
 
     /// The element address and the barcode of every cartridge in a library.
@@ -195,6 +196,16 @@ impl Operator {
         let mut client = self.dial();
         client.open_scsi(&format!("{library}/changer")).expect("the changer opens");
         client
+    }
+}
+
+/// The names in a server's list of tape or SCSI devices.
+fn devices(client: &mut Client, list: MessageCode) -> Vec<String> {
+    match client.ask_bare(list).expect("a list of devices") {
+        ReplyBody::Devices(models) => {
+            models.into_iter().flat_map(|m| m.devices).map(|d| d.device).collect()
+        }
+        other => panic!("a list of devices: {other:?}"),
     }
 }
 
