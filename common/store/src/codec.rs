@@ -1,5 +1,7 @@
 //! From a chunk's bytes to its stored form and back, checked.
 
+use std::borrow::Cow;
+
 use model::Digest;
 use sha2::{Digest as _, Sha256};
 
@@ -59,23 +61,24 @@ impl Decompressor {
     }
 
     /// The chunk of this name and length, or why `stored` is not it. Never makes more than
-    /// `raw_len` bytes.
-    pub(crate) fn decode(
+    /// `raw_len` bytes, and none where it is stored as it is.
+    pub(crate) fn decode<'a>(
         &mut self,
         digest: &Digest,
         encoding: Encoding,
         raw_len: u32,
-        stored: &[u8],
-    ) -> Result<Vec<u8>, &'static str> {
+        stored: &'a [u8],
+    ) -> Result<Cow<'a, [u8]>, &'static str> {
         let raw_len = raw_len as usize;
         if raw_len == 0 || raw_len > MAX_CHUNK {
             return Err("its length is out of bounds");
         }
         let raw = match encoding {
-            Encoding::Raw => stored.to_vec(),
+            Encoding::Raw => Cow::Borrowed(stored),
             Encoding::Zstd => {
                 let context = self.0.as_mut().ok_or("there is no memory to decompress it")?;
-                context.decompress(stored, raw_len).map_err(|_| "it does not decompress")?
+                let raw = context.decompress(stored, raw_len);
+                Cow::Owned(raw.map_err(|_| "it does not decompress")?)
             }
         };
         if raw.len() != raw_len {
@@ -106,7 +109,7 @@ mod tests {
             assert!(!text || len < 1000 || encoding == Encoding::Zstd);
             let digest = name(&raw);
             let back = unpacker.decode(&digest, encoding, len as u32, stored).unwrap();
-            assert_eq!(back, raw);
+            assert_eq!(back[..], raw);
         }
     }
 
@@ -117,7 +120,9 @@ mod tests {
         let (encoding, stored) = packer.encode(&raw);
         let stored = stored.to_vec();
         let mut unpacker = Decompressor::new();
-        let mut decode = |digest, len, bytes: &[u8]| unpacker.decode(&digest, encoding, len, bytes);
+        let mut decode = |digest, len, bytes: &[u8]| {
+            unpacker.decode(&digest, encoding, len, bytes).map(Cow::into_owned)
+        };
         assert!(decode(name(&raw), 100_000, &stored).is_ok());
         assert!(decode(name(&raw), 99_999, &stored).is_err());
         assert!(decode(name(&raw), 100_001, &stored).is_err());

@@ -4,6 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use model::{CartridgeId, GenerationId};
 
 use crate::chunker::Chunker;
@@ -310,7 +311,7 @@ impl Writer {
         let partial = match reel.layout.cut_chunk(place.byte)? {
             Some(entry) => {
                 // The front of the chunk that is cut apart goes back to where it came from.
-                let mut chunk = Vec::new();
+                let mut chunk = Bytes::new();
                 let (containers, mut decompressor) = (&reel.inner.containers, Decompressor::new());
                 containers.read_chunks(&[entry.chunk], &mut decompressor, |raw| chunk = raw)?;
                 chunk.truncate((place.byte - entry.start) as usize);

@@ -3,6 +3,8 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 use crate::Result;
 use crate::codec::Decompressor;
 use crate::container::Containers;
@@ -17,7 +19,7 @@ const MOST: u64 = 4 << 20;
 pub(crate) struct ReadAhead {
     decompressor: Option<Decompressor>,
     /// Neighbours in the byte stream, with their starts.
-    pieces: VecDeque<(u64, Vec<u8>)>,
+    pieces: VecDeque<(u64, Bytes)>,
     /// The byte behind the last piece.
     next: u64,
     depth: u64,

@@ -1,5 +1,6 @@
 //! The store: what it consists of, who uses which generation, and how it is opened.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,13 +58,13 @@ impl Inner {
     }
 
     /// The chunk that `stored` is, with one of the spare decompressors.
-    fn decode(
+    fn decode<'a>(
         &self,
         digest: &Digest,
         encoding: Encoding,
         raw_len: u32,
-        stored: &[u8],
-    ) -> Result<Vec<u8>, &'static str> {
+        stored: &'a [u8],
+    ) -> Result<Cow<'a, [u8]>, &'static str> {
         let mut decompressor = self.spare().pop().unwrap_or_else(Decompressor::new);
         let decoded = decompressor.decode(digest, encoding, raw_len, stored);
         let mut spare = self.spare();
@@ -300,7 +301,8 @@ impl Store {
     pub fn chunk(&self, digest: &Digest) -> Result<Vec<u8>> {
         let StoredChunk { encoding, raw_len, bytes } = self.stored_chunk(digest)?;
         let decoded = self.0.decode(digest, encoding, raw_len, &bytes);
-        decoded.map_err(|what| self.0.containers.bad(digest, what))
+        let decoded = decoded.map_err(|what| self.0.containers.bad(digest, what))?;
+        Ok(decoded.into_owned())
     }
 
     /// A chunk in its stored form, checksum verified (not its SHA-256, which whoever puts it

@@ -1,5 +1,6 @@
 //! Reading chunks: one by one in stored form, or many in the order in which a recipe needs them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -40,12 +41,13 @@ impl Containers {
         }
     }
 
-    /// The bytes of chunks, in order, verified by their names. Neighbours are read together.
+    /// The bytes of chunks, in order, verified by their names. Neighbours are read together, and
+    /// what is stored as it is is not copied: it stays a part of what was read.
     pub(crate) fn read_chunks(
         &self,
         chunks: &[ChunkRef],
         decompressor: &mut Decompressor,
-        mut each: impl FnMut(Vec<u8>),
+        mut each: impl FnMut(Bytes),
     ) -> Result<()> {
         let find = |chunk: &ChunkRef| {
             let missing = || StoreError::MissingChunk(chunk.digest);
@@ -57,7 +59,7 @@ impl Containers {
             let group = together(&places[first..]);
             let base = u64::from(places[first].offset);
             let end = places[first + group - 1].end();
-            let bytes = self.read_range(places[first].container, base as u32, end)?;
+            let bytes = Bytes::from(self.read_range(places[first].container, base as u32, end)?);
             for i in first..first + group {
                 let (digest, location) = (&chunks[i].digest, places[i]);
                 let from = (u64::from(location.offset) - base) as usize;
@@ -67,7 +69,10 @@ impl Containers {
                 let raw = stored.and_then(|stored| {
                     decompressor.decode(digest, location.encoding, location.raw_len, stored)
                 });
-                each(raw.map_err(|what| self.bad_chunk(digest, location, what))?);
+                each(match raw.map_err(|what| self.bad_chunk(digest, location, what))? {
+                    Cow::Borrowed(part) => bytes.slice_ref(part),
+                    Cow::Owned(raw) => raw.into(),
+                });
             }
             first += group;
         }
