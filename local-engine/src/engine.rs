@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ndmp::server::{Identity, Secret, SessionConfig, User, Users};
 use ndmp::wire::{AuthType, Version};
 use service::cli::Failure;
 use service::config::{Auth, LocalConfig};
-use service::shutdown::Shutdown;
+use service::messages;
+use service::shutdown::{self, Shutdown};
 use service::state::StateDir;
 use store::{GenerationReader, Store};
-use svs::{Catalogue, LibraryRole};
+use svs::{Catalogue, EventKind, LibraryRole};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -25,7 +26,11 @@ use crate::recovery;
 use crate::session::{self, Rendezvous, Shared};
 
 /// How long sessions get to write what is due when the engine stops.
-const GRACE: std::time::Duration = std::time::Duration::from_secs(20);
+const GRACE: Duration = Duration::from_secs(20);
+/// How long to wait for a descriptor where a connection can not be accepted, and no session ends.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(250);
+/// Clients that are told at a time that all sessions are taken; more are only closed.
+const REFUSALS: usize = 16;
 
 /// Milliseconds since 1970.
 pub fn now_ms() -> u64 {
@@ -49,26 +54,49 @@ pub async fn serve(config: LocalConfig, shutdown: Shutdown) -> Result<(), Failur
     let config = Arc::clone(&engine.ground.config);
     let listener = TcpListener::bind(config.ndmp.listen).await?;
     let address = listener.local_addr()?;
+    // Sessions need the links until they have cleaned up.
+    let (no_links, links_down) = shutdown::channel();
     let links = engine.links.clone();
-    let linked = tokio::spawn({
-        let (links, shutdown) = (links.clone(), shutdown.clone());
-        async move { links.run(shutdown).await }
-    });
+    let linked = tokio::spawn(async move { links.run(links_down).await });
     let admin = crate::admin::start(&engine, &shutdown)?;
+    let links = engine.links.clone();
     let shared = Arc::new(Shared {
         config: Arc::new(session_config(&config)),
         registry: Arc::clone(&engine.ground.registry),
         rendezvous: Rendezvous::default(),
         surroundings: surroundings(&engine),
         catalogue: Arc::clone(&engine.ground.catalogue),
+        job_ended: Arc::new(move |job| links.job_ended(job)),
     });
     let site = &config.site.name;
+    say(&engine, messages::ENGINE_STARTED).await;
     tracing::info!(%site, ndmp = %address, version = env!("CARGO_PKG_VERSION"), "local-engine ready");
     listen(listener, shared, &shutdown, config.ndmp.max_sessions).await;
+    no_links.trigger();
     drop(linked.await);
     admin.abort();
+    say(&engine, messages::ENGINE_STOPPED).await;
     tracing::info!(%site, "local-engine stopped");
     Ok(())
+}
+
+/// Says a message about the engine; its event waits for the catalogue's disk.
+async fn say(engine: &Arc<Engine>, id: &'static str) {
+    let engine = Arc::clone(engine);
+    let said = tokio::task::spawn_blocking(move || {
+        let site = &engine.ground.config.site;
+        let (program, version) = ("local-engine", env!("CARGO_PKG_VERSION"));
+        let dir = site.state_dir.display();
+        let words: [(&str, &dyn std::fmt::Display); 4] = [
+            ("program", &program),
+            ("version", &version),
+            ("site", &site.name),
+            ("state_dir", &dir),
+        ];
+        messages::note(&engine.ground.catalogue, EventKind::Engine, id, &words, None);
+    });
+    // A panic there was reported when it happened.
+    drop(said.await);
 }
 
 fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
@@ -80,7 +108,8 @@ fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
     recovery::end_old_jobs(&catalogue)?;
     let registry = Arc::new(Registry::default());
     let ground = Arc::new(Ground { config: Arc::new(config), store, catalogue, registry });
-    let links = Links::prepare(&ground);
+    // Our own libraries first: of two with one name it is the ghost that is refused.
+    let links = Links::new(&ground);
     for library in &ground.config.virtual_libraries {
         let told = links.clone();
         let shelf = StoreShelf {
@@ -90,14 +119,16 @@ fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
             library: library.name.clone(),
             sealed: Arc::new(move |cartridge, generation| told.sealed(cartridge, generation)),
         };
-        ground.registry.add(Arc::new(VirtualLibrary::open(library, &shelf, now_ms())?));
+        ground.registry.add(Arc::new(VirtualLibrary::open(library, &shelf, now_ms())?))?;
     }
+    recovery::seal_abandoned(&ground.store, &ground.catalogue)?;
     for library in &ground.config.physical_libraries {
-        ground.registry.add(Arc::new(LocalPhysical::open(vfs.clone(), library)?));
+        ground.registry.add(Arc::new(LocalPhysical::open(vfs.clone(), library)?))?;
     }
     for library in ground.registry.libraries() {
         list(&ground, library.as_ref())?;
     }
+    links.list_former();
     Ok(Arc::new(Engine { ground, links }))
 }
 
@@ -142,27 +173,21 @@ impl Resolve for FromStore {
         let read = || -> Result<Vec<u8>, store::StoreError> {
             let mut reader: GenerationReader = self.0.reader(extent.generation)?;
             let mut bytes = vec![0; extent.length as usize];
-            let (mut done, mut at) = (0, extent.offset);
-            while done < bytes.len() {
-                let (place, inside) = reader.after_bytes(0, at)?;
-                // Filemarks in the way have no bytes: step over them.
-                let mut object = place.object;
-                let mut read = reader.read_at(object, u64::from(inside), &mut bytes[done..])?;
-                while read == 0 {
-                    object += 1;
-                    read = reader.read_at(object, 0, &mut bytes[done..])?;
-                }
-                done += read;
-                at += read as u64;
-            }
+            let there = reader.read_stream(extent.offset, &mut bytes)?;
+            bytes.truncate(there);
             Ok(bytes)
         };
-        read().map_err(|error| error.to_string())
+        match read() {
+            Ok(bytes) if bytes.len() as u64 == extent.length => Ok(bytes),
+            Ok(_) => Err(format!("generation {} ends too early", extent.generation)),
+            Err(error) => Err(error.to_string()),
+        }
     }
 }
 
 async fn listen(listener: TcpListener, shared: Arc<Shared>, shutdown: &Shutdown, max: u32) {
     let places = Arc::new(Semaphore::new(max as usize));
+    let refusals = Arc::new(Semaphore::new(REFUSALS));
     let stopping = watch::Sender::new(false);
     let nexus = AtomicU64::new(1);
     let mut sessions = JoinSet::new();
@@ -175,9 +200,13 @@ async fn listen(listener: TcpListener, shared: Arc<Shared>, shutdown: &Shutdown,
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Out of descriptors, or the peer gone already; the next one may do.
                 tracing::warn!(%error, "NDMP: a connection could not be accepted");
-                tokio::task::yield_now().await;
+                // Out of descriptors: a session that ends frees some.
+                tokio::select! {
+                    () = shutdown.requested() => break,
+                    Some(_) = sessions.join_next(), if !sessions.is_empty() => {}
+                    () = tokio::time::sleep(ACCEPT_AGAIN) => {}
+                }
                 continue;
             }
         };
@@ -187,16 +216,16 @@ async fn listen(listener: TcpListener, shared: Arc<Shared>, shutdown: &Shutdown,
         }
         let nexus = nexus.fetch_add(1, Ordering::Relaxed);
         let (shared, stopping) = (Arc::clone(&shared), stopping.subscribe());
-        match Arc::clone(&places).try_acquire_owned() {
-            Ok(place) => {
-                sessions.spawn(async move {
-                    session::serve(stream, nexus, shared, stopping).await;
-                    drop(place);
-                });
-            }
-            Err(_) => {
-                sessions.spawn(session::refuse(stream, shared));
-            }
+        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+            sessions.spawn(async move {
+                session::serve(stream, nexus, shared, stopping).await;
+                drop(place);
+            });
+        } else if let Ok(place) = Arc::clone(&refusals).try_acquire_owned() {
+            sessions.spawn(async move {
+                session::refuse(stream, shared, max).await;
+                drop(place);
+            });
         }
     }
     stopping.send_replace(true);

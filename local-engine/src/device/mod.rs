@@ -3,6 +3,6 @@
 mod registry;
 mod steps;
 
-pub use registry::{Claim, Device, DeviceLine, Library, OpenError, Opener, Registry};
+pub use registry::{Claim, Device, DeviceLine, EngineChanger, Library, Opener, Registry};
 pub use service::owner::{Gone, Owner};
-pub use steps::{Watched, failure, run_step};
+pub use steps::{failure, run_step};

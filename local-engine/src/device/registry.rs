@@ -1,6 +1,6 @@
 //! Which devices there are, by name, and who has them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use model::{DeviceName, DeviceRole, LibraryName};
@@ -50,16 +50,36 @@ pub trait Library: Send + Sync {
     fn name(&self) -> &LibraryName;
     /// Its devices, the changer first.
     fn devices(&self) -> Vec<DeviceLine>;
-    /// Opens drive `index`.
-    fn open_drive(&self, index: u16, opener: &Opener) -> Result<Box<dyn EngineDrive>, Failure>;
-    /// Opens the changer.
-    fn open_changer(&self, opener: &Opener) -> Result<Box<dyn MediumChanger>, Failure>;
+    /// Whether there is a device of this role.
+    fn has(&self, role: DeviceRole) -> bool {
+        self.devices().iter().any(|line| line.name.role == role)
+    }
+    /// Opens drive `index`; blocks, at most as the control says.
+    fn open_drive(
+        &self,
+        index: u16,
+        opener: &Opener,
+        control: &Control,
+    ) -> Result<Box<dyn EngineDrive>, Failure>;
+    /// Opens the changer; blocks, at most as the control says.
+    fn open_changer(
+        &self,
+        opener: &Opener,
+        control: &Control,
+    ) -> Result<Box<dyn EngineChanger>, Failure>;
+}
+
+/// A changer as the engine holds it.
+pub trait EngineChanger: MediumChanger {
+    /// LOGICAL UNIT RESET (SAM-5 6.3.3): reservations and prevented removals end, every initiator
+    /// finds 06/29/00.
+    fn reset(&mut self, control: &Control) -> Result<(), TapeError>;
 }
 
 /// A device opened for CDBs.
 pub enum Device {
     /// A changer.
-    Changer(Box<dyn MediumChanger>),
+    Changer(Box<dyn EngineChanger>),
     /// A drive.
     Drive(Box<dyn EngineDrive>),
 }
@@ -76,26 +96,34 @@ impl Device {
             Self::Drive(drive) => drive.execute(request, control),
         }
     }
+
+    /// LOGICAL UNIT RESET.
+    pub fn reset(&mut self, control: &Control) -> Result<(), TapeError> {
+        match self {
+            Self::Changer(changer) => changer.reset(control),
+            Self::Drive(drive) => drive.reset(control),
+        }
+    }
 }
 
-/// Why a device could not be opened.
-pub type OpenError = Failure;
+/// Devices that are open, and by whom.
+type Claimed = Mutex<BTreeMap<DeviceName, String>>;
 
 /// All libraries of this server and the claims on their devices.
 #[derive(Default)]
 pub struct Registry {
     libraries: RwLock<BTreeMap<LibraryName, Arc<dyn Library>>>,
-    claimed: Arc<Mutex<BTreeSet<DeviceName>>>,
+    claimed: Arc<Claimed>,
 }
 
 /// The exclusive right to a device; given back when dropped.
 #[derive(Debug)]
 pub struct Claim {
     name: DeviceName,
-    claimed: Arc<Mutex<BTreeSet<DeviceName>>>,
+    claimed: Arc<Claimed>,
 }
 
-fn locked(claimed: &Mutex<BTreeSet<DeviceName>>) -> MutexGuard<'_, BTreeSet<DeviceName>> {
+fn locked(claimed: &Claimed) -> MutexGuard<'_, BTreeMap<DeviceName, String>> {
     claimed.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -106,10 +134,23 @@ impl Drop for Claim {
 }
 
 impl Registry {
-    /// Adds a library, in place of one of the same name (a ghost that was reported anew).
-    pub fn add(&self, library: Arc<dyn Library>) {
+    /// Adds a library.
+    ///
+    /// # Errors
+    /// There is one of that name; in words for the operator.
+    pub fn add(&self, library: Arc<dyn Library>) -> Result<(), String> {
         let mut libraries = self.libraries.write().unwrap_or_else(PoisonError::into_inner);
-        libraries.insert(library.name().clone(), library);
+        let name = library.name().clone();
+        if libraries.contains_key(&name) {
+            return Err(format!("there is a library {name} already; rename one of them"));
+        }
+        libraries.insert(name, library);
+        Ok(())
+    }
+
+    /// Takes a library off the list; who has a device of it open keeps it.
+    pub fn remove(&self, name: &LibraryName) {
+        self.libraries.write().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
     /// The libraries in the order of their names.
@@ -127,48 +168,149 @@ impl Registry {
     fn find(&self, name: &str) -> Result<(DeviceName, Arc<dyn Library>), Failure> {
         let unknown = || Failure::new(FailureKind::NoDevice, format!("no device {name:?}"));
         let name: DeviceName = name.parse().map_err(|_| unknown())?;
-        let libraries = self.libraries.read().unwrap_or_else(PoisonError::into_inner);
-        let library = libraries.get(&name.library).cloned().ok_or_else(unknown)?;
-        match library.devices().iter().any(|line| line.name == name) {
+        let library = {
+            let libraries = self.libraries.read().unwrap_or_else(PoisonError::into_inner);
+            libraries.get(&name.library).cloned().ok_or_else(unknown)?
+        };
+        match library.has(name.role) {
             true => Ok((name, library)),
             false => Err(unknown()),
         }
     }
 
-    fn claim(&self, name: &DeviceName) -> Result<Claim, Failure> {
-        match locked(&self.claimed).insert(name.clone()) {
-            true => Ok(Claim { name: name.clone(), claimed: Arc::clone(&self.claimed) }),
-            false => Err(Failure::new(FailureKind::Busy, format!("{name} is in use"))),
+    fn claim(&self, name: &DeviceName, opener: &Opener) -> Result<Claim, Failure> {
+        let mut claimed = locked(&self.claimed);
+        if let Some(holder) = claimed.get(name) {
+            let text = format!("{name} is in use by {holder}; it must be closed there first");
+            return Err(Failure::new(FailureKind::Busy, text));
         }
+        claimed.insert(name.clone(), opener.who.clone());
+        Ok(Claim { name: name.clone(), claimed: Arc::clone(&self.claimed) })
     }
 
-    /// Whether somebody has the device.
-    pub fn is_claimed(&self, name: &DeviceName) -> bool {
-        locked(&self.claimed).contains(name)
+    /// Who has the device, if somebody has.
+    pub fn holder(&self, name: &DeviceName) -> Option<String> {
+        locked(&self.claimed).get(name).cloned()
     }
 
-    /// Opens a tape drive for one session alone.
+    /// Opens a tape drive for one session alone. Blocks, at most as the control says.
     pub fn open_tape(
         &self,
         name: &str,
         opener: &Opener,
-    ) -> Result<(Claim, Box<dyn EngineDrive>), OpenError> {
+        control: &Control,
+    ) -> Result<(Claim, Box<dyn EngineDrive>), Failure> {
         let (name, library) = self.find(name)?;
         let DeviceRole::Drive(index) = name.role else {
             return Err(Failure::new(FailureKind::NoDevice, format!("{name} is no tape drive")));
         };
-        let claim = self.claim(&name)?;
-        Ok((claim, library.open_drive(index, opener)?))
+        let claim = self.claim(&name, opener)?;
+        Ok((claim, library.open_drive(index, opener, control)?))
     }
 
-    /// Opens a device for CDBs, for one session alone.
-    pub fn open_scsi(&self, name: &str, opener: &Opener) -> Result<(Claim, Device), OpenError> {
+    /// Opens a device for CDBs, for one session alone. A drive that is open for tape operations is
+    /// in use. Blocks, at most as the control says.
+    pub fn open_scsi(
+        &self,
+        name: &str,
+        opener: &Opener,
+        control: &Control,
+    ) -> Result<(Claim, Device), Failure> {
         let (name, library) = self.find(name)?;
-        let claim = self.claim(&name)?;
+        let claim = self.claim(&name, opener)?;
         let device = match name.role {
-            DeviceRole::Changer => Device::Changer(library.open_changer(opener)?),
-            DeviceRole::Drive(index) => Device::Drive(library.open_drive(index, opener)?),
+            DeviceRole::Changer => Device::Changer(library.open_changer(opener, control)?),
+            DeviceRole::Drive(index) => Device::Drive(library.open_drive(index, opener, control)?),
         };
         Ok((claim, device))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A library of one changer and two drives that can not be opened.
+    struct Shut(LibraryName);
+
+    impl Library for Shut {
+        fn name(&self) -> &LibraryName {
+            &self.0
+        }
+
+        fn devices(&self) -> Vec<DeviceLine> {
+            let roles = [DeviceRole::Changer, DeviceRole::Drive(0), DeviceRole::Drive(1)];
+            let line = |role| DeviceLine {
+                name: DeviceName { library: self.0.clone(), role },
+                model: "TEST SHUT".into(),
+                serial: "1".into(),
+            };
+            roles.into_iter().map(line).collect()
+        }
+
+        fn open_drive(
+            &self,
+            _: u16,
+            _: &Opener,
+            _: &Control,
+        ) -> Result<Box<dyn EngineDrive>, Failure> {
+            Err(Failure::new(FailureKind::Io, "shut"))
+        }
+
+        fn open_changer(&self, _: &Opener, _: &Control) -> Result<Box<dyn EngineChanger>, Failure> {
+            Err(Failure::new(FailureKind::Io, "shut"))
+        }
+    }
+
+    fn registry() -> Registry {
+        let registry = Registry::default();
+        registry.add(Arc::new(Shut(LibraryName::new("vtl0").unwrap()))).unwrap();
+        registry
+    }
+
+    fn opener(nexus: u64) -> Opener {
+        Opener { nexus, who: format!("host {nexus}") }
+    }
+
+    #[test]
+    fn a_device_has_one_holder_who_is_named_to_others() {
+        let registry = registry();
+        let drive: DeviceName = "vtl0/drive0".parse().unwrap();
+        let claim = registry.claim(&drive, &opener(1)).unwrap();
+        let refused = registry.claim(&drive, &opener(2)).unwrap_err();
+        assert_eq!(refused.kind, FailureKind::Busy);
+        assert!(refused.text.contains("in use by host 1"), "{refused}");
+        // The other drive and the changer are free; as a SCSI device the drive is not.
+        registry.claim(&"vtl0/drive1".parse().unwrap(), &opener(2)).unwrap();
+        let control = Control::within(Duration::from_secs(5));
+        let scsi = registry.open_scsi("vtl0/drive0", &opener(2), &control).err().unwrap();
+        assert_eq!(scsi.kind, FailureKind::Busy);
+        drop(claim);
+        assert_eq!(registry.holder(&drive), None);
+    }
+
+    #[test]
+    fn what_can_not_be_opened_is_not_held() {
+        let registry = registry();
+        let control = Control::within(Duration::from_secs(5));
+        for _ in 0..2 {
+            let refused = registry.open_tape("vtl0/drive0", &opener(1), &control).err().unwrap();
+            assert_eq!(refused.kind, FailureKind::Io);
+        }
+        for name in ["vtl0/changer", "vtl0/drive2", "vtl9/drive0", "nonsense", ""] {
+            let refused = registry.open_tape(name, &opener(1), &control).err().unwrap();
+            assert_eq!(refused.kind, FailureKind::NoDevice, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_given_once() {
+        let registry = registry();
+        let again = registry.add(Arc::new(Shut(LibraryName::new("vtl0").unwrap())));
+        assert!(again.unwrap_err().contains("rename"));
+        registry.remove(&LibraryName::new("vtl0").unwrap());
+        assert!(registry.devices(|_| true).is_empty());
     }
 }

@@ -1,39 +1,10 @@
 //! NDMP's drive steps as calls of a drive, one to one.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use ndmp::tape::{DriveStep, Failure, FailureKind, Loaded, SpaceEnd, StepResult};
 use tape::{
     Control, DriveState, Position, ReadEnd, SpaceKind, SpaceStop, Spaced, TapeDrive, TapeError,
     WriteEnd,
 };
-
-/// What was last seen of a drive, so that TAPE_GET_STATE is answered while a mover runs on it.
-#[derive(Clone, Debug, Default)]
-pub struct Watched(Arc<Mutex<(Option<StepResult>, Option<StepResult>)>>);
-
-impl Watched {
-    /// Looks at the drive now.
-    pub fn refresh(&self, drive: &mut dyn TapeDrive, control: &Control) {
-        let state = run_step(drive, DriveStep::State, control);
-        let position = run_step(drive, DriveStep::Position, control);
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (Some(state), Some(position));
-    }
-
-    /// What a State or Position step would have answered then, with `moved` bytes written since.
-    pub fn answer(&self, step: &DriveStep, moved: u64) -> Option<StepResult> {
-        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match (step, seen) {
-            (DriveStep::State, (Some(StepResult::State(mut loaded)), _)) => {
-                loaded.remaining = loaded.remaining.map(|left| left.saturating_sub(moved));
-                Some(StepResult::State(loaded))
-            }
-            (DriveStep::State, (state, _)) => state,
-            (DriveStep::Position, (_, position)) => position,
-            _ => None,
-        }
-    }
-}
 
 /// Does one step.
 pub fn run_step(drive: &mut dyn TapeDrive, step: DriveStep, control: &Control) -> StepResult {
@@ -99,13 +70,15 @@ fn position(position: Position) -> StepResult {
 /// What a failed call is to NDMP.
 pub fn failure(error: &TapeError) -> Failure {
     let kind = match error {
-        TapeError::Check(sense) => match (sense.key, sense.asc) {
-            (0x02, _) => FailureKind::NoMedium,
-            (0x03 | 0x08, _) => FailureKind::Medium,
-            (0x05, _) => FailureKind::Refused,
-            (0x06, 0x28) => FailureKind::MediumChanged,
-            (0x06, 0x29) => FailureKind::Reset,
-            (0x07, _) => FailureKind::WriteProtected,
+        TapeError::Check(sense) => match (sense.key, sense.asc, sense.ascq) {
+            // The site of a ghost drive can not be reached: nothing is said about its medium.
+            (0x02, 0x04, 0x00) => FailureKind::Io,
+            (0x02, ..) => FailureKind::NoMedium,
+            (0x03 | 0x08, ..) => FailureKind::Medium,
+            (0x05, ..) => FailureKind::Refused,
+            (0x06, 0x28, _) => FailureKind::MediumChanged,
+            (0x06, 0x29, _) => FailureKind::Reset,
+            (0x07, ..) => FailureKind::WriteProtected,
             _ => FailureKind::Io,
         },
         TapeError::Busy | TapeError::ReservationConflict => FailureKind::Busy,

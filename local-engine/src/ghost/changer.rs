@@ -10,6 +10,8 @@ use tape::{
     TapeError,
 };
 
+use super::way_lost;
+use crate::device::EngineChanger;
 use crate::link::{LeaseHandle, RemoteSite};
 
 /// A changer of a remote site, opened by one session. Its lease is taken when it is first needed,
@@ -20,12 +22,14 @@ pub(super) struct GhostChanger {
     lease: Option<LeaseHandle>,
     /// Restarts of the remote engine that this session knows of.
     restarts: u64,
+    /// It was reset: what comes next is told so first.
+    attention: bool,
 }
 
 impl GhostChanger {
     pub(super) fn new(site: Arc<RemoteSite>, report: Arc<RwLock<LibraryReport>>) -> Self {
         let restarts = site.restarts();
-        Self { site, report, lease: None, restarts }
+        Self { site, report, lease: None, restarts, attention: false }
     }
 
     fn report(&self) -> LibraryReport {
@@ -33,17 +37,21 @@ impl GhostChanger {
     }
 
     fn perform(&mut self, operation: Operation, control: &Control) -> Result<Outcome, TapeError> {
-        if super::meets_attention(&operation) && self.restarts != self.site.restarts() {
-            self.restarts = self.site.restarts();
-            return Err(TapeError::Check(Sense::new(0x06, 0x29, 0x00)));
+        let attention = self.attention || self.restarts != self.site.restarts();
+        if super::meets_attention(&operation) && attention {
+            (self.restarts, self.attention) = (self.site.restarts(), false);
+            return Err(TapeError::Check(Sense::POWER_ON_RESET));
         }
         let mut lease = match self.lease.take() {
             Some(lease) => lease,
-            None => self.site.open(DeviceName::changer(self.report().name), control)?,
+            None => {
+                let name = DeviceName::changer(self.report().name);
+                self.site.open(name, control).map_err(way_lost)?
+            }
         };
         let answer = lease.perform(Work::Operation(operation), control, &mut |_, _| {});
         // A lease that is over is taken anew by the next operation.
-        if !matches!(answer, Err(TapeError::Lost(_))) {
+        if !lease.is_useless() {
             self.lease = Some(lease);
         }
         match answer? {
@@ -55,6 +63,18 @@ impl GhostChanger {
 
     fn not_ready<T>(&self) -> Result<T, TapeError> {
         Err(TapeError::Check(Sense::new(0x02, 0x04, 0x00)))
+    }
+}
+
+impl EngineChanger for GhostChanger {
+    /// The link has no reset. Giving the device back and taking it anew ends what this initiator
+    /// holds there.
+    fn reset(&mut self, control: &Control) -> Result<(), TapeError> {
+        if !self.site.is_up() {
+            return self.not_ready();
+        }
+        self.attention = true;
+        self.lease.take().map_or(Ok(()), |lease| lease.close(control))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use copy::Holder;
 use link::{Answer, CopyRange, LibraryReport, RangeSource, Work};
-use model::{DeviceName, JobId, LibraryName, SiteName};
+use model::{DeviceName, DeviceRole, JobId, LibraryName, SiteName};
 use ndmp::tape::{Failure, FailureKind};
 use scsi::{DeviceType, Sense};
 use svs::JobState;
@@ -17,69 +17,89 @@ use tape::{
 
 use super::reading::Reading;
 use super::writing::{ForeignStream, Writing};
-use crate::device::failure;
+use super::{not_opened, way_lost};
 use crate::engine::now_ms;
 use crate::link::{LeaseHandle, RemoteSite};
 use crate::mover::{
     Counters, EngineDrive, RangeEnd, RangeRequest, RangeTarget, RangeWritten, Run, Stop,
 };
 
-/// How long opening a device of another site may take.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long freeing it may take; after that the lease runs out by itself.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(600);
+/// How often data is replicated again that the site said to have and does not.
+const RESENDS: usize = 3;
+/// How often reading ahead is begun again for one object.
+const REREADS: usize = 16;
 
 /// A drive of a remote site, opened by one session.
 pub(super) struct GhostDrive {
     library: LibraryName,
     site: Arc<RemoteSite>,
     site_name: SiteName,
+    /// Its name at its site.
+    device: DeviceName,
     identity: DeviceIdentity,
     report: Arc<RwLock<LibraryReport>>,
-    index: usize,
     lease: Option<LeaseHandle>,
     /// Restarts of the remote engine that this session knows of.
     restarts: u64,
+    /// It was reset, or its lease was lost: what comes next is told so first.
+    attention: bool,
     /// Reading ahead pays: the longest record expected.
     read_ahead: Option<u32>,
     reading: Option<Reading>,
 }
 
 impl GhostDrive {
+    /// Opens a drive of which the parts tell its name there, who it is, and the last report.
     pub(super) fn open(
         library: LibraryName,
         site: &Arc<RemoteSite>,
-        device: DeviceName,
-        identity: DeviceIdentity,
-        report: &Arc<RwLock<LibraryReport>>,
+        parts: (DeviceName, DeviceIdentity, Arc<RwLock<LibraryReport>>),
+        control: &Control,
     ) -> Result<Self, Failure> {
+        let (device, identity, report) = parts;
         let unknown = || Failure::new(FailureKind::NoDevice, "the site was never met");
         let site_name = site.name().ok_or_else(unknown)?;
-        let index = match device.role {
-            model::DeviceRole::Drive(index) => usize::from(index),
-            model::DeviceRole::Changer => 0,
-        };
-        let lease = match site.open(device, &Control::within(OPEN_TIMEOUT)) {
+        let restarts = site.restarts();
+        let lease = match site.open(device.clone(), control) {
             Ok(lease) => Some(lease),
-            // It can be opened and is not ready, as a device without power would be.
-            Err(TapeError::Unreachable(cause)) => {
-                tracing::warn!(%library, %cause, "a ghost drive was opened without its site");
+            Err(error) => {
+                let cause = error.to_string();
+                if let Some(failure) = not_opened(error) {
+                    return Err(failure);
+                }
+                tracing::warn!(%library, cause, "a ghost drive was opened and is not ready");
                 None
             }
-            Err(error) => return Err(failure(&error)),
         };
         Ok(Self {
             library,
             site: Arc::clone(site),
             site_name,
+            device,
             identity,
-            report: Arc::clone(report),
-            index,
+            report,
             lease,
-            restarts: site.restarts(),
+            restarts,
+            attention: false,
             read_ahead: None,
             reading: None,
         })
+    }
+
+    /// The lease; a new one if there is none (any more) and the site can be reached. A drive whose
+    /// lease was lost may have been used by others: that is told before anything is done.
+    fn lease(&mut self, control: &Control) -> Result<&mut LeaseHandle, TapeError> {
+        if self.lease.as_ref().is_some_and(LeaseHandle::is_useless) {
+            self.lease = None;
+            self.attention = true;
+        }
+        let lease = match self.lease.take() {
+            Some(lease) => lease,
+            None => self.site.open(self.device.clone(), control).map_err(way_lost)?,
+        };
+        Ok(self.lease.insert(lease))
     }
 
     fn work(
@@ -89,23 +109,21 @@ impl GhostDrive {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Answer, TapeError> {
         self.settle(control)?;
+        self.lease(control)?;
         // A range or a reading ahead proves the position by itself; everything else is told first
         // that the drive was reset.
-        let told = match &work {
+        let meets = match &work {
             Work::Operation(operation) => super::meets_attention(operation),
             _ => false,
         };
-        let known = self.restarts;
-        if told || !matches!(work, Work::Operation(_)) {
-            self.restarts = self.site.restarts();
+        if meets || !matches!(work, Work::Operation(_)) {
+            let known = std::mem::replace(&mut self.restarts, self.site.restarts());
+            self.attention |= meets && known != self.restarts;
         }
-        if told && known != self.restarts {
-            return Err(TapeError::Check(Sense::new(0x06, 0x29, 0x00)));
+        if meets && std::mem::take(&mut self.attention) {
+            return Err(TapeError::Check(Sense::POWER_ON_RESET));
         }
-        let Some(lease) = &mut self.lease else {
-            return Err(TapeError::Check(Sense::new(0x02, 0x04, 0x00)));
-        };
-        match lease.perform(work, control, progress)? {
+        match self.lease(control)?.perform(work, control, progress)? {
             Answer::Failed(error) => Err(error),
             answer => Ok(answer),
         }
@@ -135,15 +153,14 @@ impl GhostDrive {
         buffer: &mut [u8],
         control: &Control,
     ) -> Result<ReadEnd, TapeError> {
-        loop {
+        for _ in 0..REREADS {
             if self.reading.as_ref().is_some_and(|reading| reading.record_max() < record_max) {
                 self.settle(control)?;
             }
             if self.reading.is_none() {
                 let begin = self.expected_object(control)?;
-                let lease = self.lease.as_ref();
-                let lease = lease.ok_or(TapeError::Check(Sense::new(0x02, 0x04, 0x00)))?;
-                self.reading = Some(Reading::begin(lease, record_max, begin, control)?);
+                let reading = Reading::begin(self.lease(control)?, record_max, begin, control)?;
+                self.reading = Some(reading);
             }
             let store = &self.site.ground().store;
             let (Some(reading), Some(lease)) = (&mut self.reading, &self.lease) else {
@@ -159,6 +176,8 @@ impl GhostDrive {
                 None => self.settle(control)?,
             }
         }
+        let cause = "reading ahead ends again and again before its first record";
+        Err(TapeError::Unreachable(cause.into()))
     }
 
     fn perform(&mut self, operation: Operation, control: &Control) -> Result<Outcome, TapeError> {
@@ -184,7 +203,7 @@ impl GhostDrive {
     ) -> Result<link::RangeResult, TapeError> {
         let job = request.job.as_ref();
         let id = job.map_or_else(|| JobId::generate(now_ms()), |job| job.id());
-        loop {
+        for _ in 0..RESENDS {
             self.replicate(request, control)?;
             let extents = request.extents.iter().map(|extent| link::Extent {
                 generation: extent.generation,
@@ -206,13 +225,16 @@ impl GhostDrive {
                 // Freed there meanwhile: it goes there again.
                 Answer::Copied(result) if result.end == link::RangeEnd::NotReplicated => {
                     for extent in &request.extents {
-                        self.site.replicator().forget(extent.generation);
+                        let forgotten = self.site.replicator().forget(extent.generation);
+                        forgotten.map_err(|error| TapeError::Unreachable(error.to_string()))?;
                     }
                 }
                 Answer::Copied(result) => return Ok(result),
                 _ => return Err(unexpected()),
             }
         }
+        let cause = "the site does not keep what is replicated to it; look at its store";
+        Err(TapeError::Unreachable(cause.into()))
     }
 
     /// Waits until the site has every generation of the range.
@@ -232,7 +254,9 @@ impl GhostDrive {
                     job.tell(text);
                 }
             };
-            self.site.replicator().ensure(extent.generation, control, &mut tell)?;
+            // A lease that ended meanwhile ends the wait: the drive is no longer ours.
+            let alive = || self.lease.as_ref().map_or(Ok(()), LeaseHandle::check);
+            self.site.replicator().ensure(extent.generation, control, &alive, &mut tell)?;
         }
         if let Some(job) = job.filter(|_| waited) {
             job.enter(JobState::InProgress, None);
@@ -264,6 +288,9 @@ impl RangeTarget for GhostDrive {
         control: &Control,
         progress: &mut dyn FnMut(u64),
     ) -> RangeWritten {
+        let length: u64 = request.extents.iter().map(|extent| extent.length).sum();
+        let rest = length % u64::from(request.record_size.max(1));
+        let asked = if request.pad_last { length } else { length - rest };
         let result = match self.send_range(request, control, progress) {
             Ok(result) => result,
             Err(error) => {
@@ -272,8 +299,12 @@ impl RangeTarget for GhostDrive {
             }
         };
         let bytes = result.bytes;
+        let early_warning = result.end == link::RangeEnd::EarlyWarning;
         let end = match result.end {
             link::RangeEnd::Done => RangeEnd::Done,
+            // The last record met it: whether that is the end of the medium for the copy is known
+            // when something more wants to be written.
+            link::RangeEnd::EarlyWarning if bytes == asked => RangeEnd::Done,
             link::RangeEnd::EarlyWarning => RangeEnd::EarlyWarning,
             link::RangeEnd::Overflow => RangeEnd::Overflow,
             link::RangeEnd::MediaError(sense) => RangeEnd::Failed(TapeError::Check(sense)),
@@ -283,8 +314,6 @@ impl RangeTarget for GhostDrive {
                 RangeEnd::Failed(TapeError::Lost(cause.into()))
             }
         };
-        // Whether a range that is done ended beyond early warning: the next one says it.
-        let early_warning = end == RangeEnd::EarlyWarning;
         RangeWritten { end, bytes, early_warning }
     }
 }
@@ -299,12 +328,31 @@ impl EngineDrive for GhostDrive {
     }
 
     fn medium_name(&mut self) -> String {
-        let report = self.report.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let index = match self.device.role {
+            DeviceRole::Drive(index) => usize::from(index),
+            DeviceRole::Changer => usize::MAX,
+        };
+        let report = self.report.read().unwrap_or_else(PoisonError::into_inner);
         let drives = report.inventory.elements.iter();
-        let element = report.drives.get(self.index).map(|drive| drive.element);
+        let element = report.drives.get(index).map(|drive| drive.element);
         let loaded = drives.filter(|e| Some(e.address) == element).find_map(|e| e.barcode.clone());
         let barcode = loaded.map_or_else(|| "-".to_owned(), |barcode| barcode.to_string());
         format!("{}/{barcode}", self.library)
+    }
+
+    /// The link has no reset. Giving the device back and taking it anew ends what this initiator
+    /// holds there.
+    fn reset(&mut self, control: &Control) -> Result<(), TapeError> {
+        if !self.site.is_up() {
+            return Err(TapeError::Check(Sense::new(0x02, 0x04, 0x00)));
+        }
+        self.reading = None;
+        self.attention = true;
+        self.lease.take().map_or(Ok(()), |lease| lease.close(control))
+    }
+
+    fn is_reachable(&self) -> bool {
+        self.site.is_up()
     }
 
     fn begin_reading(&mut self, record_max: u32) {
@@ -331,8 +379,12 @@ impl EngineDrive for GhostDrive {
             Ok(expected) => expected,
             Err(error) => return Some(Stop::from_tape(&error)),
         };
-        let (lease, site) = (self.lease.as_mut()?, &self.site_name);
-        Some(Writing { stream, lease, site, run, counters }.run(expected))
+        let site = self.site_name.clone();
+        let lease = match self.lease(&run.control) {
+            Ok(lease) => lease,
+            Err(error) => return Some(Stop::from_tape(&error)),
+        };
+        Some(Writing { stream, lease, site: &site, run, counters }.run(expected))
     }
 
     fn range_target(&mut self) -> Option<&mut dyn RangeTarget> {

@@ -13,19 +13,54 @@ pub use writing::ForeignStream;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use link::LibraryReport;
+use link::{LibraryReport, RefusalWhy};
 use model::{DeviceName, DeviceRole, LibraryName};
 use ndmp::tape::{Failure, FailureKind};
 use scsi::Sense;
-use tape::{Completion, MediumChanger, Operation};
+use tape::{Completion, Control, Operation, TapeError};
 
-use crate::device::{DeviceLine, Library, Opener};
-use crate::link::RemoteSite;
+use crate::device::{DeviceLine, EngineChanger, Library, Opener, failure};
+use crate::link::{OpenError, RemoteSite};
 use crate::mover::EngineDrive;
 
 /// CHECK CONDITION with this sense data.
 fn check_condition(sense: Sense) -> Completion {
     Completion { status: 0x02, sense: sense.to_fixed().to_vec(), ..Completion::default() }
+}
+
+/// What it means for an operation that its device could not be taken.
+fn way_lost(error: OpenError) -> TapeError {
+    match error {
+        OpenError::Down => TapeError::Check(Sense::new(0x02, 0x04, 0x00)),
+        OpenError::Refused(refusal) => match refusal.why {
+            RefusalWhy::Busy | RefusalWhy::TooMany => TapeError::Busy,
+            RefusalWhy::NoSuchDevice | RefusalWhy::NotAllowed => {
+                TapeError::Lost(refusal.to_string())
+            }
+            RefusalWhy::Device => TapeError::Unreachable(refusal.to_string()),
+        },
+        OpenError::Failed(error) => error,
+    }
+}
+
+/// What it means for whoever opens a device that it could not be taken; `None` for one that can be
+/// opened and is not ready, as a device without power would be.
+fn not_opened(error: OpenError) -> Option<Failure> {
+    match error {
+        OpenError::Down => None,
+        OpenError::Refused(refusal) => match refusal.why {
+            RefusalWhy::Device => None,
+            RefusalWhy::Busy | RefusalWhy::TooMany => {
+                let text = format!("{refusal}; it must be closed at its site first");
+                Some(Failure::new(FailureKind::Busy, text))
+            }
+            RefusalWhy::NoSuchDevice | RefusalWhy::NotAllowed => {
+                let text = format!("{refusal}; look at [[peer]] of the remote engine");
+                Some(Failure::new(FailureKind::NoDevice, text))
+            }
+        },
+        OpenError::Failed(error) => Some(failure(&error)),
+    }
 }
 
 /// Whether a unit attention that waits is told instead of doing this (SPC-5: all commands but
@@ -78,18 +113,38 @@ impl Library for GhostLibrary {
             .collect()
     }
 
-    fn open_drive(&self, index: u16, _opener: &Opener) -> Result<Box<dyn EngineDrive>, Failure> {
-        let report = self.report();
-        let identity = report.drives.get(usize::from(index)).map(|drive| drive.identity.clone());
-        let identity =
-            identity.ok_or_else(|| Failure::new(FailureKind::NoDevice, "no such drive"))?;
-        let device = DeviceName::drive(report.name, index);
-        let drive =
-            drive::GhostDrive::open(self.name.clone(), &self.site, device, identity, &self.report)?;
+    fn has(&self, role: DeviceRole) -> bool {
+        let report = self.report.read().unwrap_or_else(PoisonError::into_inner);
+        match role {
+            DeviceRole::Changer => true,
+            DeviceRole::Drive(index) => usize::from(index) < report.drives.len(),
+        }
+    }
+
+    fn open_drive(
+        &self,
+        index: u16,
+        _opener: &Opener,
+        control: &Control,
+    ) -> Result<Box<dyn EngineDrive>, Failure> {
+        let found = {
+            let report = self.report.read().unwrap_or_else(PoisonError::into_inner);
+            let drive = report.drives.get(usize::from(index));
+            drive.map(|drive| (report.name.clone(), drive.identity.clone()))
+        };
+        let missing = || Failure::new(FailureKind::NoDevice, "no such drive");
+        let (library, identity) = found.ok_or_else(missing)?;
+        let device = DeviceName::drive(library, index);
+        let parts = (device, identity, Arc::clone(&self.report));
+        let drive = drive::GhostDrive::open(self.name.clone(), &self.site, parts, control)?;
         Ok(Box::new(drive))
     }
 
-    fn open_changer(&self, _opener: &Opener) -> Result<Box<dyn MediumChanger>, Failure> {
+    fn open_changer(
+        &self,
+        _opener: &Opener,
+        _control: &Control,
+    ) -> Result<Box<dyn EngineChanger>, Failure> {
         Ok(Box::new(changer::GhostChanger::new(Arc::clone(&self.site), Arc::clone(&self.report))))
     }
 }

@@ -189,6 +189,14 @@ impl Reading {
         }
         match self.answer {
             Some(Ok(result)) if result.object == wanted => Ok(None),
+            // Another tape, a reset, a place that nobody knows: not to be glossed over by going
+            // back to where this one stood.
+            Some(Err(TapeError::Check(sense))) if sense.key == 0x06 => Err(TapeError::Check(sense)),
+            Some(Err(
+                error @ (TapeError::Lost(_)
+                | TapeError::PositionUnknown(_)
+                | TapeError::ReservationConflict),
+            )) => Err(error),
             // What stopped the reading ahead was met behind what was taken.
             _ => Ok(Some(wanted)),
         }

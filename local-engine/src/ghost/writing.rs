@@ -2,10 +2,10 @@
 //! stream's credit. What was received and is not on tape survives a pause and goes first after it.
 
 use link::{
-    Answer, ClientEvent, CopyRange, RangeEnd, RangeSource, StreamId, StreamSender,
+    Answer, ClientEvent, CopyRange, RangeEnd, RangeSource, StreamBody, StreamId, StreamSender,
     StreamSenderOutput, Work,
 };
-use model::{JobId, SiteName, Ulid};
+use model::{JobId, LeaseId, SiteName, Ulid};
 use tape::{Control, TapeError};
 
 use crate::engine::now_ms;
@@ -16,8 +16,11 @@ use crate::mover::{Counters, Fed, Feed, Run, Stop};
 pub struct ForeignStream {
     feed: Feed,
     sender: Option<StreamSender>,
-    /// The site that the stream goes to.
+    /// The site that the stream goes to, and the lease that it was last written under.
     site: Option<SiteName>,
+    lease: Option<LeaseId>,
+    /// Openings of the stream that the receiver has not answered.
+    openings: u32,
     /// Bytes of the stream that are on tape.
     written: u64,
     /// A piece that found no room.
@@ -27,7 +30,8 @@ pub struct ForeignStream {
 impl ForeignStream {
     /// A stream that begins.
     pub fn new(feed: Feed) -> Self {
-        Self { feed, sender: None, site: None, written: 0, held: None }
+        let (sender, site, lease, held) = (None, None, None, None);
+        Self { feed, sender, site, lease, openings: 0, written: 0, held }
     }
 
     /// Bytes received that are on no tape.
@@ -60,12 +64,20 @@ impl Writing<'_> {
     fn begin(&mut self) -> Result<StreamId, Stop> {
         if self.stream.site.as_ref().is_some_and(|site| site != self.site) {
             let cause = "the bytes received for another site can not be taken to this one";
-            return Err(Stop::Internal(cause.into()));
+            return Err(Stop::internal(cause));
         }
         self.stream.site = Some(self.site.clone());
         let new = || StreamSender::new(StreamId(Ulid::generate(now_ms())));
-        let id = self.stream.sender.get_or_insert_with(new).stream();
+        let lease = self.lease.id();
+        let former = self.stream.lease.replace(lease);
+        let sender = self.stream.sender.get_or_insert_with(new);
+        let id = sender.stream();
         self.lease.join_stream(id);
+        if former.is_some_and(|former| former != lease) {
+            // What the receiver said in between went nowhere: it is asked anew where it stands.
+            sender.on_disconnect();
+            sender.on_reconnect().map_err(|error| Stop::internal(error.to_string()))?;
+        }
         let waker = self.lease.waker();
         self.stream.feed.wake_by(waker);
         Ok(id)
@@ -91,37 +103,18 @@ impl Writing<'_> {
         };
         self.lease.submit(&Work::Copy(range), &self.run.control).map_err(stop)?;
         let before = self.stream.written;
-        let (mut told, mut cancelled) = ((0, 0), false);
-        let result = loop {
-            self.push()?;
-            if self.run.control.cancel.is_cancelled() && !cancelled {
-                cancelled = true;
-                self.lease.cancel(None);
-            }
-            let patience = Control::within(self.run.control.remaining());
-            let control = if cancelled { &patience } else { &self.run.control };
-            let event = match self.lease.next_event(control) {
-                Err(TapeError::Cancelled) => continue,
-                other => other.map_err(stop)?,
-            };
-            match event {
-                DeviceEvent::Lease(ClientEvent::Progress { bytes, records, .. }) => {
-                    self.progress(&mut told, bytes, records);
-                }
-                DeviceEvent::Lease(ClientEvent::Answered { answer, .. }) => break answer,
-                DeviceEvent::Lease(ClientEvent::Ended { why, .. }) => {
-                    return Err(Stop::Internal(why.to_string()));
-                }
-                other => self.stream_event(other)?,
-            }
-        };
+        let mut told = (0, 0);
+        let (result, broken) = self.await_range(&mut told)?;
         let result = match result {
             Answer::Copied(result) => result,
             Answer::Failed(error) => return Err(stop(error)),
-            _ => return Err(Stop::Internal("the remote gave another answer".into())),
+            _ => return Err(Stop::internal("the remote gave another answer")),
         };
         self.progress(&mut told, result.bytes, result.records);
         self.stream.written = before + result.bytes;
+        if let Some(stop) = broken {
+            return Err(stop);
+        }
         match result.end {
             RangeEnd::Done if self.is_finished() => Ok(Stop::PeerClosed),
             RangeEnd::Done => self.wait_for_more(),
@@ -129,7 +122,48 @@ impl Writing<'_> {
             RangeEnd::MediaError(sense) => Ok(Stop::from_tape(&TapeError::Check(sense))),
             RangeEnd::Cancelled => Ok(Stop::Cancelled),
             RangeEnd::NotReplicated | RangeEnd::NotMine => {
-                Ok(Stop::Internal("the remote engine does not write this medium".into()))
+                Ok(Stop::internal("the remote engine does not write this medium"))
+            }
+        }
+    }
+
+    /// Feeds the range until it is answered. When the connection or the stream breaks, or the run
+    /// is cancelled, the range is ended at a record boundary and answered all the same: the answer,
+    /// and what broke.
+    fn await_range(&mut self, told: &mut (u64, u64)) -> Result<(Answer, Option<Stop>), Stop> {
+        let (mut broken, mut ending) = (None, false);
+        loop {
+            if broken.is_none() {
+                broken = self.push().err();
+            }
+            if !ending && (broken.is_some() || self.run.control.cancel.is_cancelled()) {
+                ending = true;
+                self.lease.cancel(None);
+            }
+            if ending && !self.lease.site().is_up() {
+                return Err(broken.unwrap_or(Stop::Cancelled));
+            }
+            let patient = Control::within(self.run.control.remaining());
+            let control = if ending { &patient } else { &self.run.control };
+            let event = match self.lease.next_event(control) {
+                Err(TapeError::Cancelled) => continue,
+                other => other.map_err(stop)?,
+            };
+            match event {
+                DeviceEvent::Lease(ClientEvent::Progress { bytes, records, .. }) => {
+                    self.progress(told, bytes, records);
+                }
+                DeviceEvent::Lease(ClientEvent::Answered { answer, .. }) => {
+                    return Ok((answer, broken));
+                }
+                DeviceEvent::Lease(ClientEvent::Ended { why, .. }) => {
+                    return Err(stop(TapeError::Lost(why.to_string())));
+                }
+                other => {
+                    if let Err(stop) = self.stream_event(other) {
+                        broken.get_or_insert(stop);
+                    }
+                }
             }
         }
     }
@@ -166,16 +200,28 @@ impl Writing<'_> {
 
     fn stream_event(&mut self, event: DeviceEvent) -> Result<(), Stop> {
         let Some(sender) = &mut self.stream.sender else { return Ok(()) };
+        let openings = &mut self.stream.openings;
         let result = match event {
-            DeviceEvent::Stream(body) => sender.handle(body),
+            DeviceEvent::Stream(StreamBody::Accept { .. }) if *openings > 1 => {
+                // Of an opening that another one has followed.
+                *openings -= 1;
+                Ok(())
+            }
+            DeviceEvent::Stream(body) => {
+                if matches!(body, StreamBody::Accept { .. }) {
+                    *openings = openings.saturating_sub(1);
+                }
+                sender.handle(body)
+            }
             DeviceEvent::Down => {
+                *openings = 0;
                 sender.on_disconnect();
                 Ok(())
             }
             DeviceEvent::Up => sender.on_reconnect(),
             DeviceEvent::Woken | DeviceEvent::Lease(_) => Ok(()),
         };
-        result.map_err(|error| Stop::Internal(error.to_string()))
+        result.map_err(|error| Stop::internal(error.to_string()))
     }
 
     /// Takes what the connection has, as far as the stream has room, and sends what can go.
@@ -198,7 +244,7 @@ impl Writing<'_> {
                 self.stream.held = Some(piece);
                 break;
             }
-            sender.push(&piece).map_err(|error| Stop::Internal(error.to_string()))?;
+            sender.push(&piece).map_err(|error| Stop::internal(error.to_string()))?;
             let end = self.run.limit.map(|limit| self.stream.written + limit);
             if end.is_some_and(|end| sender.pushed() >= end) {
                 // The last record of the window must not wait for a chunk to become full.
@@ -207,9 +253,15 @@ impl Writing<'_> {
         }
         while let Some(output) = sender.poll() {
             match output {
-                StreamSenderOutput::Send(message) => self.lease.send_stream(message),
+                StreamSenderOutput::Send(message) => {
+                    let opens = matches!(message.body, StreamBody::Open { .. });
+                    self.stream.openings += u32::from(opens);
+                    self.lease.send_stream(message);
+                }
                 StreamSenderOutput::Done => {}
-                StreamSenderOutput::Failed(error) => return Err(Stop::Internal(error.to_string())),
+                StreamSenderOutput::Failed(error) => {
+                    return Err(Stop::internal(error.to_string()));
+                }
             }
         }
         Ok(())

@@ -101,7 +101,10 @@ impl Medium for StoreMedium {
     }
 
     fn set_write_protected(&mut self, protect: bool) -> Result<(), MediumError> {
-        let row = svs::Cartridge { write_protected: protect, ..self.row.clone() };
+        // The row as it is now: the changer notes there where the cartridge lies.
+        let row = self.shelf.catalogue.cartridge(self.row.id).map_err(catalogue_error)?;
+        let row = row.unwrap_or_else(|| self.row.clone());
+        let row = svs::Cartridge { write_protected: protect, ..row };
         self.shelf.catalogue.put_cartridge(&row).map_err(catalogue_error)?;
         self.row = row;
         Ok(())

@@ -1,5 +1,7 @@
 //! A virtual drive as the engine holds it.
 
+use std::time::Duration;
+
 use copy::Holder;
 use model::LibraryName;
 use scsi::Sense;
@@ -13,6 +15,9 @@ use tape::{
 use super::cartridge::StoreMedium;
 use crate::mover::{EngineDrive, Extent, ReferenceSource, Segment};
 
+/// How long a look at the drive may take; it does not leave this process.
+const STEP: Duration = Duration::from_secs(60);
+
 /// A drive of a virtual library, opened by one session.
 pub struct VirtualDrive {
     library: LibraryName,
@@ -25,12 +30,17 @@ impl VirtualDrive {
         Self { library, handle }
     }
 
+    /// Works on the medium that is threaded; with `of`, on no other one than that segment's.
     fn with_medium<T>(
         &mut self,
+        of: Option<&Segment>,
         work: impl FnOnce(&mut StoreMedium) -> Result<T, MediumError>,
     ) -> Result<T, TapeError> {
         let mut drive = self.handle.lock();
         let medium = drive.medium_mut().ok_or(TapeError::Check(Sense::MEDIUM_NOT_PRESENT))?;
+        if of.is_some_and(|segment| segment.cartridge != medium.cartridge()) {
+            return Err(TapeError::Check(Sense::MEDIUM_MAY_HAVE_CHANGED));
+        }
         work(medium).map_err(|error| {
             tracing::error!(%error, "a virtual cartridge can not be read");
             TapeError::Check(error.read_sense())
@@ -51,7 +61,9 @@ fn io(error: StoreError) -> MediumError {
 
 impl ReferenceSource for VirtualDrive {
     fn segment(&mut self, rest: u64) -> Result<Segment, TapeError> {
-        self.with_medium(|medium| {
+        // A read that a unit attention or another's reservation must stop, as any other read.
+        self.handle.position(&Control::within(STEP))?;
+        self.with_medium(None, |medium| {
             let generation = medium.seal()?;
             let (cartridge, barcode) = (medium.cartridge(), medium.barcode());
             let image = medium.image();
@@ -70,7 +82,7 @@ impl ReferenceSource for VirtualDrive {
     }
 
     fn visible(&mut self, segment: &Segment, consumed: u64) -> Result<(u64, u64), TapeError> {
-        self.with_medium(|medium| {
+        self.with_medium(Some(segment), |medium| {
             let image = medium.image();
             let start = segment.extent.offset;
             let (first, _) = image.after_bytes(0, start).map_err(io)?;
@@ -85,7 +97,7 @@ impl ReferenceSource for VirtualDrive {
     }
 
     fn advance(&mut self, segment: &Segment, consumed: u64) -> Result<Vec<u8>, TapeError> {
-        self.with_medium(|medium| {
+        self.with_medium(Some(segment), |medium| {
             let image = medium.image();
             let end = segment.extent.offset + consumed;
             let (place, inside) = image.after_bytes(0, end).map_err(io)?;
@@ -115,6 +127,11 @@ impl EngineDrive for VirtualDrive {
             Some(barcode) => format!("{}/{barcode}", self.library),
             None => format!("{}/-", self.library),
         }
+    }
+
+    fn reset(&mut self, _control: &Control) -> Result<(), TapeError> {
+        self.handle.lock().reset();
+        Ok(())
     }
 
     fn reference_source(&mut self) -> Option<&mut dyn ReferenceSource> {

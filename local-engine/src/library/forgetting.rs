@@ -1,27 +1,44 @@
-//! A device that tells its library when its user is gone.
+//! A changer that tells its library when its user is gone.
 
 use model::ElementAddress;
 use tape::{CdbRequest, Completion, Control, DeviceIdentity, Inventory, MediumChanger, TapeError};
 
-/// A changer whose initiator is forgotten (reservations, PREVENTs) when this is dropped.
-pub(super) struct Forgetting<C, F: FnMut()> {
+use crate::device::EngineChanger;
+
+/// What the library behind a changer does for one initiator.
+pub(super) trait Home: Send {
+    /// The initiator is gone: its reservations and PREVENTs end.
+    fn forget(&self);
+    /// LOGICAL UNIT RESET of the changer.
+    fn reset(&self);
+}
+
+/// A changer whose initiator is forgotten when this is dropped.
+pub(super) struct Forgetting<C, H: Home> {
     changer: C,
-    forget: F,
+    home: H,
 }
 
-impl<C, F: FnMut()> Forgetting<C, F> {
-    pub(super) fn new(changer: C, forget: F) -> Self {
-        Self { changer, forget }
+impl<C, H: Home> Forgetting<C, H> {
+    pub(super) fn new(changer: C, home: H) -> Self {
+        Self { changer, home }
     }
 }
 
-impl<C, F: FnMut()> Drop for Forgetting<C, F> {
+impl<C, H: Home> Drop for Forgetting<C, H> {
     fn drop(&mut self) {
-        (self.forget)();
+        self.home.forget();
     }
 }
 
-impl<C: MediumChanger, F: FnMut() + Send> MediumChanger for Forgetting<C, F> {
+impl<C: MediumChanger, H: Home> EngineChanger for Forgetting<C, H> {
+    fn reset(&mut self, _control: &Control) -> Result<(), TapeError> {
+        self.home.reset();
+        Ok(())
+    }
+}
+
+impl<C: MediumChanger, H: Home> MediumChanger for Forgetting<C, H> {
     fn identity(&self) -> DeviceIdentity {
         self.changer.identity()
     }

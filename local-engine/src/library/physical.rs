@@ -1,28 +1,25 @@
 //! A physical library at this site, driven by this engine.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use copy::Holder;
 use model::{DeviceName, ElementType, LibraryName};
 use ndmp::tape::{Failure, FailureKind};
 use service::config::PhysicalLibrary as Configured;
 use tape::driver::{LocalTransport, ScsiDrive};
-use tape::file::{FileLibrary, FileLibraryError, FileLibrarySpec};
+use tape::file::{FileLibrary, FileLibraryError, FileLibrarySpec, FileMedium};
+use tape::target::TargetLibrary;
 use tape::{
-    CdbRequest, Completion, Control, DeviceIdentity, DriveState, MediumChanger, Position, ReadEnd,
-    SpaceKind, Spaced, TapeDrive, TapeError, WriteEnd,
+    CdbRequest, Completion, Control, DeviceIdentity, DriveState, Position, ReadEnd, SpaceKind,
+    Spaced, TapeDrive, TapeError, WriteEnd,
 };
 use vfs::Vfs;
 
-use super::forgetting::Forgetting;
+use super::forgetting::{Forgetting, Home};
 use super::virtuals::line;
-use crate::device::{DeviceLine, Library, Opener, failure};
+use crate::device::{DeviceLine, EngineChanger, Library, Opener, failure};
 use crate::mover::EngineDrive;
-
-/// How long opening a device may take.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A library that stands here.
 pub struct LocalPhysical {
@@ -50,8 +47,29 @@ impl LocalPhysical {
     }
 }
 
+/// The target behind the transports, for what needs no command.
+fn target(library: &FileLibrary) -> MutexGuard<'_, TargetLibrary<FileMedium>> {
+    library.library().lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The changer's library, as one initiator uses it.
+struct ChangerHome {
+    library: Arc<FileLibrary>,
+    nexus: u64,
+}
+
+impl Home for ChangerHome {
+    fn forget(&self) {
+        self.library.forget_nexus(self.nexus);
+    }
+
+    fn reset(&self) {
+        target(&self.library).reset();
+    }
+}
+
 fn lines(name: &LibraryName, library: &FileLibrary) -> Vec<DeviceLine> {
-    let target = library.library().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let target = target(library);
     let mut lines = vec![line(DeviceName::changer(name.clone()), target.identity())];
     let inventory = target.inventory();
     let drives = inventory.elements.iter().filter(|e| e.kind == ElementType::DataTransfer);
@@ -71,27 +89,36 @@ impl Library for LocalPhysical {
         self.lines.clone()
     }
 
-    fn open_drive(&self, index: u16, opener: &Opener) -> Result<Box<dyn EngineDrive>, Failure> {
+    fn open_drive(
+        &self,
+        index: u16,
+        opener: &Opener,
+        control: &Control,
+    ) -> Result<Box<dyn EngineDrive>, Failure> {
         let transport = self.library.drive_transport(index, opener.nexus);
         let transport =
             transport.ok_or_else(|| Failure::new(FailureKind::NoDevice, "no such drive"))?;
-        let drive = ScsiDrive::open(transport, &Control::within(OPEN_TIMEOUT))
-            .map_err(|error| failure(&error))?;
-        let library = Arc::clone(&self.library);
-        Ok(Box::new(PhysicalDrive { name: self.name.clone(), drive, library, nexus: opener.nexus }))
+        let drive = ScsiDrive::open(transport, control).map_err(|error| failure(&error))?;
+        let (library, name, nexus) = (Arc::clone(&self.library), self.name.clone(), opener.nexus);
+        Ok(Box::new(PhysicalDrive { name, index, drive, library, nexus }))
     }
 
-    fn open_changer(&self, opener: &Opener) -> Result<Box<dyn MediumChanger>, Failure> {
-        let changer = self.library.changer(opener.nexus, &Control::within(OPEN_TIMEOUT));
+    fn open_changer(
+        &self,
+        opener: &Opener,
+        control: &Control,
+    ) -> Result<Box<dyn EngineChanger>, Failure> {
+        let changer = self.library.changer(opener.nexus, control);
         let changer = changer.map_err(|error| failure(&error))?;
-        let (library, nexus) = (Arc::clone(&self.library), opener.nexus);
-        Ok(Box::new(Forgetting::new(changer, move || library.forget_nexus(nexus))))
+        let home = ChangerHome { library: Arc::clone(&self.library), nexus: opener.nexus };
+        Ok(Box::new(Forgetting::new(changer, home)))
     }
 }
 
 /// A drive that stands here, opened by one session.
 struct PhysicalDrive {
     name: LibraryName,
+    index: u16,
     drive: ScsiDrive<LocalTransport>,
     library: Arc<FileLibrary>,
     nexus: u64,
@@ -112,11 +139,23 @@ impl EngineDrive for PhysicalDrive {
         &mut self.drive
     }
 
+    /// Of what the library knows: a command would take a unit attention that a client must see.
     fn medium_name(&mut self) -> String {
-        let state = self.drive.state(&Control::within(OPEN_TIMEOUT)).ok();
-        let barcode = state.and_then(|state| state.medium).and_then(|medium| medium.barcode);
-        let barcode = barcode.map_or_else(|| "-".to_owned(), |barcode| barcode.to_string());
-        format!("{}/{barcode}", self.name)
+        let target = target(&self.library);
+        let drive = target.drives().nth(usize::from(self.index));
+        let drive = drive.map(|drive| drive.lock().unwrap_or_else(PoisonError::into_inner));
+        match drive.as_ref().and_then(|drive| drive.cartridge()) {
+            Some(barcode) => format!("{}/{barcode}", self.name),
+            None => format!("{}/-", self.name),
+        }
+    }
+
+    fn reset(&mut self, _control: &Control) -> Result<(), TapeError> {
+        let target = target(&self.library);
+        if let Some(drive) = target.drives().nth(usize::from(self.index)) {
+            drive.lock().unwrap_or_else(PoisonError::into_inner).reset();
+        }
+        Ok(())
     }
 }
 

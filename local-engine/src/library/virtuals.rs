@@ -1,6 +1,6 @@
 //! Virtual libraries: the changer and drives of `tape::target` over cartridges of the store.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use model::{Barcode, CartridgeId, DeviceName, LibraryName, SiteName};
 use ndmp::tape::{Failure, FailureKind};
@@ -10,12 +10,12 @@ use tape::target::{
     ChangerHandle, DriveSpec, InventoryStore, LibraryError, LibrarySpec, MediumError,
     SavedInventory, TargetLibrary,
 };
-use tape::{DeviceIdentity, MediumChanger};
+use tape::{Control, DeviceIdentity};
 
 use super::cartridge::{StoreMedium, StoreShelf};
 use super::drive::VirtualDrive;
-use super::forgetting::Forgetting;
-use crate::device::{DeviceLine, Library, Opener};
+use super::forgetting::{Forgetting, Home};
+use crate::device::{DeviceLine, EngineChanger, Library, Opener};
 use crate::mover::EngineDrive;
 
 /// A library whose cartridges are in the store.
@@ -176,19 +176,46 @@ impl Library for VirtualLibrary {
         self.lines.clone()
     }
 
-    fn open_drive(&self, index: u16, opener: &Opener) -> Result<Box<dyn EngineDrive>, Failure> {
-        let target = self.target.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let handle = target.drive(index, opener.nexus);
+    fn open_drive(
+        &self,
+        index: u16,
+        opener: &Opener,
+        _control: &Control,
+    ) -> Result<Box<dyn EngineDrive>, Failure> {
+        let handle = locked(&self.target).drive(index, opener.nexus);
         let handle = handle.ok_or_else(|| Failure::new(FailureKind::NoDevice, "no such drive"))?;
         Ok(Box::new(VirtualDrive::new(self.name.clone(), handle)))
     }
 
-    fn open_changer(&self, opener: &Opener) -> Result<Box<dyn MediumChanger>, Failure> {
+    fn open_changer(
+        &self,
+        opener: &Opener,
+        _control: &Control,
+    ) -> Result<Box<dyn EngineChanger>, Failure> {
         let changer = ChangerHandle::new(Arc::clone(&self.target), opener.nexus);
-        let target = Arc::clone(&self.target);
-        let nexus = opener.nexus;
-        Ok(Box::new(Forgetting::new(changer, move || {
-            target.lock().unwrap_or_else(std::sync::PoisonError::into_inner).forget_nexus(nexus);
-        })))
+        let home = ChangerHome { target: Arc::clone(&self.target), nexus: opener.nexus };
+        Ok(Box::new(Forgetting::new(changer, home)))
+    }
+}
+
+type Target = Mutex<TargetLibrary<StoreMedium>>;
+
+fn locked(target: &Target) -> MutexGuard<'_, TargetLibrary<StoreMedium>> {
+    target.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The changer's library, as one initiator uses it.
+struct ChangerHome {
+    target: Arc<Target>,
+    nexus: u64,
+}
+
+impl Home for ChangerHome {
+    fn forget(&self) {
+        locked(&self.target).forget_nexus(self.nexus);
+    }
+
+    fn reset(&self) {
+        locked(&self.target).reset();
     }
 }

@@ -2,29 +2,39 @@
 //!
 //! ```text
 //!   connection   dialling, TLS, greeting; reader and writer tasks of the two connections
+//!   outbox       what waits for the two connections
 //!   site         what is known of a remote site: up or down, leases, the last report
-//!   replicate    generations on their way to a site
+//!   lease        one open device, as the thread that owns it uses it
+//!   replicate    generations on their way to a site: what is wanted, what runs
+//!   attempt      one attempt at one generation, with its rows
 //!   transfer     one generation: the store's side of link's sender
+//!   facts        what the remote knows of jobs
 //! ```
 //!
 //! Devices of a remote site are in [`crate::ghost`].
 
+mod attempt;
 mod connection;
+mod facts;
+mod lease;
+mod outbox;
 mod replicate;
 mod site;
 mod transfer;
 
 use std::sync::Arc;
 
-use model::{CartridgeId, GenerationId, SiteName};
+use link::Message;
+use model::{CartridgeId, GenerationId, JobId, SiteName};
 use service::config::{LocalConfig, ReplicationStart};
 use service::shutdown::Shutdown;
 use store::Store;
 use svs::Catalogue;
 use tokio::task::JoinSet;
 
-pub use replicate::{Replicated, Replicator};
-pub use site::{DeviceEvent, LeaseHandle, RemoteSite};
+pub use lease::LeaseHandle;
+pub use replicate::Replicator;
+pub use site::{DeviceEvent, OpenError, RemoteSite};
 
 use crate::device::Registry;
 
@@ -48,13 +58,16 @@ pub struct Links {
 }
 
 impl Links {
-    /// Makes a place for each configured link, and lists the ghost libraries that were reported
-    /// before this start.
-    pub fn prepare(ground: &Arc<Ground>) -> Self {
+    /// Makes a place for each configured link.
+    pub fn new(ground: &Arc<Ground>) -> Self {
         let links = ground.config.links.iter();
         let sites: Vec<_> = links.map(|link| RemoteSite::new(ground, link.clone())).collect();
-        sites.iter().for_each(RemoteSite::list_former);
         Self { sites: Arc::new(sites), start: ground.config.replication.start }
+    }
+
+    /// Lists the ghost libraries that were reported before this start.
+    pub fn list_former(&self) {
+        self.sites.iter().for_each(RemoteSite::list_former);
     }
 
     /// Keeps the links up until the shutdown; ends when they are down.
@@ -79,6 +92,11 @@ impl Links {
     /// Whether cartridges may be replicated to a site: a copy that needs it starts it anyway.
     pub fn replicates_to(&self, site: &SiteName) -> bool {
         self.site(site).is_some()
+    }
+
+    /// A copy has ended here: a site that wrote it, or was to go on writing, need not wait.
+    pub fn job_ended(&self, job: JobId) {
+        self.sites.iter().for_each(|site| site.send(Message::JobAck(job)));
     }
 
     /// A generation was sealed: by policy it is replicated to every site.

@@ -1,35 +1,36 @@
 //! What is known of a remote site, shared by its connection and the devices that use it.
+//!
+//! One lock guards it, held for moments only: never while the catalogue, a device or a connection
+//! is waited for.
 
-use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use link::{
-    ClientError, ClientEvent, LeaseClient, LeaseReply, Message, PeerMemory, ReportWatch,
-    SiteReport, Stream, StreamBody, StreamId, Work,
+    ClientError, ClientEvent, LeaseClient, LeaseReply, Meeting, Message, PeerMemory, Refusal,
+    ReportWatch, SiteReport, Stream, StreamBody, StreamId, Work,
 };
-use model::{DeviceName, EngineId, LeaseId, LibraryName, SiteName};
+use model::{DeviceName, EngineId, JobId, LeaseId, LibraryName, SiteName};
 use service::config::LinkTo;
 use service::messages;
-use svs::{Device, EventKind, Library, LibraryRole};
+use svs::{Device, EventKind, LibraryRole};
 use tape::{Control, TapeError};
-use tokio::sync::mpsc::UnboundedSender;
 
-use super::replicate::Bulk;
+use super::lease::LeaseHandle;
+use super::outbox::{Bulk, ControlWay};
 use super::{Ground, Replicator};
+use crate::device::Library;
 use crate::engine::now_ms;
 use crate::ghost::GhostLibrary;
-
-/// How long a device that was asked for may wait between two looks at its cancel token.
-const LOOK: Duration = Duration::from_millis(200);
 
 /// One remote site.
 pub struct RemoteSite {
     pub(super) ground: Arc<Ground>,
     pub(super) link: LinkTo,
     state: Mutex<State>,
-    changed: Condvar,
+    pub(super) changed: Condvar,
     replicator: Replicator,
     begun: Instant,
 }
@@ -49,19 +50,55 @@ pub enum DeviceEvent {
     Woken,
 }
 
+/// Why a device of the site was not opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// The link is down; a retry helps when it is back.
+    #[error("the link is down")]
+    Down,
+    /// The remote engine said no.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// No answer came, or the lease ended before it began.
+    #[error(transparent)]
+    Failed(TapeError),
+}
+
 struct Slot {
     client: LeaseClient,
     events: Sender<DeviceEvent>,
+    /// Nobody uses it any more: what is under way is waited for, then the device is freed.
+    leaving: bool,
+    /// The close was asked for; it must not be cancelled.
+    closing: bool,
+}
+
+impl Slot {
+    /// Goes on with freeing the device; true when nothing is left to do.
+    fn leave(&mut self, control: Option<&ControlWay>) -> bool {
+        match self.client.submit(Work::Close) {
+            Ok(request) => {
+                self.closing = true;
+                if let Some(control) = control {
+                    control.send(Message::Lease(request));
+                }
+                false
+            }
+            Err(ClientError::Ended(_)) => true,
+            // Goes on with the next event, or when the link is back.
+            Err(_) => false,
+        }
+    }
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     name: Option<SiteName>,
     /// Where control messages go, while the link is up.
-    control: Option<UnboundedSender<Message>>,
+    control: Option<ControlWay>,
     leases: BTreeMap<LeaseId, Slot>,
-    /// Streams and the devices that they belong to.
-    streams: BTreeMap<StreamId, Sender<DeviceEvent>>,
+    /// Streams and the leases that they belong to.
+    streams: BTreeMap<StreamId, LeaseId>,
     /// Where stream messages go, while the link is up.
     bulk: Option<Bulk>,
     memory: PeerMemory,
@@ -70,6 +107,26 @@ struct State {
     /// How often the remote engine was restarted since this start.
     restarts: u64,
     libraries: BTreeMap<LibraryName, Arc<GhostLibrary>>,
+    /// Libraries that can not be shown, told once.
+    refused: BTreeSet<LibraryName>,
+}
+
+impl State {
+    /// Numbers a work of a lease and sends it. `None`: there is no such lease.
+    pub(super) fn submit(
+        &mut self,
+        lease: LeaseId,
+        work: &Work,
+    ) -> Result<(), Option<ClientError>> {
+        let slot = self.leases.get_mut(&lease).ok_or(None)?;
+        let request = slot.client.submit(work.clone())?;
+        slot.closing |= *work == Work::Close;
+        // A connection that breaks now sends it again when it is back.
+        if let Some(control) = &self.control {
+            control.send(Message::Lease(request));
+        }
+        Ok(())
+    }
 }
 
 impl RemoteSite {
@@ -88,7 +145,7 @@ impl RemoteSite {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -141,21 +198,44 @@ impl RemoteSite {
 
     fn list(self: &Arc<Self>, site: &SiteName, report: link::LibraryReport) {
         let own = report.name.clone();
-        if let Some(ghost) = self.lock().libraries.get(&own) {
-            ghost.renew(report);
-            return;
+        let known = self.lock().libraries.get(&own).cloned();
+        if let Some(ghost) = known {
+            return ghost.renew(report);
         }
-        match self.ground.config.ghost_name(site, &own) {
-            Ok(name) => {
-                let ghost = Arc::new(GhostLibrary::new(name, Arc::clone(self), report));
-                self.lock().libraries.insert(own, Arc::clone(&ghost));
-                self.ground.registry.add(ghost);
+        let entered = self.ground.config.ghost_name(site, &own).and_then(|name| {
+            let ghost = Arc::new(GhostLibrary::new(name, Arc::clone(self), report));
+            self.ground.registry.add(Arc::clone(&ghost) as Arc<dyn Library>)?;
+            Ok(ghost)
+        });
+        match entered {
+            Ok(ghost) => {
+                let mut state = self.lock();
+                state.refused.remove(&own);
+                state.libraries.insert(own, ghost);
             }
-            Err(cause) => {
+            Err(cause) if self.lock().refused.insert(own.clone()) => {
                 let words: [(&str, &dyn std::fmt::Display); 3] =
                     [("library", &own), ("site", site), ("cause", &cause)];
                 let catalogue = &self.ground.catalogue;
                 messages::note(catalogue, EventKind::Link, messages::GHOST_REFUSED, &words, None);
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Takes libraries off the list that the site does not show to us any more.
+    fn unlist(&self, site: &SiteName, reported: &BTreeSet<LibraryName>) {
+        let gone: Vec<_> = {
+            let mut state = self.lock();
+            let names: Vec<_> = state.libraries.keys().cloned().collect();
+            let gone = names.into_iter().filter(|name| !reported.contains(name));
+            gone.filter_map(|name| Some((state.libraries.remove(&name)?, name))).collect()
+        };
+        for (ghost, name) in gone {
+            tracing::info!(%site, library = %name, "a library is not reported any more");
+            self.ground.registry.remove(ghost.name());
+            if let Err(error) = self.ground.catalogue.remove_library(site, &name) {
+                tracing::warn!(%error, library = %name, "the row of a library could not be removed");
             }
         }
     }
@@ -173,6 +253,7 @@ impl RemoteSite {
                 None => return,
             }
         };
+        self.unlist(&site, &report.libraries.iter().map(|it| it.name.clone()).collect());
         for library in report.libraries {
             if let Err(error) = self.keep(&site, &library) {
                 tracing::warn!(%error, library = %library.name, "a report could not be kept");
@@ -202,7 +283,7 @@ impl RemoteSite {
             let name = DeviceName::drive(report.name.clone(), index);
             devices.push(device(name, &drive.identity, state));
         }
-        let library = Library {
+        let library = svs::Library {
             site: site.clone(),
             name: report.name.clone(),
             serial: report.identity.serial.clone(),
@@ -217,32 +298,28 @@ impl RemoteSite {
 
     // ---- the connection's side ----
 
-    /// The link is up: leases go on over it.
-    pub(super) fn up(&self, peer: &link::Peer, control: UnboundedSender<Message>, bulk: Bulk) {
+    /// The link is up: leases go on over it. Must come before anything is read from it. Tells
+    /// whether the remote engine was restarted, and whether the site's name is new.
+    pub(super) fn up(&self, peer: &link::Peer, control: ControlWay, bulk: Bulk) -> (Meeting, bool) {
         let mut state = self.lock();
-        if state.name.as_ref() != Some(&peer.site) {
-            state.name = Some(peer.site.clone());
-            let (key, name) = (name_key(&self.link), peer.site.as_str());
-            if let Err(error) = self.ground.catalogue.set_meta(&key, name) {
-                tracing::warn!(%error, "the name of a site could not be kept");
-            }
-        }
-        if state.memory.meet(peer.engine) == link::Meeting::Restarted {
-            tracing::warn!(site = %peer.site, "the remote engine was restarted");
-            state.restarts += 1;
-        }
+        let renamed = state.name.as_ref() != Some(&peer.site);
+        state.name = Some(peer.site.clone());
+        let meeting = state.memory.meet(peer.engine);
+        state.restarts += u64::from(meeting == Meeting::Restarted);
         state.engine = Some(peer.engine);
-        for slot in state.leases.values_mut() {
+        state.leases.retain(|_, slot| {
             for request in slot.client.on_reconnect() {
-                // A connection that has ended already is told by its own task.
-                drop(control.send(Message::Lease(request)));
+                control.send(Message::Lease(request));
             }
+            // A device that was dropped needs no news.
             drop(slot.events.send(DeviceEvent::Up));
-        }
+            !(slot.leaving && slot.client.ended().is_some())
+        });
         state.control = Some(control);
         state.bulk = Some(bulk);
         drop(state);
         self.changed.notify_all();
+        (meeting, renamed)
     }
 
     /// The link is down.
@@ -262,261 +339,123 @@ impl RemoteSite {
     /// Takes a reply to the lease it belongs to.
     pub(super) fn lease_reply(&self, reply: LeaseReply) {
         let mut state = self.lock();
-        if let Some(slot) = state.leases.get_mut(&reply.lease)
-            && let Some(event) = slot.client.handle(reply)
-        {
-            // A device that was dropped needs no news.
+        let (lease, control) = (reply.lease, state.control.clone());
+        let Some(slot) = state.leases.get_mut(&lease) else { return };
+        let Some(event) = slot.client.handle(reply) else { return };
+        if !slot.leaving {
             drop(slot.events.send(DeviceEvent::Lease(event)));
+        } else if slot.leave(control.as_ref()) {
+            state.leases.remove(&lease);
         }
     }
 
     /// Takes a stream message to the device that it belongs to.
     pub(super) fn stream_message(&self, message: Stream) {
-        if let Some(events) = self.lock().streams.get(&message.stream) {
-            // A device that was dropped needs no news.
-            drop(events.send(DeviceEvent::Stream(message.body)));
+        let state = self.lock();
+        let slot = state.streams.get(&message.stream).and_then(|lease| state.leases.get(lease));
+        if let Some(slot) = slot {
+            drop(slot.events.send(DeviceEvent::Stream(message.body)));
         }
     }
 
-    /// Ends leases that waited too long, and tells the remote that the others live.
+    /// Ends leases that waited too long, and tells the remote that the others live. To be called
+    /// whether the link is up or down.
     pub(super) fn tick(&self) {
         let now = self.clock_ms();
         let mut state = self.lock();
         let control = state.control.clone();
-        for slot in state.leases.values_mut() {
+        let mut ended = false;
+        state.leases.retain(|_, slot| {
             if let Some(event) = slot.client.tick(now) {
+                ended = true;
                 drop(slot.events.send(DeviceEvent::Lease(event)));
             }
             if let (Some(control), Some(request)) = (&control, slot.client.renew()) {
-                drop(control.send(Message::Lease(request)));
+                control.send(Message::Lease(request));
             }
+            !(slot.leaving && slot.client.ended().is_some())
+        });
+        drop(state);
+        if ended {
+            self.changed.notify_all();
         }
     }
 
     /// Sends a control message, if the link is up.
     pub(super) fn send(&self, message: Message) {
         if let Some(control) = &self.lock().control {
-            drop(control.send(message));
+            control.send(message);
         }
     }
 
     // ---- the devices' side ----
+
+    /// Tells the remote that a job has ended here: what it knows of it is not needed any more.
+    pub fn acknowledge(&self, job: JobId) {
+        self.send(Message::JobAck(job));
+    }
 
     /// Opens a device of the site. Blocks.
     pub fn open(
         self: &Arc<Self>,
         device: DeviceName,
         control: &Control,
-    ) -> Result<LeaseHandle, TapeError> {
+    ) -> Result<LeaseHandle, OpenError> {
         let lease = LeaseId::generate(now_ms());
         let (events, inbox) = channel();
         {
             let mut state = self.lock();
-            let Some(way) = state.control.clone() else {
-                return Err(TapeError::Unreachable("the link is down".into()));
-            };
+            let Some(way) = state.control.clone() else { return Err(OpenError::Down) };
             let (client, request) = LeaseClient::open(lease, device, true);
-            state.leases.insert(lease, Slot { client, events });
-            drop(way.send(Message::Lease(request)));
+            let slot = Slot { client, events, leaving: false, closing: false };
+            state.leases.insert(lease, slot);
+            way.send(Message::Lease(request));
         }
-        let handle = LeaseHandle { site: Arc::clone(self), lease, events: inbox };
-        match handle.next(control)? {
-            ClientEvent::Opened => Ok(handle),
-            ClientEvent::Refused(refusal) => Err(match refusal.why {
-                link::RefusalWhy::Busy => TapeError::Busy,
-                _ => TapeError::Unreachable(refusal.to_string()),
-            }),
-            ClientEvent::Ended { why, .. } => Err(TapeError::Lost(why.to_string())),
-            _ => Err(TapeError::Lost("the remote answered out of turn".into())),
-        }
+        LeaseHandle::new(Arc::clone(self), lease, inbox).opened(control)
     }
 
-    /// Waits until the link is up, at most as the control says.
-    fn wait_up(&self, control: &Control) -> Result<(), TapeError> {
+    pub(super) fn with_client<T>(
+        &self,
+        lease: LeaseId,
+        work: impl FnOnce(&mut LeaseClient) -> T,
+    ) -> Option<T> {
+        self.lock().leases.get_mut(&lease).map(|slot| work(&mut slot.client))
+    }
+
+    pub(super) fn events_of(&self, lease: LeaseId) -> Option<Sender<DeviceEvent>> {
+        self.lock().leases.get(&lease).map(|slot| slot.events.clone())
+    }
+
+    pub(super) fn bulk(&self) -> Option<Bulk> {
+        self.lock().bulk.clone()
+    }
+
+    pub(super) fn join_stream(&self, lease: LeaseId, stream: StreamId) {
+        self.lock().streams.insert(stream, lease);
+    }
+
+    pub(super) fn leave_stream(&self, stream: StreamId) {
+        self.lock().streams.remove(&stream);
+    }
+
+    /// The holder of a lease is gone: its work is cancelled, and the device freed behind it.
+    pub(super) fn leave(&self, lease: LeaseId) {
         let mut state = self.lock();
-        while state.control.is_none() {
-            control.check()?;
-            let wait = self.changed.wait_timeout(state, LOOK);
-            state = wait.unwrap_or_else(PoisonError::into_inner).0;
+        state.streams.retain(|_, owner| *owner != lease);
+        let control = state.control.clone();
+        let Some(slot) = state.leases.get_mut(&lease) else { return };
+        slot.leaving = true;
+        let cancel = if slot.closing { None } else { slot.client.cancel(None) };
+        if let (Some(control), Some(cancel)) = (&control, cancel) {
+            control.send(Message::Lease(cancel));
         }
-        Ok(())
+        if slot.leave(control.as_ref()) {
+            state.leases.remove(&lease);
+        }
     }
 }
 
-fn name_key(link: &LinkTo) -> String {
+/// Where the catalogue keeps the name of the site behind a configured link.
+pub(super) fn name_key(link: &LinkTo) -> String {
     format!("link/{}", link.connect)
-}
-
-/// One open device of a remote site; dropping it frees the device there.
-pub struct LeaseHandle {
-    site: Arc<RemoteSite>,
-    lease: LeaseId,
-    events: Receiver<DeviceEvent>,
-}
-
-impl LeaseHandle {
-    /// The site.
-    pub fn site(&self) -> &Arc<RemoteSite> {
-        &self.site
-    }
-
-    /// Where the drive stands behind the last answer, if that can be told.
-    pub fn expected_object(&self) -> Option<u64> {
-        self.with(|client| client.expected_object()).flatten()
-    }
-
-    fn with<T>(&self, work: impl FnOnce(&mut LeaseClient) -> T) -> Option<T> {
-        self.site.lock().leases.get_mut(&self.lease).map(|slot| work(&mut slot.client))
-    }
-
-    /// The next event of the lease; a link that is down is waited for.
-    fn next(&self, control: &Control) -> Result<ClientEvent, TapeError> {
-        loop {
-            if let DeviceEvent::Lease(event) = self.next_event(control)? {
-                return Ok(event);
-            }
-        }
-    }
-
-    /// The next event.
-    pub fn next_event(&self, control: &Control) -> Result<DeviceEvent, TapeError> {
-        loop {
-            match self.events.recv_timeout(LOOK.min(control.remaining())) {
-                Ok(event) => return Ok(event),
-                Err(std::sync::mpsc::RecvTimeoutError::Timeout) => control.check()?,
-                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => {
-                    return Err(TapeError::Lost("the lease is gone".into()));
-                }
-            }
-        }
-    }
-
-    /// Lets the messages of a stream come here.
-    pub fn join_stream(&self, stream: StreamId) {
-        let mut state = self.site.lock();
-        if let Some(events) = state.leases.get(&self.lease).map(|slot| slot.events.clone()) {
-            state.streams.insert(stream, events);
-        }
-    }
-
-    /// Wakes whoever waits for the next event.
-    pub fn waker(&self) -> Option<Box<dyn Fn() + Send>> {
-        let events = self.site.lock().leases.get(&self.lease).map(|slot| slot.events.clone())?;
-        Some(Box::new(move || drop(events.send(DeviceEvent::Woken))))
-    }
-
-    /// The stream is over.
-    pub fn leave_stream(&self, stream: StreamId) {
-        self.site.lock().streams.remove(&stream);
-    }
-
-    /// Sends a stream message, waiting for room; one that finds the link down is lost with it.
-    pub fn send_stream(&self, message: Stream) {
-        let bulk = self.site.lock().bulk.clone();
-        if let Some(bulk) = bulk {
-            let _ = bulk.send(true, Message::Stream(message).encode());
-        }
-    }
-
-    /// Numbers a work and sends it; its answer comes as an event.
-    pub fn submit(&self, work: &Work, control: &Control) -> Result<(), TapeError> {
-        loop {
-            let mut state = self.site.lock();
-            let way = state.control.clone();
-            let Some(slot) = state.leases.get_mut(&self.lease) else {
-                return Err(TapeError::Lost("the lease is gone".into()));
-            };
-            match slot.client.submit(work.clone()) {
-                Ok(request) => {
-                    if let Some(way) = way {
-                        // A connection that breaks now sends it again when it is back.
-                        drop(way.send(Message::Lease(request)));
-                    }
-                    return Ok(());
-                }
-                Err(ClientError::Disconnected) => {}
-                Err(ClientError::Ended(why)) => return Err(TapeError::Lost(why.to_string())),
-                Err(error) => return Err(TapeError::Lost(error.to_string())),
-            }
-            drop(state);
-            self.site.wait_up(control)?;
-        }
-    }
-
-    /// Does one thing at the remote site, exactly once, and waits for its answer. A cancelled
-    /// control asks the remote to end at a record boundary and still waits for the answer;
-    /// `progress` hears of bytes and records on the way.
-    pub fn perform(
-        &mut self,
-        work: Work,
-        control: &Control,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<link::Answer, TapeError> {
-        self.submit(&work, control)?;
-        self.await_answer(control, progress)
-    }
-
-    /// Waits for the answer to what was submitted; see [`LeaseHandle::perform`].
-    pub fn await_answer(
-        &mut self,
-        control: &Control,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<link::Answer, TapeError> {
-        let mut cancelled = false;
-        loop {
-            let event =
-                match self.next(&Control::new(control.remaining(), patience(cancelled, control))) {
-                    Ok(event) => event,
-                    Err(TapeError::Cancelled) => {
-                        cancelled = true;
-                        self.cancel(None);
-                        continue;
-                    }
-                    Err(error) => return Err(error),
-                };
-            match event {
-                ClientEvent::Answered { answer, .. } => return Ok(answer),
-                ClientEvent::Progress { bytes, records, .. } => progress(bytes, records),
-                ClientEvent::Opened | ClientEvent::Resumed => {}
-                ClientEvent::Ended { why, .. } => return Err(TapeError::Lost(why.to_string())),
-                ClientEvent::Refused(refusal) => {
-                    return Err(TapeError::Lost(refusal.to_string()));
-                }
-            }
-        }
-    }
-
-    /// Asks for the end of what was submitted, at a record boundary; `taken` tells of a read range
-    /// how many objects were taken.
-    pub fn cancel(&self, taken: Option<u64>) {
-        let request = self.with(|client| client.cancel(taken)).flatten();
-        if let Some(request) = request {
-            self.site.send(Message::Lease(request));
-        }
-    }
-
-    /// Flushes and frees the device; what the flush said.
-    pub fn close(mut self, control: &Control) -> Result<(), TapeError> {
-        match self.perform(Work::Close, control, &mut |_, _| {})? {
-            link::Answer::Failed(error) => Err(error),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Once the remote was asked to stop, only its answer or the deadline ends the wait.
-fn patience(cancelled: bool, control: &Control) -> tape::CancelToken {
-    if cancelled { tape::CancelToken::new() } else { control.cancel.clone() }
-}
-
-impl Drop for LeaseHandle {
-    fn drop(&mut self) {
-        let mut state = self.site.lock();
-        let way = state.control.clone();
-        let Some(mut slot) = state.leases.remove(&self.lease) else { return };
-        // Without an answer the lease runs out at the remote by itself.
-        if let (Ok(request), Some(way)) = (slot.client.submit(Work::Close), way) {
-            drop(way.send(Message::Lease(request)));
-        }
-    }
 }

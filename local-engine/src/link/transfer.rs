@@ -4,19 +4,42 @@ use link::{
     Begin, Chunk, ChunkData, Entry, FailWhy, Failure, Message, Offer, Replicate, ReplicateBody,
     Segment, Sender, SenderOutput, Totals, TransferId,
 };
-use model::{Barcode, GenerationId, LibraryName};
+use model::{Barcode, GenerationId, JobId, LibraryName};
 use serde_json::json;
 use store::{Compare, GenerationInfo, ObjectRun, Piece, Recipes, Store, StoreError};
 use tokio::sync::mpsc::Receiver;
 
-use super::replicate::Bulk;
+use super::outbox::Bulk;
 
 /// Chunks named in one batch: about 16 MiB of data, so that wants come back while more is offered.
 const BATCH_CHUNKS: usize = 1024;
 
+/// Why a transfer ended before its aim.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unfinished {
+    /// The connection is gone: it goes on over the next one.
+    #[error("the link is down")]
+    LinkDown,
+    /// One side gave it up for now: it goes on over the next connection.
+    #[error("{0}")]
+    Later(String),
+    /// A retry by itself would not help.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Unfinished {
+    /// A failure, with its cause in words.
+    pub(super) fn failed(cause: impl std::fmt::Display) -> Self {
+        Self::Failed(cause.to_string())
+    }
+}
+
 /// What a transfer moved.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Moved {
+    /// Bytes of the generation that were named so far, those that the receiver had included.
+    pub(super) named: u64,
     /// Bytes of the chunks that the receiver lacked, before compression.
     pub(super) unique: u64,
     /// Bytes of all its messages, both ways.
@@ -30,9 +53,10 @@ pub(super) fn send(
     bulk: &Bulk,
     inbox: &mut Receiver<ReplicateBody>,
     progress: &mut dyn FnMut(Moved),
-) -> Result<Moved, String> {
-    let info = store.generation(what.generation).ok_or("the generation is gone")?;
-    let mut recipe = RecipeReader::open(store, info).map_err(|error| error.to_string())?;
+) -> Result<Moved, Unfinished> {
+    let gone = || Unfinished::Failed("the generation is gone".into());
+    let info = store.generation(what.generation).ok_or_else(gone)?;
+    let mut recipe = RecipeReader::open(store, info).map_err(Unfinished::failed)?;
     let mut sender = Sender::new(what.transfer, begin(&info, what));
     let mut moved = Moved::default();
     loop {
@@ -41,20 +65,21 @@ pub(super) fn send(
                 SenderOutput::Send(message) => {
                     let frame = Message::Replicate(message).encode();
                     moved.wire += frame.len() as u64 + 4;
-                    bulk.send(what.urgent, frame).map_err(|()| "the link is down")?;
+                    bulk.send(what.urgent, frame).map_err(|()| Unfinished::LinkDown)?;
                     moved.unique = sender.counters().unique;
+                    moved.named = sender.counters().offered;
                     progress(moved);
                 }
                 SenderOutput::NeedBatch { runs } => match recipe.batch(store, runs) {
-                    Ok(Some(offer)) => sender.batch(offer).map_err(|e| e.to_string())?,
-                    Ok(None) => sender.end(recipe.totals()).map_err(|e| e.to_string())?,
+                    Ok(Some(offer)) => sender.batch(offer).map_err(Unfinished::failed)?,
+                    Ok(None) => sender.end(recipe.totals()).map_err(Unfinished::failed)?,
                     Err(error) => sender.fail(unreadable(&error)),
                 },
                 SenderOutput::ReadChunk { sequence, index, digest } => {
                     match store.stored_chunk(&digest) {
                         Ok(chunk) => sender
                             .chunk(sequence, index, data(chunk))
-                            .map_err(|error| error.to_string())?,
+                            .map_err(Unfinished::failed)?,
                         Err(error) => sender.fail(unreadable(&error)),
                     }
                 }
@@ -62,12 +87,15 @@ pub(super) fn send(
                     moved.unique = counters.unique;
                     return Ok(moved);
                 }
-                SenderOutput::Failed(failure) => return Err(failure.to_string()),
+                SenderOutput::Failed(failure) if failure.why == FailWhy::Cancelled => {
+                    return Err(Unfinished::Later(failure.to_string()));
+                }
+                SenderOutput::Failed(failure) => return Err(Unfinished::failed(failure)),
             }
         }
-        let body = inbox.blocking_recv().ok_or("the link is down")?;
+        let body = inbox.blocking_recv().ok_or(Unfinished::LinkDown)?;
         moved.wire += wire_length(what.transfer, &body);
-        sender.handle(body).map_err(|error| error.to_string())?;
+        sender.handle(body).map_err(Unfinished::failed)?;
     }
 }
 
@@ -79,6 +107,8 @@ pub(super) struct What {
     pub(super) barcode: Option<Barcode>,
     pub(super) library: Option<LibraryName>,
     pub(super) capacity: u64,
+    /// The job row here; the other site uses the same id.
+    pub(super) job: JobId,
     /// A copy waits for it.
     pub(super) urgent: bool,
 }
@@ -94,6 +124,7 @@ fn begin(info: &GenerationInfo, what: &What) -> Begin {
         "filemarks": info.filemarks,
         "bytes": info.bytes,
         "chunks": info.chunks,
+        "job": what.job,
     });
     Begin {
         generation: info.id,

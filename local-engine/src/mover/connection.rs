@@ -26,7 +26,8 @@ pub(super) enum Received {
     End,
 }
 
-/// One end of a data connection.
+/// One end of a data connection. Dropped, it is broken off, so that nobody waits for its other end
+/// in vain.
 #[derive(Debug)]
 pub enum Connection {
     /// A mover or data service of another host.
@@ -63,20 +64,11 @@ impl Connection {
         }
     }
 
-    /// Ends the connection for both sides; blocked calls return.
-    pub fn close(&self) {
+    /// A handle that ends the connection from another thread.
+    pub fn closer(&self) -> std::io::Result<Closer> {
         match self {
-            // A connection that is gone already needs no shutting down.
-            Self::Tcp(stream) => drop(stream.shutdown(Shutdown::Both)),
-            Self::Splice(splice) => splice.close(),
-        }
-    }
-
-    /// Another handle to the same connection, to close it from another thread.
-    pub fn closer(&self) -> std::io::Result<Self> {
-        match self {
-            Self::Tcp(stream) => stream.try_clone().map(Self::Tcp),
-            Self::Splice(splice) => Ok(Self::Splice(Arc::clone(splice))),
+            Self::Tcp(stream) => stream.try_clone().map(Closer::Tcp),
+            Self::Splice(splice) => Ok(Closer::Splice(Arc::clone(splice))),
         }
     }
 
@@ -87,6 +79,47 @@ impl Connection {
             Self::Splice(splice) => Some(splice),
         }
     }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        match self {
+            Self::Tcp(stream) => end_tcp(stream),
+            Self::Splice(splice) => splice.break_off(),
+        }
+    }
+}
+
+/// Ends a connection for both sides; blocked calls return. Closing it again changes nothing.
+#[derive(Debug)]
+pub enum Closer {
+    /// Of a TCP connection.
+    Tcp(TcpStream),
+    /// Of a splice.
+    Splice(Arc<Splice>),
+}
+
+impl Closer {
+    /// The stream has come to its end.
+    pub fn close(&self) {
+        match self {
+            Self::Tcp(stream) => end_tcp(stream),
+            Self::Splice(splice) => splice.close(),
+        }
+    }
+
+    /// The stream is broken off. Over TCP the other end can not tell.
+    pub fn break_off(&self) {
+        match self {
+            Self::Tcp(stream) => end_tcp(stream),
+            Self::Splice(splice) => splice.break_off(),
+        }
+    }
+}
+
+fn end_tcp(stream: &TcpStream) {
+    // A connection that is gone already needs no shutting down.
+    drop(stream.shutdown(Shutdown::Both));
 }
 
 fn receive_tcp(
@@ -106,7 +139,8 @@ fn receive_tcp(
     match read {
         Ok(0) => Ok(Received::End),
         Ok(_) => Ok(Received::Data),
-        Err(error) => Err(stop_of(&error)),
+        // Also a reset: what was sent may not all be here, so that this is no end of the stream.
+        Err(error) => Err(Stop::Connection(error.to_string())),
     }
 }
 
@@ -181,6 +215,17 @@ pub enum Source {
     Closed,
 }
 
+/// What a destination that asked for a reference gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// The offer, its ticket, and how much of it is consumed already.
+    Offer(Offer, u64, u64),
+    /// The source has closed; nothing follows.
+    Closed,
+    /// Another source runs now, which may have no references to give: it has to be planned anew.
+    OtherSource,
+}
+
 impl Splice {
     /// A splice with neither side running.
     pub fn new() -> Arc<Self> {
@@ -209,10 +254,10 @@ impl Splice {
         self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the connection without coming to the end of the stream.
+    /// Ends the connection without coming to the end of the stream; nothing changes where it has
+    /// ended already.
     pub fn break_off(&self) {
-        self.lock().broken = true;
-        self.close();
+        self.end(true);
     }
 
     /// Whether a side broke the stream off: what the destination has is not the whole.
@@ -222,7 +267,15 @@ impl Splice {
 
     /// Ends the connection. The destination still gets what was handed over.
     pub fn close(&self) {
-        self.lock().closed = true;
+        self.end(false);
+    }
+
+    fn end(&self, broken: bool) {
+        {
+            let mut state = self.lock();
+            state.broken |= broken && !state.closed;
+            state.closed = true;
+        }
         self.changed.notify_all();
         self.closing.send_replace(true);
     }
@@ -352,18 +405,18 @@ impl Splice {
         }
     }
 
-    /// Asks for a reference and waits for it: the offer, its ticket, and how much of it is consumed
-    /// already. `None` when the source has closed.
-    pub fn take_reference(&self) -> Option<(Offer, u64, u64)> {
+    /// Asks the source that was planned with for a reference, and waits for it.
+    pub fn take_reference(&self, planned: &SourceEnd) -> Taken {
         let mut state = self.lock();
         state.demand = Demand::Reference;
         self.changed.notify_all();
         loop {
-            match &state.offer {
-                Some(offer) if state.consumed < offer.extent.length => {
-                    return Some((offer.clone(), state.ticket, state.consumed));
+            match (&state.offer, &state.source) {
+                (Some(offer), _) if state.consumed < offer.extent.length => {
+                    return Taken::Offer(offer.clone(), state.ticket, state.consumed);
                 }
-                _ if state.closed => return None,
+                _ if state.closed => return Taken::Closed,
+                (_, Some(source)) if source != planned => return Taken::OtherSource,
                 _ => state = self.wait(state),
             }
         }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use copy::{Holder, Path, plan};
 use model::SiteName;
+use scsi::Sense;
 use svs::JobState;
-use tape::WriteEnd;
+use tape::{TapeError, WriteEnd};
 
 use super::connection::{Connection, Received, Source, SourceEnd};
-use super::offload::{Offload, Tail, flush};
+use super::offload::{Offload, Tail};
 use super::reference::{EngineDrive, Resolve};
 use super::{Counters, Feed, JobHandle, Run, Stop};
 use crate::ghost::ForeignStream;
@@ -32,6 +33,8 @@ pub struct Inbound {
     /// Accepted bytes by reference, less than a record.
     tail: Tail,
     ended: bool,
+    /// Something was written that no flush of ours followed.
+    dirty: bool,
     /// A foreign mover's bytes on their way to another site.
     stream: Option<ForeignStream>,
 }
@@ -53,6 +56,7 @@ impl Inbound {
             pending: Vec::new(),
             tail: Tail::default(),
             ended: false,
+            dirty: false,
             stream: None,
         }
     }
@@ -72,6 +76,7 @@ impl Inbound {
     /// GOOD are counted; the padding of a last partial record is not. Before a stop at the end of
     /// the medium or of the stream, everything counted is flushed.
     pub fn run(&mut self, drive: &mut dyn EngineDrive, run: &Run, counters: &Counters) -> Stop {
+        let before = counters.get().0;
         let stop = match self.by_stream(drive) {
             Ok(true) => self.write_stream(drive, run, counters),
             Ok(false) => self.write_records(drive, run, counters),
@@ -80,16 +85,47 @@ impl Inbound {
         if let Some(splice) = self.connection.splice() {
             splice.destination_stops();
         }
-        let stop = match stop {
-            Stop::EndOfMedium => flush(drive.tape(), &run.control).err().unwrap_or(stop),
-            other => other,
+        self.dirty |= counters.get().0 > before;
+        let (stop, flushed) = match stop {
+            Stop::EndOfMedium | Stop::PeerClosed => match self.flush(drive, run) {
+                Ok(object) => (stop, object),
+                Err(failed) => (failed, None),
+            },
+            other => (other, None),
         };
         let stop = if run.control.cancel.is_cancelled() { Stop::Cancelled } else { stop };
         if let Some(job) = &run.job {
+            if let Some(object) = flushed {
+                job.flushed(object, counters.get().0);
+            }
             let whole = !self.connection.splice().is_some_and(|splice| splice.is_broken());
-            note_stop(job, (&stop, whole), drive, run, counters.get().0);
+            note_stop(job, &stop, whole, counters.get().0);
         }
         stop
+    }
+
+    /// Everything written is on the medium when this returns, which stands behind the object
+    /// returned.
+    fn flush(&mut self, drive: &mut dyn EngineDrive, run: &Run) -> Result<Option<u64>, Stop> {
+        let (tape, control) = (drive.tape(), &run.control);
+        // The place first: so a unit attention is never met by a look that nobody hears of.
+        let flushed = tape
+            .position(control)
+            .and_then(|at| Ok((at.object, tape.write_filemarks(0, control)?)));
+        match flushed {
+            Ok((_, WriteEnd::Overflow)) => {
+                Err(Stop::from_tape(&TapeError::Check(Sense::VOLUME_OVERFLOW)))
+            }
+            Ok((object, _)) => {
+                self.dirty = false;
+                Ok(Some(object))
+            }
+            // No tape, or a protected one, and nothing was written to it.
+            Err(TapeError::Check(sense)) if !self.dirty && matches!(sense.key, 0x02 | 0x07) => {
+                Ok(None)
+            }
+            Err(error) => Err(Stop::from_tape(&error)),
+        }
     }
 
     /// Whether the bytes of a foreign mover go to another site as a stream. Once they do, they go
@@ -101,7 +137,7 @@ impl Inbound {
             (Connection::Splice(_), _) => Ok(false),
             (_, Some(stream)) if !takes && stream.unwritten() > 0 => {
                 let cause = "bytes received for another site can not be written to this drive";
-                Err(Stop::Internal(cause.into()))
+                Err(Stop::internal(cause))
             }
             (_, Some(_)) => Ok(takes),
             // Bytes that were received record by record are written so first.
@@ -127,10 +163,7 @@ impl Inbound {
         }
         let stream = self.stream.as_mut();
         let stop = stream.and_then(|stream| drive.write_stream(stream, run, counters));
-        match stop.unwrap_or_else(|| Stop::Internal("the drive takes no streams".into())) {
-            Stop::PeerClosed => flush(drive.tape(), &run.control).err().unwrap_or(Stop::PeerClosed),
-            other => other,
-        }
+        stop.unwrap_or_else(|| Stop::internal("the drive takes no streams"))
     }
 
     fn write_records(
@@ -170,6 +203,7 @@ impl Inbound {
         let source = match self.connection.splice().map(|splice| splice.source()) {
             Some(Source::Running(end)) => end,
             Some(Source::Closed) => {
+                progress.planned = None;
                 return Ok(self.tail.length() > 0 && drive.range_target().is_some());
             }
             None => SourceEnd { holder: Holder::Foreign, medium: "a mover elsewhere".into() },
@@ -198,7 +232,7 @@ impl Inbound {
         // A backup that comes over the network into a virtual tape is no copy.
         let is_copy = source.holder != Holder::Foreign || target != Holder::Store;
         if let Some(job) = run.job.as_ref().filter(|_| is_copy) {
-            job.begin(&source.medium, &drive.medium_name(), &plan).map_err(Stop::Internal)?;
+            job.begin(&source.medium, &drive.medium_name(), &plan).map_err(Stop::internal)?;
             job.enter(JobState::InProgress, None);
         }
         Ok(plan.path)
@@ -215,14 +249,15 @@ impl Inbound {
         let mut offload = Offload {
             drive,
             splice: &splice,
+            source: progress.planned.as_ref().map(|(source, _)| source),
             run,
             counters,
             moved: progress.moved,
             past_early_warning: progress.past_early_warning,
         };
         let stop = offload.step(&mut self.tail);
-        progress.moved = offload.moved;
-        progress.past_early_warning = offload.past_early_warning;
+        let (moved, past_early_warning) = (offload.moved, offload.past_early_warning);
+        (progress.moved, progress.past_early_warning) = (moved, past_early_warning);
         stop
     }
 
@@ -240,7 +275,7 @@ impl Inbound {
             return Some(stop);
         }
         if self.pending.is_empty() {
-            return Some(flush(drive.tape(), &run.control).err().unwrap_or(Stop::PeerClosed));
+            return Some(Stop::PeerClosed);
         }
         if window_full {
             return Some(Stop::Limit);
@@ -272,7 +307,7 @@ impl Inbound {
     /// Buffers at least `wanted` bytes, fewer only at the end of the stream.
     fn receive(&mut self, wanted: usize) -> Result<(), Stop> {
         for extent in std::mem::take(&mut self.tail.0) {
-            let bytes = self.surroundings.resolve.read(extent).map_err(Stop::Internal)?;
+            let bytes = self.surroundings.resolve.read(extent).map_err(Stop::internal)?;
             self.pending.extend_from_slice(&bytes);
         }
         while self.pending.len() < wanted && !self.ended {
@@ -285,26 +320,15 @@ impl Inbound {
     }
 }
 
-/// Brings the job row in line with how a run ended.
-fn note_stop(
-    job: &JobHandle,
-    (stop, whole): (&Stop, bool),
-    drive: &mut dyn EngineDrive,
-    run: &Run,
-    bytes: u64,
-) {
-    if matches!(stop, Stop::EndOfMedium | Stop::PeerClosed) {
-        // The flush before has answered; without a position the row only lacks the object.
-        if let Ok(position) = drive.position(&run.control) {
-            job.flushed(position.object, bytes);
-        }
-    }
+/// Brings the job row in line with how a run ended. A cancelled one is ended by its session, once
+/// what it leaves behind is flushed.
+fn note_stop(job: &JobHandle, stop: &Stop, whole: bool, bytes: u64) {
     match stop {
-        Stop::EndOfMedium => job.enter(JobState::PausedEom, Some("the target tape is full")),
+        Stop::EndOfMedium => job.paused_at_end_of_medium(bytes),
         Stop::PeerClosed if whole => job.done(bytes),
         Stop::PeerClosed => job.failed("the source's mover was aborted"),
-        Stop::Media(cause) | Stop::Connection(cause) | Stop::Internal(cause) => job.failed(cause),
-        Stop::Cancelled => job.failed("the application ended the copy"),
-        Stop::Limit | Stop::Filemark | Stop::EndOfData => {}
+        Stop::Media(failure) | Stop::Internal(failure) => job.failed(&failure.text),
+        Stop::Connection(cause) => job.failed(cause),
+        Stop::Cancelled | Stop::Limit | Stop::Filemark | Stop::EndOfData => {}
     }
 }

@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use copy::{Path, Plan};
-use model::JobId;
+use model::{GenerationId, JobId};
+use service::messages;
 use svs::{
-    Catalogue, CopyPath, Ending, JobKind, JobOwner, JobState, NewJob, Progress, SvsError, Verified,
+    Catalogue, CopyPath, Ending, EventKind, JobKind, JobOwner, JobState, NewJob, Progress,
+    SvsError, Verified,
 };
 
 /// How often a job's bytes are written down.
@@ -17,7 +19,7 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 pub type Tell = Arc<dyn Fn(String) + Send + Sync>;
 
 /// The job of one data connection; clones share it. The row is written when the first run knows
-/// its source and its target, before any byte moves.
+/// its source and its target, before any byte moves. All calls may wait for the catalogue's disk.
 #[derive(Clone)]
 pub struct JobHandle(Arc<Inner>);
 
@@ -29,13 +31,34 @@ struct Inner {
     state: Mutex<State>,
 }
 
+#[derive(Default)]
 struct State {
     written: bool,
     ended: bool,
+    source: String,
     targets: Vec<String>,
     route: Option<Plan>,
+    generation: Option<GenerationId>,
     seen: Option<Instant>,
     bytes: u64,
+    /// Object number and bytes of the last flush.
+    flushed: Option<(u64, u64)>,
+}
+
+impl State {
+    fn target(&self) -> &str {
+        self.targets.last().map_or("-", String::as_str)
+    }
+
+    /// A cause with what is safe on the target.
+    fn with_flushed(&self, cause: &str) -> String {
+        match self.flushed {
+            Some((object, bytes)) => {
+                format!("{cause}; flushed to the target: {bytes} bytes, up to object {object}")
+            }
+            None => format!("{cause}; nothing was flushed to the target"),
+        }
+    }
 }
 
 impl fmt::Debug for JobHandle {
@@ -47,20 +70,18 @@ impl fmt::Debug for JobHandle {
 impl JobHandle {
     /// A job without a row yet.
     pub fn new(id: JobId, catalogue: Arc<Catalogue>, requested_by: String, tell: Tell) -> Self {
-        let state = State {
-            written: false,
-            ended: false,
-            targets: Vec::new(),
-            route: None,
-            seen: None,
-            bytes: 0,
-        };
-        Self(Arc::new(Inner { id, catalogue, requested_by, tell, state: Mutex::new(state) }))
+        let state = Mutex::default();
+        Self(Arc::new(Inner { id, catalogue, requested_by, tell, state }))
     }
 
     /// The job's id, the same at both sites.
     pub fn id(&self) -> JobId {
         self.0.id
+    }
+
+    /// Whether it has ended; what moves afterwards belongs to another job.
+    pub fn is_ended(&self) -> bool {
+        self.state().ended
     }
 
     /// Tells the DMA something.
@@ -79,6 +100,11 @@ impl JobHandle {
         }
     }
 
+    fn say(&self, id: &str, words: &[(&str, &dyn fmt::Display)]) {
+        let subject = self.0.id.to_string();
+        messages::note(&self.0.catalogue, EventKind::Job, id, words, Some(&subject));
+    }
+
     /// A run begins: writes the row if there is none, and notes a changed target or path. An error
     /// says that the job can not be written down, so that its work must not begin.
     pub fn begin(&self, source: &str, target: &str, plan: &Plan) -> Result<(), String> {
@@ -87,23 +113,9 @@ impl JobHandle {
             return Ok(());
         }
         if !state.written {
-            let ends = (source.to_owned(), target.to_owned());
-            let mut job = NewJob::new(
-                self.0.id,
-                JobKind::Copy,
-                JobOwner::Dma,
-                ends,
-                self.0.requested_by.clone(),
-            );
-            job.path = Some(path(plan));
-            job.path_reason = Some(plan.reason.to_string());
-            self.0.catalogue.create_job(&job).map_err(|error| error.to_string())?;
-            state.written = true;
-            state.targets.push(target.to_owned());
-            state.route = Some(plan.clone());
-            (self.0.tell)(format!("copy {}: {} ({})", self.0.id, plan.path.as_str(), plan.reason));
+            self.write_row(&mut state, source, target, plan)?;
         }
-        if state.targets.last().is_some_and(|last| last != target) {
+        if state.target() != target {
             state.targets.push(target.to_owned());
             let all = state.targets.join(", ");
             self.note(self.0.catalogue.set_target(self.0.id, &all));
@@ -117,11 +129,63 @@ impl JobHandle {
         Ok(())
     }
 
+    fn write_row(
+        &self,
+        state: &mut State,
+        source: &str,
+        target: &str,
+        plan: &Plan,
+    ) -> Result<(), String> {
+        let ends = (source.to_owned(), target.to_owned());
+        let by = self.0.requested_by.clone();
+        let mut job = NewJob::new(self.0.id, JobKind::Copy, JobOwner::Dma, ends, by);
+        job.path = Some(path(plan));
+        job.path_reason = Some(plan.reason.to_string());
+        let written = self.0.catalogue.create_job(&job);
+        written.map_err(|error| format!("the job can not be written down: {error}"))?;
+        state.written = true;
+        state.source = source.to_owned();
+        state.targets.push(target.to_owned());
+        state.route = Some(plan.clone());
+        (self.0.tell)(format!("copy {}: {} ({})", self.0.id, plan.path.as_str(), plan.reason));
+        self.say(
+            messages::COPY_BEGINS,
+            &[
+                ("source", &source),
+                ("target", &target),
+                ("path", &plan.path.as_str()),
+                ("reason", &plan.reason),
+            ],
+        );
+        Ok(())
+    }
+
+    /// The copy reads this generation: it stays pinned until the job has ended.
+    pub fn reads(&self, generation: GenerationId) {
+        let mut state = self.state();
+        if state.written && !state.ended && state.generation != Some(generation) {
+            state.generation = Some(generation);
+            self.note(self.0.catalogue.set_generation(self.0.id, generation));
+        }
+    }
+
     /// Moves the job to a state that has not ended.
     pub fn enter(&self, to: JobState, message: Option<&str>) {
         let state = self.state();
         if state.written && !state.ended {
             self.note(self.0.catalogue.transition(self.0.id, to, message).map(drop));
+        }
+    }
+
+    /// The target's medium is full, and what was written is flushed.
+    pub fn paused_at_end_of_medium(&self, bytes: u64) {
+        self.enter(JobState::PausedEom, Some("the target tape is full"));
+        let target = {
+            let state = self.state();
+            (state.written && !state.ended).then(|| state.target().to_owned())
+        };
+        if let Some(target) = target {
+            self.say(messages::COPY_AT_END_OF_MEDIUM, &[("target", &target), ("bytes", &bytes)]);
         }
     }
 
@@ -139,30 +203,43 @@ impl JobHandle {
 
     /// Notes what a flush made safe.
     pub fn flushed(&self, object: u64, bytes: u64) {
-        let state = self.state();
+        let mut state = self.state();
         if state.written && !state.ended {
+            state.flushed = Some((object, bytes));
             self.note(self.0.catalogue.flushed(self.0.id, object, bytes));
         }
     }
 
     /// Everything is on tape and flushed.
     pub fn done(&self, bytes: u64) {
-        self.end(&Ending::done(bytes, Verified::None));
+        let Some(state) = self.end(|_| Ending::done(bytes, Verified::None)) else { return };
+        let words: [(&str, &dyn fmt::Display); 3] =
+            [("source", &state.0), ("target", &state.1), ("bytes", &bytes)];
+        self.say(messages::COPY_DONE, &words);
     }
 
     /// The copy has failed; what was flushed stands in the row.
     pub fn failed(&self, cause: &str) {
-        let mut ending = Ending::failed(cause);
-        ending.bytes = Some(self.state().bytes);
-        self.end(&ending);
+        let ended = self.end(|state| {
+            let mut ending = Ending::failed(state.with_flushed(cause));
+            ending.bytes = Some(state.bytes);
+            ending
+        });
+        let Some(state) = ended else { return };
+        let words: [(&str, &dyn fmt::Display); 3] =
+            [("source", &state.0), ("target", &state.1), ("cause", &cause)];
+        self.say(messages::COPY_FAILED, &words);
     }
 
-    fn end(&self, ending: &Ending) {
+    /// Ends it once; its source and its target if this did.
+    fn end(&self, ending: impl FnOnce(&State) -> Ending) -> Option<(String, String)> {
         let mut state = self.state();
-        if state.written && !state.ended {
-            state.ended = true;
-            self.note(self.0.catalogue.finish(self.0.id, ending));
+        if !state.written || state.ended {
+            return None;
         }
+        state.ended = true;
+        self.note(self.0.catalogue.finish(self.0.id, &ending(&state)));
+        Some((state.source.clone(), state.targets.join(", ")))
     }
 }
 
@@ -170,5 +247,90 @@ fn path(plan: &Plan) -> CopyPath {
     match plan.path {
         Path::Offloaded => CopyPath::Offloaded,
         Path::Moved => CopyPath::Moved,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use copy::Reason;
+    use model::SiteName;
+    use svs::{EventFilter, JobStatus};
+
+    use super::*;
+
+    struct Desk {
+        _dir: tempfile::TempDir,
+        catalogue: Arc<Catalogue>,
+        job: JobHandle,
+    }
+
+    fn desk() -> Desk {
+        let dir = tempfile::tempdir().unwrap();
+        let catalogue = Arc::new(Catalogue::open(&dir.path().join("svs.db")).unwrap());
+        let (id, tell) = (JobId::generate(1), Arc::new(|_| {}));
+        let job = JobHandle::new(id, Arc::clone(&catalogue), "ndmp test".into(), tell);
+        Desk { _dir: dir, catalogue, job }
+    }
+
+    fn plan() -> Plan {
+        let dr = SiteName::new("dr").unwrap();
+        Plan { path: Path::Offloaded, reason: Reason::RemoteHasData(dr) }
+    }
+
+    impl Desk {
+        fn begin(&self, target: &str) {
+            self.job.begin("vtl0/A", target, &plan()).unwrap();
+            self.job.enter(JobState::InProgress, None);
+        }
+
+        fn row(&self) -> JobStatus {
+            self.catalogue.job_status(self.job.id()).unwrap().unwrap()
+        }
+    }
+
+    #[test]
+    fn without_a_copy_there_is_no_row() {
+        let desk = desk();
+        desk.job.progress(5);
+        desk.job.flushed(1, 5);
+        desk.job.done(5);
+        desk.job.failed("whatever");
+        assert!(desk.catalogue.job_status(desk.job.id()).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_copy_over_two_tapes_has_one_row_with_both() {
+        let desk = desk();
+        desk.begin("dr-ptl0/P1");
+        desk.job.progress(100);
+        desk.job.flushed(3, 100);
+        desk.job.paused_at_end_of_medium(100);
+        assert_eq!(desk.row().state, JobState::PausedEom);
+        desk.begin("dr-ptl0/P2");
+        desk.job.done(150);
+        let row = desk.row();
+        assert_eq!((row.state, row.bytes), (JobState::Done, 150));
+        assert_eq!(row.target, "dr-ptl0/P1, dr-ptl0/P2");
+        let events = desk.catalogue.events(&EventFilter::default()).unwrap();
+        let ids: Vec<_> = events.iter().map(|event| event.message_id.as_str()).collect();
+        assert!(ids.contains(&messages::COPY_BEGINS) && ids.contains(&messages::COPY_DONE));
+        assert!(ids.contains(&messages::COPY_AT_END_OF_MEDIUM));
+    }
+
+    #[test]
+    fn what_has_ended_stays_ended_and_says_what_is_safe() {
+        let desk = desk();
+        desk.begin("dr-ptl0/P1");
+        desk.job.flushed(4, 4096);
+        desk.job.progress(9000);
+        desk.job.failed("the source's mover was aborted");
+        assert!(desk.job.is_ended());
+        desk.job.done(9999);
+        desk.job.failed("again");
+        desk.job.flushed(9, 9999);
+        let row = desk.row();
+        assert_eq!((row.state, row.bytes), (JobState::Failed, 9000));
+        let message = row.message.unwrap();
+        assert!(message.contains("aborted; flushed to the target: 4096 bytes, up to object 4"));
     }
 }

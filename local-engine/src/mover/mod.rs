@@ -18,9 +18,12 @@ mod tests;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tape::Control;
+use ndmp::tape::{Failure, FailureKind};
+use tape::{Control, TapeError};
 
-pub use connection::{Connection, Offer, Source, SourceEnd, Splice};
+use crate::device::failure;
+
+pub use connection::{Closer, Connection, Offer, Source, SourceEnd, Splice, Taken};
 pub use feed::{Fed, Feed, Wake};
 pub use inbound::{Inbound, Surroundings};
 pub use job::{JobHandle, Tell};
@@ -66,25 +69,28 @@ pub enum Stop {
     /// The other side closed the connection. To tape: everything received is on the tape.
     PeerClosed,
     /// The tape or the drive failed.
-    Media(String),
+    Media(Failure),
     /// The connection failed.
     Connection(String),
-    /// Something of ours failed.
-    Internal(String),
+    /// Something of ours failed, or the drive is no longer ours.
+    Internal(Failure),
     /// Cancelled.
     Cancelled,
 }
 
 impl Stop {
     /// The stop that a failed device call means.
-    pub(crate) fn from_tape(error: &tape::TapeError) -> Self {
+    pub(crate) fn from_tape(error: &TapeError) -> Self {
         match error {
-            tape::TapeError::Cancelled => Self::Cancelled,
-            tape::TapeError::Lost(_) | tape::TapeError::PositionUnknown(_) => {
-                Self::Internal(error.to_string())
-            }
-            _ => Self::Media(error.to_string()),
+            TapeError::Cancelled => Self::Cancelled,
+            TapeError::Lost(_) | TapeError::PositionUnknown(_) => Self::Internal(failure(error)),
+            _ => Self::Media(failure(error)),
         }
+    }
+
+    /// Something of ours failed that leaves the tape as it is.
+    pub(crate) fn internal(text: impl Into<String>) -> Self {
+        Self::Internal(Failure::new(FailureKind::Refused, text))
     }
 }
 

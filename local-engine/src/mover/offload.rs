@@ -4,9 +4,7 @@
 //! A *tail* of bytes that fill no record yet is carried as extents and goes first in the next
 //! range, just as received bytes would be kept in a buffer.
 
-use tape::{Control, TapeDrive};
-
-use super::connection::Splice;
+use super::connection::{SourceEnd, Splice, Taken};
 use super::reference::{EngineDrive, Extent, RangeEnd, RangeRequest, RangeWritten};
 use super::{Counters, Run, Stop};
 
@@ -59,6 +57,8 @@ struct Place {
 pub(super) struct Offload<'a> {
     pub(super) drive: &'a mut dyn EngineDrive,
     pub(super) splice: &'a Splice,
+    /// The source that was planned with; `None` once it has closed.
+    pub(super) source: Option<&'a SourceEnd>,
     pub(super) run: &'a Run,
     pub(super) counters: &'a Counters,
     pub(super) moved: u64,
@@ -74,8 +74,11 @@ impl Offload<'_> {
         if full && tail.length() > 0 {
             return Some(Stop::Limit);
         }
-        let Some((offer, ticket, consumed)) = self.splice.take_reference() else {
-            return Some(self.finish(tail));
+        let taken = self.source.map_or(Taken::Closed, |source| self.splice.take_reference(source));
+        let (offer, ticket, consumed) = match taken {
+            Taken::Offer(offer, ticket, consumed) => (offer, ticket, consumed),
+            Taken::Closed => return Some(self.finish(tail)),
+            Taken::OtherSource => return None,
         };
         if full {
             return Some(Stop::Limit);
@@ -110,7 +113,10 @@ impl Offload<'_> {
     ) -> Option<Stop> {
         self.moved += written.bytes;
         self.past_early_warning |= written.early_warning && !self.run.ignore_early_warning;
-        if written.end == RangeEnd::Done {
+        // Early warning met by the last record is told when there is more to write.
+        let whole = all.length() - all.length() % self.run.record_size as u64;
+        let all_written = written.end == RangeEnd::EarlyWarning && written.bytes == whole;
+        if written.end == RangeEnd::Done || all_written {
             *tail = all.after(written.bytes);
             self.splice.consume(at.ticket, at.consumed + taken);
             return None;
@@ -134,10 +140,17 @@ impl Offload<'_> {
         };
         let (record, splice, counters) = (self.run.record_size as u64, self.splice, self.counters);
         let mut told = 0u64;
+        let job = self.run.job.as_ref();
+        if let (Some(job), Some(extent)) = (job, request.extents.last()) {
+            job.reads(extent.generation);
+        }
         let mut progress = |so_far: u64| {
             let so_far = so_far.max(told);
             counters.add(so_far - told, so_far.div_ceil(record) - told.div_ceil(record));
             told = so_far;
+            if let Some(job) = job {
+                job.progress(counters.get().0);
+            }
             splice.consume(at.ticket, at.consumed + so_far.saturating_sub(at.carried));
         };
         let Some(target) = self.drive.range_target() else {
@@ -149,32 +162,24 @@ impl Offload<'_> {
         written
     }
 
-    /// The source has closed: the tail is the last record, padded; then everything is flushed.
+    /// The source has closed: the tail is the last record, padded.
     fn finish(&mut self, tail: &mut Tail) -> Stop {
-        if tail.length() > 0 {
-            if self.past_early_warning {
-                return Stop::EndOfMedium;
-            }
-            let length = tail.length();
-            let nowhere = Place { ticket: 0, consumed: 0, carried: length };
-            let written = self.write(&tail.clone(), length, true, nowhere);
-            self.past_early_warning |= written.early_warning && !self.run.ignore_early_warning;
-            match written.end {
-                RangeEnd::Done => *tail = Tail::default(),
-                RangeEnd::EarlyWarning | RangeEnd::Overflow => return Stop::EndOfMedium,
-                RangeEnd::Failed(error) => return Stop::from_tape(&error),
-            }
+        if tail.length() == 0 {
+            return Stop::PeerClosed;
         }
-        flush(self.drive.tape(), &self.run.control).err().unwrap_or(Stop::PeerClosed)
-    }
-}
-
-/// Everything written is on the medium when this returns.
-pub(super) fn flush(drive: &mut dyn TapeDrive, control: &Control) -> Result<(), Stop> {
-    match drive.write_filemarks(0, control) {
-        Ok(_) => Ok(()),
-        // Nothing was written to a tape that is not there any more.
-        Err(tape::TapeError::Check(sense)) if sense.key == 0x02 => Ok(()),
-        Err(error) => Err(Stop::from_tape(&error)),
+        if self.past_early_warning {
+            return Stop::EndOfMedium;
+        }
+        let length = tail.length();
+        let nowhere = Place { ticket: 0, consumed: 0, carried: length };
+        let written = self.write(&tail.clone(), length, true, nowhere);
+        self.moved += written.bytes;
+        *tail = tail.after(written.bytes);
+        match written.end {
+            RangeEnd::Failed(error) => Stop::from_tape(&error),
+            // Written at early warning is written, and nothing follows.
+            _ if tail.length() == 0 => Stop::PeerClosed,
+            RangeEnd::Done | RangeEnd::EarlyWarning | RangeEnd::Overflow => Stop::EndOfMedium,
+        }
     }
 }

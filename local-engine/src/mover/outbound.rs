@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ndmp::tape::{Failure, FailureKind};
 use tape::{Control, ReadEnd, SpaceKind, SpaceStop};
 
 use super::connection::{Connection, Offer, SourceEnd, Splice};
@@ -57,8 +58,13 @@ impl Outbound {
             Ok(()) => {
                 drive.begin_reading(self.record_max(run) as u32);
                 let stop = self.send_records(drive, run, counters, splice.as_ref());
-                // Even when the run was cancelled the tape must stand where it is thought to.
+                // Even when the run was cancelled the tape must stand where it is thought to, unless
+                // that can not be told now.
+                let given_up = run.control.cancel.is_cancelled() && !drive.is_reachable();
                 let control = Control::within(SETTLE);
+                if given_up {
+                    control.cancel.cancel();
+                }
                 match drive.end_reading(&control) {
                     Ok(()) => stop,
                     Err(error) => Stop::from_tape(&error),
@@ -97,7 +103,8 @@ impl Outbound {
                 .map_err(|error| Stop::from_tape(&error))?;
             match spaced.stop {
                 SpaceStop::Done => {}
-                SpaceStop::Filemark => return Err(Stop::Filemark),
+                SpaceStop::Filemark if records > 0 => return Err(Stop::Filemark),
+                SpaceStop::Filemark => return Err(before_the_file(drive, run)),
                 SpaceStop::BeginningOfTape | SpaceStop::EndOfData => return Err(Stop::EndOfData),
             }
         }
@@ -193,9 +200,9 @@ impl Outbound {
         self.buffer.resize(self.record_max(run), 0);
         let end = run.control.check().and_then(|()| drive.read(&mut self.buffer, &run.control));
         match end {
-            Ok(ReadEnd::Record { length }) if length > self.buffer.len() => Err(Stop::Media(
-                format!("a record of {length} bytes; set a larger record size to read this tape"),
-            )),
+            Ok(ReadEnd::Record { length }) if length > self.buffer.len() => {
+                Err(too_long(drive, run, length))
+            }
             Ok(ReadEnd::Record { length }) => {
                 self.keep(Bytes::copy_from_slice(&self.buffer[..length]), 0, false);
                 Ok(())
@@ -241,6 +248,27 @@ impl Outbound {
             self.keep(rest.into(), shown.0.saturating_sub(seen), midway);
         }
         Ok(seen)
+    }
+}
+
+/// The tape stands before a record that is longer than anybody expected: none of it is lost.
+fn too_long(drive: &mut dyn EngineDrive, run: &Run, length: usize) -> Stop {
+    let text = format!("a record of {length} bytes; set a larger record size to read this tape");
+    match drive.space(SpaceKind::Records, -1, &run.control) {
+        Ok(_) => Stop::Media(Failure::new(FailureKind::Medium, text)),
+        Err(error) => Stop::from_tape(&error),
+    }
+}
+
+/// The read wants what lies before the file that the window began in: the tape stands at the
+/// beginning of that file.
+fn before_the_file(drive: &mut dyn EngineDrive, run: &Run) -> Stop {
+    match drive.space(SpaceKind::Filemarks, 1, &run.control) {
+        Ok(_) => {
+            let text = "the read begins before the file that the window was set in";
+            Stop::Media(Failure::new(FailureKind::Medium, text))
+        }
+        Err(error) => Stop::from_tape(&error),
     }
 }
 

@@ -116,14 +116,23 @@ pub trait EngineDrive: TapeDrive {
     /// The drive itself.
     fn tape(&mut self) -> &mut dyn TapeDrive;
 
-    /// What is loaded, for people: `vtl0/VTA001L8`.
+    /// What is loaded, for people: `vtl0/VTA001L8`. Sends the drive no command.
     fn medium_name(&mut self) -> String;
+
+    /// LOGICAL UNIT RESET (SAM-5 6.3.3): reservations and prevented removals end, every initiator
+    /// finds 06/29/00.
+    fn reset(&mut self, control: &Control) -> Result<(), TapeError>;
+
+    /// Whether a command would reach the drive now.
+    fn is_reachable(&self) -> bool {
+        true
+    }
 
     /// Many records are going to be read one behind the other, none longer than `record_max`:
     /// reading ahead pays. What was read ahead is taken back by [`EngineDrive::end_reading`].
     fn begin_reading(&mut self, _record_max: u32) {}
 
-    /// The tape stands where the reader thinks it does when this returns.
+    /// The tape stands where the reader thinks it does when this returns `Ok`.
     fn end_reading(&mut self, _control: &Control) -> Result<(), TapeError> {
         Ok(())
     }

@@ -124,6 +124,10 @@ impl EngineDrive for ModelDrive {
         "model".into()
     }
 
+    fn reset(&mut self, _: &Control) -> Result<(), TapeError> {
+        Ok(())
+    }
+
     fn reference_source(&mut self) -> Option<&mut dyn ReferenceSource> {
         (!self.ghost).then_some(self)
     }

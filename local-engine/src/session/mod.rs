@@ -5,45 +5,46 @@
 //! as events. When the client is gone the session's own clean-up runs to its end: the filemark
 //! that is due is written, devices are freed, and a copy that was under way ends failed.
 
+mod devices;
 mod mover;
+mod reader;
 mod rendezvous;
+#[cfg(test)]
+mod tests;
 
+use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use model::{DeviceRole, JobId};
+use model::JobId;
 use ndmp::mover::{Flow, Grant, MoverCommand, MoverEvent, StopReason};
-use ndmp::server::{
-    Cdb, CdbOutcome, DeviceEntry, DeviceReply, DeviceRequest, LogLevel, Output, Session,
-    SessionConfig,
-};
-use ndmp::tape::{DriveStep, Failure, FailureKind, StepResult};
+use ndmp::server::{LogLevel, Output, Session, SessionConfig};
 use ndmp::wire::LogType;
-use tape::{CancelToken, CdbRequest, Completion, Control};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use service::messages;
+use svs::EventKind;
+use tape::CancelToken;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::{mpsc, watch};
-use xdr::{Limits, Reassembler};
 
-use crate::device::{
-    Claim, Device, DeviceLine, Opener, Owner, Registry, Watched, failure, run_step,
-};
+use crate::device::{Claim, Device, Opener, Owner, Registry};
+use crate::engine::now_ms;
 use crate::mover::{EngineDrive, JobHandle, Surroundings};
 
-use mover::{DataPlane, End, Happened, Order, What};
+use devices::gone;
+use mover::{DataPlane, Happened, Plane, What};
+use reader::read_records;
 pub use rendezvous::Rendezvous;
 
-/// What a client may send in one message.
-const LIMITS: Limits = Limits { record: ndmp::wire::bounds::MESSAGE, fragments: 1024 };
 /// How long the client may take to accept what we send.
 const SEND_TIMEOUT: Duration = Duration::from_secs(120);
-/// How long one step of a drive may take: a LOCATE over a whole tape, a wait for a site to return.
-const STEP_TIMEOUT: Duration = Duration::from_secs(3600);
-/// The time limit of a CDB whose sender set none.
-const CDB_TIMEOUT: Duration = Duration::from_secs(3600);
+/// How long a client that is turned away may take to hear so.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
+/// A silent host is asked for a sign of life after the first, then so often, so many times.
+const KEEP_ALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 4);
 
 /// What all sessions of the server share.
 pub struct Shared {
@@ -57,6 +58,8 @@ pub struct Shared {
     pub surroundings: Surroundings,
     /// Job rows.
     pub catalogue: Arc<svs::Catalogue>,
+    /// Told of copies that have ended, once their drive is free.
+    pub job_ended: Arc<dyn Fn(JobId) + Send + Sync>,
 }
 
 type Drive = (Box<dyn EngineDrive>, Claim);
@@ -66,16 +69,23 @@ struct Shell {
     session: Session,
     writer: OwnedWriteHalf,
     opener: Opener,
+    /// Ends what the client waits for; another one for the clean-up behind it.
     cancel: CancelToken,
     drive: Option<Owner<Drive>>,
     scsi: Option<Owner<(Device, Claim)>>,
-    watched: Watched,
     plane: DataPlane,
     flow: Flow,
     job: Option<JobHandle>,
+    /// Copies of former connections whose drive is still open.
+    past: Vec<JobHandle>,
     told: mpsc::UnboundedSender<String>,
-    moved_at_run: u64,
     writable: bool,
+    /// The client does not take what is sent.
+    stuck: bool,
+    /// Nobody waits for answers any more.
+    leaving: bool,
+    /// What a copy that is under way fails of then.
+    cause: &'static str,
 }
 
 /// Serves one connection to its end.
@@ -87,19 +97,23 @@ pub async fn serve(
 ) {
     let peer = stream.peer_addr().ok();
     let local = local_address(&stream);
+    keep_alive(&stream);
     let (reader, writer) = stream.into_split();
     let (happen, mut happened) = mpsc::unbounded_channel();
     let (told, mut tells) = mpsc::unbounded_channel();
+    let (records_in, mut records) = mpsc::channel(1);
     let cancel = CancelToken::new();
-    let (records_in, mut records) = mpsc::channel(2);
-    let reading = tokio::spawn(read_records(reader, records_in, cancel.clone()));
-    let mut shell = Shell::new(&shared, nexus, peer, writer, cancel, told);
-    shell.plane =
-        DataPlane::new(happen, shared.rendezvous.clone(), shared.surroundings.clone(), local);
+    let mut reading = tokio::spawn(read_records(reader, records_in, cancel.clone()));
+    let stop_watch = tokio::spawn(cancel_at_stop(stopping.clone(), cancel.clone()));
+    let mut shell = Shell::new(shared, (nexus, peer, local), writer, cancel, (happen, told));
     shell.session.start(now());
-    let mut connected = true;
-    let mut serving = true;
+    let (mut connected, mut serving) = (true, true);
     while shell.carry_out().await {
+        if connected && shell.stuck {
+            connected = false;
+            shell.disconnected("the application does not take answers");
+            continue;
+        }
         let busy = shell.session.is_busy();
         tokio::select! {
             biased;
@@ -109,30 +123,42 @@ pub async fn serve(
                 Some(record) => shell.message(&record),
                 None => {
                     connected = false;
-                    shell.disconnected();
+                    shell.read_to_end((&mut reading).await.ok().flatten()).await;
                 }
             },
+            ended = &mut reading, if connected && busy => {
+                connected = false;
+                shell.read_to_end(ended.ok().flatten()).await;
+            }
             Ok(()) = stopping.changed(), if serving => {
                 serving = false;
-                shell.session.shut_down("the server stops", now());
+                shell.stopped();
             }
             else => break,
         }
     }
     reading.abort();
+    stop_watch.abort();
     shell.end().await;
 }
 
+/// A step that waits for a device must not hold up the end of the engine.
+async fn cancel_at_stop(mut stopping: watch::Receiver<bool>, cancel: CancelToken) {
+    // An error says that the server is gone, which is a stop as well.
+    drop(stopping.wait_for(|stop| *stop).await);
+    cancel.cancel();
+}
+
 /// Tells a client that there is no room for another session.
-pub async fn refuse(stream: TcpStream, shared: Arc<Shared>) {
-    let peer = stream.peer_addr().ok();
-    tracing::warn!(?peer, "NDMP: too many sessions");
+pub async fn refuse(stream: TcpStream, shared: Arc<Shared>, max: u32) {
+    let address = stream.peer_addr().map_or_else(|_| "?".to_owned(), |peer| peer.to_string());
+    note(&shared, messages::TOO_MANY_SESSIONS, address, ("max", max.to_string())).await;
     let (_, mut writer) = stream.into_split();
     let mut session = Session::new(Arc::clone(&shared.config), challenge());
     session.refuse("too many sessions", now());
     while let Some(output) = session.poll() {
         if let Output::Send(bytes) = output {
-            let sent = tokio::time::timeout(SEND_TIMEOUT, writer.write_all(&bytes)).await;
+            let sent = tokio::time::timeout(REFUSAL_TIMEOUT, writer.write_all(&bytes)).await;
             if !matches!(sent, Ok(Ok(()))) {
                 return;
             }
@@ -140,6 +166,29 @@ pub async fn refuse(stream: TcpStream, shared: Arc<Shared>) {
     }
     // It may have gone already.
     let _ = writer.shutdown().await;
+}
+
+/// Says a message about a client; its event waits for the catalogue's disk.
+async fn note(
+    shared: &Arc<Shared>,
+    id: &'static str,
+    address: String,
+    more: (&'static str, String),
+) {
+    let catalogue = Arc::clone(&shared.catalogue);
+    let noted = tokio::task::spawn_blocking(move || {
+        let words: [(&str, &dyn Display); 2] = [("address", &address), (more.0, &more.1)];
+        messages::note(&catalogue, EventKind::Security, id, &words, None);
+    });
+    // A panic there was reported when it happened.
+    drop(noted.await);
+}
+
+/// A host that is gone without a word must not keep its devices.
+fn keep_alive(stream: &TcpStream) {
+    if let Err(error) = mover::keep_alive(stream, KEEP_ALIVE) {
+        tracing::debug!(%error, "NDMP: TCP keep-alive");
+    }
 }
 
 /// The address that a peer can dial to reach this session's mover.
@@ -150,42 +199,9 @@ fn local_address(stream: &TcpStream) -> Ipv4Addr {
     }
 }
 
-async fn read_records(
-    mut reader: OwnedReadHalf,
-    records: mpsc::Sender<Bytes>,
-    cancel: CancelToken,
-) {
-    let mut assembler = Reassembler::new(LIMITS);
-    loop {
-        match assembler.next_record() {
-            Ok(Some(record)) => {
-                if records.send(record).await.is_err() {
-                    return;
-                }
-                continue;
-            }
-            Ok(None) => {}
-            Err(error) => {
-                tracing::warn!(%error, "NDMP: the client's stream is not made of records");
-                break;
-            }
-        }
-        if !matches!(reader.read_buf(assembler.buffer()).await, Ok(n) if n > 0) {
-            break;
-        }
-    }
-    // What the client waited for is for nobody now.
-    cancel.cancel();
-}
-
 fn now() -> u32 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn challenge() -> [u8; 64] {
@@ -199,46 +215,40 @@ fn challenge() -> [u8; 64] {
     bytes
 }
 
-fn gone() -> Failure {
-    Failure::new(FailureKind::Io, "the device is gone")
-}
-
 impl Shell {
     fn new(
-        shared: &Arc<Shared>,
-        nexus: u64,
-        peer: Option<SocketAddr>,
+        shared: Arc<Shared>,
+        (nexus, peer, local): (u64, Option<SocketAddr>, Ipv4Addr),
         writer: OwnedWriteHalf,
         cancel: CancelToken,
-        told: mpsc::UnboundedSender<String>,
+        (happen, told): (mpsc::UnboundedSender<Happened>, mpsc::UnboundedSender<String>),
     ) -> Self {
-        let from = peer.map_or_else(|| "an unknown address".into(), |peer| peer.ip().to_string());
-        let (nowhere, _) = mpsc::unbounded_channel();
+        let who = peer.map_or_else(|| "an unknown address".into(), |peer| peer.ip().to_string());
+        let plane = DataPlane::new(Plane {
+            events: happen,
+            rendezvous: shared.rendezvous.clone(),
+            surroundings: shared.surroundings.clone(),
+            local,
+            who: who.clone(),
+        });
         Self {
             session: Session::new(Arc::clone(&shared.config), challenge()),
             writer,
-            opener: Opener { nexus, who: from },
+            opener: Opener { nexus, who },
             cancel,
             drive: None,
             scsi: None,
-            watched: Watched::default(),
-            plane: DataPlane::new(
-                nowhere,
-                shared.rendezvous.clone(),
-                shared.surroundings.clone(),
-                Ipv4Addr::LOCALHOST,
-            ),
+            plane,
             flow: Flow::ToTape,
             job: None,
+            past: Vec::new(),
             told,
-            moved_at_run: 0,
             writable: true,
-            shared: Arc::clone(shared),
+            stuck: false,
+            leaving: false,
+            cause: "the session ended before the copy was complete",
+            shared,
         }
-    }
-
-    fn control(&self, timeout: Duration) -> Control {
-        Control::new(timeout, self.cancel.clone())
     }
 
     fn message(&mut self, record: &Bytes) {
@@ -247,15 +257,33 @@ impl Shell {
         self.session.on_message(record, now());
     }
 
-    fn disconnected(&mut self) {
-        tracing::debug!(who = %self.opener.who, "NDMP: the client has closed the connection");
-        // The clean-up is not to be cancelled with what the client had asked for.
-        self.cancel = CancelToken::new();
-        self.writable = false;
-        if let Some(job) = &self.job {
-            job.failed("the application closed its session before the copy was complete");
+    /// Nobody waits for answers any more. The clean-up is not to be cancelled with what the client
+    /// had asked for.
+    fn leave(&mut self, cause: &'static str) {
+        if !self.leaving {
+            (self.leaving, self.cause) = (true, cause);
+            self.cancel = CancelToken::new();
         }
+    }
+
+    async fn read_to_end(&mut self, wrong: Option<String>) {
+        if let Some(cause) = wrong {
+            let who = self.opener.who.clone();
+            note(&self.shared, messages::SESSION_ENDED, who, ("cause", cause)).await;
+        }
+        self.disconnected("the application closed its session before the copy was complete");
+    }
+
+    fn disconnected(&mut self, cause: &'static str) {
+        tracing::debug!(who = %self.opener.who, cause, "NDMP: the session ends");
+        self.writable = false;
+        self.leave(cause);
         self.session.on_disconnect(now());
+    }
+
+    fn stopped(&mut self) {
+        self.leave("the engine was stopped before the copy was complete");
+        self.session.shut_down("the server stops", now());
     }
 
     fn happened(&mut self, event: Happened) {
@@ -285,7 +313,10 @@ impl Shell {
         while let Some(output) = self.session.poll() {
             match output {
                 Output::Send(bytes) => self.send(&bytes).await,
-                Output::Close => self.writable = false,
+                Output::Close => {
+                    self.writable = false;
+                    self.leave("the application closed its session before the copy was complete");
+                }
                 Output::Device(request) => {
                     let reply = self.device(request).await;
                     self.session.on_device(reply, now());
@@ -305,8 +336,7 @@ impl Shell {
         let sent = tokio::time::timeout(SEND_TIMEOUT, self.writer.write_all(bytes)).await;
         if !matches!(sent, Ok(Ok(()))) {
             self.writable = false;
-            // The reader sees the end of the connection and the session cleans up.
-            let _ = self.writer.shutdown().await;
+            self.stuck = true;
         }
     }
 
@@ -320,189 +350,70 @@ impl Shell {
     }
 
     async fn mover(&mut self, command: MoverCommand) {
-        match command {
-            MoverCommand::Run(grant) => self.run(grant),
-            other => {
-                if let MoverCommand::Listen { flow, .. } | MoverCommand::Connect { flow, .. } =
-                    &other
-                {
-                    self.flow = *flow;
-                }
-                if matches!(other, MoverCommand::CloseConnection { .. })
-                    && let Some(job) = self.job.take()
-                {
-                    // A job that was done is left alone by this.
-                    job.failed("the application ended the copy");
-                }
-                if let Some(event) = self.plane.command(other).await {
-                    self.session.on_mover(event, now());
-                }
+        match &command {
+            MoverCommand::Run(grant) => return self.run(*grant),
+            MoverCommand::Listen { flow, .. } | MoverCommand::Connect { flow, .. } => {
+                self.flow = *flow;
             }
+            // A client that is gone: the copy fails once what it wrote is flushed.
+            MoverCommand::CloseConnection { .. } if !self.leaving => {
+                self.end_job("the application ended the copy").await;
+            }
+            MoverCommand::CloseConnection { .. } | MoverCommand::Cancel => {}
+        }
+        if let Some(event) = self.plane.command(command).await {
+            self.session.on_mover(event, now());
+        }
+    }
+
+    /// Fails the copy that is under way; one that is done is left alone by this.
+    async fn end_job(&mut self, cause: &'static str) {
+        if let Some(job) = self.job.take() {
+            self.past.push(job.clone());
+            // The row waits for the disk. A panic there was reported when it happened.
+            drop(tokio::task::spawn_blocking(move || job.failed(cause)).await);
+        }
+    }
+
+    /// The drive is free: who helped with the copies that have ended need not keep them.
+    fn tell_ended(&mut self) {
+        self.past.extend(self.job.clone());
+        for job in self.past.drain(..).filter(JobHandle::is_ended) {
+            (self.shared.job_ended)(job.id());
         }
     }
 
     fn run(&mut self, grant: Grant) {
-        self.moved_at_run = self.plane.progress().bytes;
-        let order = self.plane.order(grant, self.job.clone());
-        let watched = self.watched.clone();
-        let started = match (order, &self.drive) {
+        // What goes on behind a failure, as versions 2 and 3 let it, is another job.
+        if self.job.as_ref().is_some_and(JobHandle::is_ended) {
+            self.past.extend(self.job.take());
+            self.job = Some(self.new_job());
+        }
+        match (self.plane.order(grant, self.job.clone()), &self.drive) {
+            // An order that nobody carries out says so by itself.
             (Some(order), Some(owner)) => {
-                owner.send(move |(drive, _)| run_order(order, &mut **drive, &watched)).is_ok()
+                let _ = owner.send(move |(drive, _)| order.carry_out(&mut **drive));
             }
-            _ => false,
-        };
-        if !started {
-            let reason = StopReason::Internal(gone());
-            self.session.on_mover(MoverEvent::Stopped(reason, self.plane.progress()), now());
-        }
-    }
-
-    async fn device(&mut self, request: DeviceRequest) -> DeviceReply {
-        match request {
-            DeviceRequest::OpenTape { name, .. } => self.open_tape(name).await,
-            DeviceRequest::CloseTape => {
-                if let Some(drive) = self.drive.take() {
-                    drive.close().await;
-                }
-                DeviceReply::Done
+            (Some(order), None) => drop(order),
+            (None, _) => {
+                let reason = StopReason::Internal(gone());
+                self.session.on_mover(MoverEvent::Stopped(reason, self.plane.progress()), now());
             }
-            DeviceRequest::Drive(step) => DeviceReply::Step(self.step(step).await),
-            DeviceRequest::OpenScsi { name } => self.open_scsi(name).await,
-            DeviceRequest::CloseScsi => {
-                if let Some(scsi) = self.scsi.take() {
-                    scsi.close().await;
-                }
-                DeviceReply::Done
-            }
-            // Every command is answered before the next is sent: there is nothing to abort.
-            DeviceRequest::ResetScsi => DeviceReply::Done,
-            DeviceRequest::ExecuteCdb(cdb) => self.execute(cdb).await,
-            DeviceRequest::ListTapes => self.devices(|role| matches!(role, DeviceRole::Drive(_))),
-            DeviceRequest::ListScsi => self.devices(|role| role == DeviceRole::Changer),
-        }
-    }
-
-    fn devices(&self, filter: impl Fn(DeviceRole) -> bool) -> DeviceReply {
-        let lines = self.shared.registry.devices(filter);
-        DeviceReply::Devices(lines.into_iter().map(entry).collect())
-    }
-
-    async fn open_tape(&mut self, name: String) -> DeviceReply {
-        let (registry, opener) = (Arc::clone(&self.shared.registry), self.opener.clone());
-        let opened = blocking(move || registry.open_tape(&name, &opener)).await;
-        let started = opened.and_then(|(claim, drive)| {
-            Owner::start("tape", (drive, claim))
-                .map_err(|error| Failure::new(FailureKind::Io, error.to_string()))
-        });
-        match started {
-            Ok(owner) => {
-                self.drive = Some(owner);
-                DeviceReply::Done
-            }
-            Err(failure) => DeviceReply::Failed(failure),
-        }
-    }
-
-    async fn open_scsi(&mut self, name: String) -> DeviceReply {
-        let (registry, opener) = (Arc::clone(&self.shared.registry), self.opener.clone());
-        let opened = blocking(move || registry.open_scsi(&name, &opener)).await;
-        let started = opened.and_then(|(claim, device)| {
-            Owner::start("scsi", (device, claim))
-                .map_err(|error| Failure::new(FailureKind::Io, error.to_string()))
-        });
-        match started {
-            Ok(owner) => {
-                self.scsi = Some(owner);
-                DeviceReply::Done
-            }
-            Err(failure) => DeviceReply::Failed(failure),
-        }
-    }
-
-    async fn step(&mut self, step: DriveStep) -> StepResult {
-        if self.plane.is_running() {
-            let moved = self.plane.progress().bytes - self.moved_at_run;
-            if let Some(answer) = self.watched.answer(&step, moved) {
-                return answer;
-            }
-        }
-        let control = self.control(STEP_TIMEOUT);
-        let Some(owner) = &self.drive else { return StepResult::Failed(gone()) };
-        let answer = owner.call(move |(drive, _)| run_step(drive.tape(), step, &control)).await;
-        answer.unwrap_or_else(|_| StepResult::Failed(gone()))
-    }
-
-    async fn execute(&mut self, cdb: Cdb) -> DeviceReply {
-        let timeout = cdb.timeout_ms.map_or(CDB_TIMEOUT, |ms| Duration::from_millis(ms.into()));
-        let sent = cdb.data_out.len();
-        let request = CdbRequest {
-            cdb: cdb.cdb.to_vec(),
-            data_out: cdb.data_out,
-            data_in_max: cdb.data_in_max,
-            timeout,
-        };
-        let control = self.control(timeout);
-        let Some(owner) = &self.scsi else { return DeviceReply::Failed(gone()) };
-        match owner.call(move |(device, _)| device.execute(&request, &control)).await {
-            Ok(Ok(completion)) => DeviceReply::Cdb(outcome(completion, sent)),
-            Ok(Err(error)) => DeviceReply::Failed(failure(&error)),
-            Err(_) => DeviceReply::Failed(gone()),
         }
     }
 
     async fn end(mut self) {
         self.plane.close();
-        if let Some(job) = self.job.take() {
-            job.failed("the application closed its session before the copy was complete");
-        }
         if let Some(drive) = self.drive.take() {
             drive.close().await;
         }
         if let Some(scsi) = self.scsi.take() {
             scsi.close().await;
         }
+        self.end_job(self.cause).await;
+        self.tell_ended();
         // The client may have gone first.
         let _ = self.writer.shutdown().await;
-    }
-}
-
-fn run_order(order: Order, drive: &mut dyn EngineDrive, watched: &Watched) {
-    let Order { mut end, run, counters, epoch, events } = order;
-    watched.refresh(drive.tape(), &run.control);
-    let stop = match &mut end {
-        End::ToTape(inbound) => inbound.run(drive, &run, &counters),
-        End::FromTape(outbound) => outbound.run(drive, &run, &counters),
-    };
-    // A session that is gone needs no news.
-    drop(events.send(Happened { epoch, what: What::Stopped(stop, end) }));
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(Failure::new(FailureKind::Io, error.to_string())),
-    }
-}
-
-fn outcome(completion: Completion, sent: usize) -> CdbOutcome {
-    CdbOutcome {
-        status: completion.status,
-        data_out_moved: u32::try_from(sent).unwrap_or(u32::MAX),
-        data_in: completion.data_in.into(),
-        sense: completion.sense.into(),
-    }
-}
-
-fn entry(line: DeviceLine) -> DeviceEntry {
-    DeviceEntry {
-        model: line.model,
-        properties: vec![
-            ("serial".into(), line.serial),
-            ("library".into(), line.name.library.to_string()),
-        ],
-        device: line.name.to_string(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! The data plane of one session: its listener, its data connection, its runs.
 
+use std::io::{ErrorKind, Read};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use ndmp::mover::{FilemarkSide, Flow, Grant, MoverCommand, MoverEvent, Progress, StopReason};
@@ -9,9 +11,15 @@ use ndmp::wire::{Addr, AddrType};
 use tape::{CancelToken, Control};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::JoinHandle;
 
+use super::KEEP_ALIVE;
+use super::devices::gone;
 use super::rendezvous::{Dialled, Place, Rendezvous};
-use crate::mover::{Connection, Counters, Inbound, JobHandle, Outbound, Run, Stop, Surroundings};
+use crate::mover::{
+    Closer, Connection, Counters, EngineDrive, Inbound, JobHandle, Outbound, Run, Stop,
+    Surroundings,
+};
 
 /// How long a dial may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -30,9 +38,9 @@ pub(super) enum What {
     Connected(Connection),
     ConnectFailed(Failure),
     ListenerLost(Failure),
-    /// A run ended; the end of the connection comes back.
-    Stopped(Stop, End),
-    /// The splice's other side has closed it.
+    /// A run ended; the end of the connection comes back, unless it was lost with the drive.
+    Stopped(Stop, Option<End>),
+    /// The other side has closed the connection of a mover that reads a tape.
     PeerClosed,
 }
 
@@ -42,55 +50,96 @@ pub(super) enum End {
     FromTape(Outbound),
 }
 
-/// A run handed to the drive's owner: what to do, and with what.
+/// A run for the drive's owner: what to do, and with what. It reports exactly once that it has
+/// stopped, also when nobody carries it out or the drive's thread fails.
 pub(super) struct Order {
-    pub(super) end: End,
-    pub(super) run: Run,
-    pub(super) counters: Counters,
-    pub(super) epoch: u64,
+    end: Option<End>,
+    run: Run,
+    counters: Counters,
+    epoch: u64,
+    events: UnboundedSender<Happened>,
+    reported: bool,
+}
+
+impl Order {
+    /// Does it. Blocks until something stops it.
+    pub(super) fn carry_out(mut self, drive: &mut dyn EngineDrive) {
+        let mut end = self.end.take();
+        let stop = match &mut end {
+            Some(End::ToTape(inbound)) => inbound.run(drive, &self.run, &self.counters),
+            Some(End::FromTape(outbound)) => outbound.run(drive, &self.run, &self.counters),
+            None => Stop::internal("there is no data connection"),
+        };
+        self.report(stop, end);
+    }
+
+    fn report(&mut self, stop: Stop, end: Option<End>) {
+        self.reported = true;
+        let what = What::Stopped(stop, end);
+        // A session that is gone needs no news.
+        drop(self.events.send(Happened { epoch: self.epoch, what }));
+    }
+}
+
+impl Drop for Order {
+    fn drop(&mut self) {
+        if !self.reported {
+            let end = self.end.take();
+            self.report(Stop::Internal(gone()), end);
+        }
+    }
+}
+
+/// What a data plane is made of.
+pub(super) struct Plane {
+    /// Where it tells what happens.
     pub(super) events: UnboundedSender<Happened>,
+    pub(super) rendezvous: Rendezvous,
+    pub(super) surroundings: Surroundings,
+    /// The address that peers can dial.
+    pub(super) local: Ipv4Addr,
+    /// The client's host.
+    pub(super) who: String,
 }
 
 /// The data plane.
 pub(super) struct DataPlane {
-    events: UnboundedSender<Happened>,
-    rendezvous: Rendezvous,
-    surroundings: Surroundings,
-    local: Ipv4Addr,
+    plane: Plane,
     epoch: u64,
     flow: Flow,
-    listening: Option<tokio::task::JoinHandle<()>>,
+    listening: Option<JoinHandle<()>>,
+    watching: Option<JoinHandle<()>>,
     end: Option<End>,
-    closer: Option<Connection>,
+    closer: Option<Closer>,
     running: Option<CancelToken>,
+    /// Seen while a run was under way, which may have ended for another reason.
+    peer_closed: bool,
     pub(super) counters: Counters,
 }
 
+impl Drop for DataPlane {
+    fn drop(&mut self) {
+        if let Some(closer) = &self.closer {
+            closer.break_off();
+        }
+        self.close();
+    }
+}
+
 impl DataPlane {
-    pub(super) fn new(
-        events: UnboundedSender<Happened>,
-        rendezvous: Rendezvous,
-        surroundings: Surroundings,
-        local: Ipv4Addr,
-    ) -> Self {
+    pub(super) fn new(plane: Plane) -> Self {
         Self {
-            events,
-            rendezvous,
-            surroundings,
-            local,
+            plane,
             epoch: 0,
             flow: Flow::ToTape,
             listening: None,
+            watching: None,
             end: None,
             closer: None,
             running: None,
+            peer_closed: false,
             counters: Counters::default(),
         }
-    }
-
-    /// Whether a run is under way.
-    pub(super) fn is_running(&self) -> bool {
-        self.running.is_some()
     }
 
     /// What moved since the connection began.
@@ -126,18 +175,14 @@ impl DataPlane {
                     cancel.cancel();
                 }
                 // A run that waits for its peer hears of it by the closed connection.
-                match &self.closer {
-                    Some(Connection::Splice(splice)) => splice.break_off(),
-                    Some(connection) => connection.close(),
-                    None => {}
+                if let Some(closer) = &self.closer {
+                    closer.break_off();
                 }
                 None
             }
             MoverCommand::CloseConnection { orderly } => {
-                if let Some(splice) = self.closer.as_ref().and_then(Connection::splice)
-                    && !orderly
-                {
-                    splice.break_off();
+                if let Some(closer) = self.closer.as_ref().filter(|_| !orderly) {
+                    closer.break_off();
                 }
                 self.close();
                 None
@@ -149,8 +194,9 @@ impl DataPlane {
     /// Ends listener, connection and run. What comes from them later is dropped.
     pub(super) fn close(&mut self) {
         self.epoch += 1;
-        if let Some(listening) = self.listening.take() {
-            listening.abort();
+        self.peer_closed = false;
+        for task in [self.listening.take(), self.watching.take()].into_iter().flatten() {
+            task.abort();
         }
         if let Some(cancel) = self.running.take() {
             cancel.cancel();
@@ -162,29 +208,30 @@ impl DataPlane {
     }
 
     async fn listen(&mut self, addr_type: AddrType) -> Result<Addr, Failure> {
-        let (epoch, events) = (self.epoch, self.events.clone());
+        let (epoch, events) = (self.epoch, self.plane.events.clone());
+        let Plane { rendezvous, local, who, .. } = &self.plane;
         if addr_type == AddrType::Local {
-            let mut waiting = self.rendezvous.wait_at(Place::Local, self.flow);
+            let mut waiting = rendezvous.wait_at(Place::Local, self.flow, who);
             self.listening = Some(tokio::spawn(async move {
-                if let Ok(splice) = (&mut waiting.called).await {
-                    let what = What::Connected(Connection::Splice(splice));
+                if let Ok(connection) = (&mut waiting.called).await {
+                    let what = What::Connected(connection);
                     drop(events.send(Happened { epoch, what }));
                 }
             }));
             return Ok(Addr::Local);
         }
         let io = |error: std::io::Error| Failure::new(FailureKind::Io, error.to_string());
-        let listener = TcpListener::bind((self.local, 0)).await.map_err(io)?;
+        let listener = TcpListener::bind((*local, 0)).await.map_err(io)?;
         let port = listener.local_addr().map_err(io)?.port();
-        let address = SocketAddrV4::new(self.local, port);
-        let mut waiting = self.rendezvous.wait_at(Place::Tcp(address), self.flow);
+        let address = SocketAddrV4::new(*local, port);
+        let mut waiting = rendezvous.wait_at(Place::Tcp(address), self.flow, who);
         self.listening = Some(tokio::spawn(async move {
             let what = tokio::select! {
                 accepted = listener.accept() => match accepted.and_then(|(s, _)| blocking(s)) {
                     Ok(stream) => What::Connected(Connection::Tcp(stream)),
                     Err(error) => What::ListenerLost(io(error)),
                 },
-                Ok(splice) = &mut waiting.called => What::Connected(Connection::Splice(splice)),
+                Ok(connection) = &mut waiting.called => What::Connected(connection),
             };
             // A session that is gone needs no news.
             drop(events.send(Happened { epoch, what }));
@@ -193,10 +240,10 @@ impl DataPlane {
     }
 
     fn connect(&mut self, addr: Addr) {
-        let (epoch, events, flow) = (self.epoch, self.events.clone(), self.flow);
-        let rendezvous = self.rendezvous.clone();
+        let (epoch, events, flow) = (self.epoch, self.plane.events.clone(), self.flow);
+        let (rendezvous, who) = (self.plane.rendezvous.clone(), self.plane.who.clone());
         self.listening = Some(tokio::spawn(async move {
-            let what = match dial(&rendezvous, &addr, flow).await {
+            let what = match dial(&rendezvous, &addr, flow, &who).await {
                 Ok(connection) => What::Connected(connection),
                 Err(failure) => What::ConnectFailed(failure),
             };
@@ -215,39 +262,70 @@ impl DataPlane {
             What::ListenerLost(failure) => Some(MoverEvent::ConnectionLost(failure)),
             What::Stopped(stop, end) => {
                 self.running = None;
-                self.end = Some(end);
+                self.end = end;
+                if self.peer_closed {
+                    let again = Happened { epoch: self.epoch, what: What::PeerClosed };
+                    drop(self.plane.events.send(again));
+                }
                 Some(MoverEvent::Stopped(reason(stop, self.flow), self.progress()))
             }
-            What::PeerClosed if self.running.is_none() => Some(MoverEvent::PeerClosed),
-            What::PeerClosed => None,
+            What::PeerClosed => {
+                self.peer_closed = true;
+                // A run meets it by itself, or ends for another reason.
+                self.running.is_none().then_some(MoverEvent::PeerClosed)
+            }
         }
     }
 
     fn connected(&mut self, connection: Connection) -> MoverEvent {
         self.listening = None;
-        match connection.closer() {
-            Ok(closer) => self.closer = Some(closer),
+        let prepared = connection.closer().and_then(|closer| {
+            // A mover that writes a tape meets the end of its stream in a run, behind the data.
+            let watching = match self.flow {
+                Flow::FromTape => self.watch(&connection)?,
+                Flow::ToTape => None,
+            };
+            Ok((closer, watching))
+        });
+        match prepared {
+            Ok((closer, watching)) => (self.closer, self.watching) = (Some(closer), watching),
             Err(error) => {
-                return MoverEvent::ConnectionLost(Failure::new(
-                    FailureKind::Io,
-                    error.to_string(),
-                ));
+                let failure = Failure::new(FailureKind::Io, error.to_string());
+                return MoverEvent::ConnectionLost(failure);
             }
         }
-        if let (Flow::FromTape, Some(splice)) = (self.flow, connection.splice()) {
-            let (epoch, events, closed) = (self.epoch, self.events.clone(), splice.closed());
-            tokio::spawn(async move {
-                closed.await;
-                drop(events.send(Happened { epoch, what: What::PeerClosed }));
-            });
-        }
+        let surroundings = self.plane.surroundings.clone();
         self.end = Some(match self.flow {
-            Flow::ToTape => {
-                End::ToTape(Box::new(Inbound::new(connection, self.surroundings.clone())))
-            }
+            Flow::ToTape => End::ToTape(Box::new(Inbound::new(connection, surroundings))),
             Flow::FromTape => End::FromTape(Outbound::new(connection)),
         });
         MoverEvent::Connected
+    }
+
+    /// Tells when the other side of a mover that reads a tape has closed, for a mover that is
+    /// paused meets nothing by itself.
+    fn watch(&self, connection: &Connection) -> std::io::Result<Option<JoinHandle<()>>> {
+        let (epoch, events) = (self.epoch, self.plane.events.clone());
+        let tell = move || drop(events.send(Happened { epoch, what: What::PeerClosed }));
+        match connection {
+            Connection::Splice(splice) => {
+                let closed = splice.closed();
+                Ok(Some(tokio::spawn(async move {
+                    closed.await;
+                    tell();
+                })))
+            }
+            Connection::Tcp(stream) => {
+                // Ends with the connection, which is always shut down in the end.
+                let stream = stream.try_clone()?;
+                let thread = std::thread::Builder::new().name("hang-up".into());
+                thread.spawn(move || {
+                    until_closed(stream);
+                    tell();
+                })?;
+                Ok(None)
+            }
+        }
     }
 
     /// Makes an order of a grant; `None` without a connection.
@@ -264,12 +342,30 @@ impl DataPlane {
             job,
             control: Control::new(RUN_TIMEOUT, cancel),
         };
-        let (counters, epoch) = (self.counters.clone(), self.epoch);
-        Some(Order { end, run, counters, epoch, events: self.events.clone() })
+        let (counters, events) = (self.counters.clone(), self.plane.events.clone());
+        let (end, epoch) = (Some(end), self.epoch);
+        Some(Order { end, run, counters, epoch, events, reported: false })
     }
 }
 
-async fn dial(rendezvous: &Rendezvous, addr: &Addr, flow: Flow) -> Result<Connection, Failure> {
+/// Blocks until the peer has closed its side. What it sends is dropped: nothing is due from there.
+fn until_closed(mut stream: TcpStream) {
+    let mut dropped = [0; 512];
+    loop {
+        match stream.read(&mut dropped) {
+            Ok(n) if n > 0 => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            _ => return,
+        }
+    }
+}
+
+async fn dial(
+    rendezvous: &Rendezvous,
+    addr: &Addr,
+    flow: Flow,
+    who: &str,
+) -> Result<Connection, Failure> {
     let refuse = |text: String| Failure::new(FailureKind::Io, text);
     let places: Vec<Place> = match addr {
         Addr::Local => vec![Place::Local],
@@ -278,9 +374,12 @@ async fn dial(rendezvous: &Rendezvous, addr: &Addr, flow: Flow) -> Result<Connec
     };
     let mut last = refuse("no address to dial".into());
     for place in places {
-        last = match (rendezvous.dial(&place, flow), place) {
-            (Dialled::Spliced(splice), _) => return Ok(Connection::Splice(splice)),
+        last = match (rendezvous.dial(&place, flow, who), place) {
+            (Dialled::Spliced(connection), _) => return Ok(connection),
             (Dialled::WrongWay, _) => refuse("both movers want to send the same way".into()),
+            (Dialled::Ambiguous, _) => {
+                refuse("several movers listen locally; use TCP addresses".into())
+            }
             (Dialled::NotOurs, Place::Local) => refuse("no mover listens here".into()),
             (Dialled::NotOurs, Place::Tcp(address)) => match dial_tcp(address).await {
                 Ok(stream) => return Ok(Connection::Tcp(stream)),
@@ -296,6 +395,19 @@ async fn dial_tcp(address: SocketAddrV4) -> std::io::Result<TcpStream> {
     blocking(tokio::time::timeout(DIAL_TIMEOUT, stream).await??)
 }
 
+/// Asks a silent peer for a sign of life after the first time, then so often, so many times.
+pub(super) fn keep_alive(
+    socket: impl AsFd,
+    (idle, interval, probes): (Duration, Duration, u32),
+) -> std::io::Result<()> {
+    use rustix::net::sockopt;
+    sockopt::set_socket_keepalive(&socket, true)?;
+    sockopt::set_tcp_keepidle(&socket, idle)?;
+    sockopt::set_tcp_keepintvl(&socket, interval)?;
+    sockopt::set_tcp_keepcnt(&socket, probes)?;
+    Ok(())
+}
+
 /// A data connection is read and written by the drive's owner thread.
 fn blocking(stream: tokio::net::TcpStream) -> std::io::Result<TcpStream> {
     let stream = stream.into_std()?;
@@ -308,11 +420,11 @@ fn blocking(stream: tokio::net::TcpStream) -> std::io::Result<TcpStream> {
     ] {
         result?;
     }
+    keep_alive(&stream, KEEP_ALIVE)?;
     Ok(stream)
 }
 
 fn reason(stop: Stop, flow: Flow) -> StopReason {
-    let failure = |kind, text| Failure::new(kind, text);
     match (stop, flow) {
         (Stop::Limit, Flow::ToTape) => StopReason::WindowFull,
         (Stop::Limit, Flow::FromTape) => StopReason::LimitReached,
@@ -320,9 +432,11 @@ fn reason(stop: Stop, flow: Flow) -> StopReason {
         (Stop::Filemark, _) => StopReason::Filemark,
         (Stop::EndOfData, _) => StopReason::EndOfData,
         (Stop::PeerClosed, _) => StopReason::PeerClosed,
-        (Stop::Media(text), _) => StopReason::MediaError(failure(FailureKind::Medium, text)),
-        (Stop::Connection(text), _) => StopReason::ConnectionError(failure(FailureKind::Io, text)),
-        (Stop::Internal(text), _) => StopReason::Internal(failure(FailureKind::Io, text)),
+        (Stop::Media(failure), _) => StopReason::MediaError(failure),
+        (Stop::Connection(text), _) => {
+            StopReason::ConnectionError(Failure::new(FailureKind::Io, text))
+        }
+        (Stop::Internal(failure), _) => StopReason::Internal(failure),
         (Stop::Cancelled, _) => StopReason::Cancelled,
     }
 }

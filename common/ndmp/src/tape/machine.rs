@@ -556,6 +556,9 @@ impl Tape {
                 self.note_failure(failure.kind);
                 self.place = Place::UNKNOWN;
             }
+            // Also a drive that is no longer ours, or whose place nobody knows: no mark is written
+            // there by itself.
+            StopReason::Internal(failure) => self.note_failure(failure.kind),
             _ => {}
         }
     }
