@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ndmp::server::{Identity, Secret, SessionConfig, User, Users};
 use ndmp::wire::{AuthType, Version};
@@ -31,6 +31,8 @@ const GRACE: Duration = Duration::from_secs(20);
 const ACCEPT_AGAIN: Duration = Duration::from_millis(250);
 /// Clients that are told at a time that all sessions are taken; more are only closed.
 const REFUSALS: usize = 16;
+/// How often the operator is told of it.
+const TOLD_AGAIN: Duration = Duration::from_secs(10);
 
 /// Milliseconds since 1970.
 pub fn now_ms() -> u64 {
@@ -70,7 +72,8 @@ pub async fn serve(config: LocalConfig, shutdown: Shutdown) -> Result<(), Failur
     });
     let site = &config.site.name;
     say(&engine, messages::ENGINE_STARTED).await;
-    tracing::info!(%site, ndmp = %address, version = env!("CARGO_PKG_VERSION"), "local-engine ready");
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(%site, ndmp = %address, version, "local-engine ready");
     listen(listener, shared, &shutdown, config.ndmp.max_sessions).await;
     no_links.trigger();
     drop(linked.await);
@@ -191,6 +194,7 @@ async fn listen(listener: TcpListener, shared: Arc<Shared>, shutdown: &Shutdown,
     let stopping = watch::Sender::new(false);
     let nexus = AtomicU64::new(1);
     let mut sessions = JoinSet::new();
+    let mut told = None;
     loop {
         let accepted = tokio::select! {
             () = shutdown.requested() => break,
@@ -222,8 +226,12 @@ async fn listen(listener: TcpListener, shared: Arc<Shared>, shutdown: &Shutdown,
                 drop(place);
             });
         } else if let Ok(place) = Arc::clone(&refusals).try_acquire_owned() {
+            let tell = told.is_none_or(|told: Instant| told.elapsed() >= TOLD_AGAIN);
+            if tell {
+                told = Some(Instant::now());
+            }
             sessions.spawn(async move {
-                session::refuse(stream, shared, max).await;
+                session::refuse(stream, shared, max, tell).await;
                 drop(place);
             });
         }

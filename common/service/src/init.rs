@@ -95,7 +95,7 @@ fn early_warning(options: &InitOptions) -> String {
 fn local_toml(options: &InitOptions) -> String {
     let InitOptions { local_site, ndmp_port, link_port, virtual_capacity, .. } = options;
     format!(
-        r#"# The local engine of a pair on one machine. `local-engine example-config` explains all.
+        r#"# The local engine of a pair on one machine; see `local-engine example-config`.
 
 [site]
 name = "{local_site}"
@@ -129,7 +129,7 @@ capacity = "{virtual_capacity}"
 fn remote_toml(options: &InitOptions) -> String {
     let InitOptions { local_site, remote_site, link_port, physical_capacity, .. } = options;
     format!(
-        r#"# The remote engine of a pair on one machine. `remote-engine example-config` explains all.
+        r#"# The remote engine of a pair on one machine; see `remote-engine example-config`.
 
 [site]
 name = "{remote_site}"

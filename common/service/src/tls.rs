@@ -209,8 +209,8 @@ impl<S> Secured<S> {
 /// Secures a stream from the connecting side; the peer must carry `name`.
 ///
 /// # Errors
-/// [`TlsError::Handshake`], [`TlsError::Refused`], [`TlsError::TimedOut`]. With TLS 1.3 a server that refuses *our*
-/// certificate says so in the first read; [`explain_io`] reads that.
+/// [`TlsError::Handshake`], [`TlsError::Refused`], [`TlsError::TimedOut`]. With TLS 1.3 a server
+/// that refuses *our* certificate says so in the first read; [`explain_io`] reads that.
 pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     config: &Arc<ClientConfig>,

@@ -291,7 +291,7 @@ impl Replicator {
     }
 
     /// Brings a generation to the site ahead of everything else and waits until it is committed
-    /// there, as long as `alive` says nothing else. `tell` hears of the progress every 30 s. Blocks.
+    /// there, as long as `alive` says nothing else. `tell` hears of it every 30 s. Blocks.
     ///
     /// # Errors
     /// Of `alive` and of the control; [`TapeError::Lost`] if the replication failed.

@@ -235,7 +235,7 @@ impl RemoteSite {
             tracing::info!(%site, library = %name, "a library is not reported any more");
             self.ground.registry.remove(ghost.name());
             if let Err(error) = self.ground.catalogue.remove_library(site, &name) {
-                tracing::warn!(%error, library = %name, "the row of a library could not be removed");
+                tracing::warn!(%error, library = %name, "a library's row could not be removed");
             }
         }
     }

@@ -58,8 +58,8 @@ impl Outbound {
             Ok(()) => {
                 drive.begin_reading(self.record_max(run) as u32);
                 let stop = self.send_records(drive, run, counters, splice.as_ref());
-                // Even when the run was cancelled the tape must stand where it is thought to, unless
-                // that can not be told now.
+                // Even when the run was cancelled the tape must stand where it is thought to,
+                // unless that can not be told now.
                 let given_up = run.control.cancel.is_cancelled() && !drive.is_reachable();
                 let control = Control::within(SETTLE);
                 if given_up {

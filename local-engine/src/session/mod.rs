@@ -120,7 +120,7 @@ pub async fn serve(
             Some(event) = happened.recv() => shell.happened(event),
             Some(text) = tells.recv() => shell.session.post_log(LogType::Normal, &text, now()),
             record = records.recv(), if connected && !busy => match record {
-                Some(record) => shell.message(&record),
+                Some(record) => shell.message(&record).await,
                 None => {
                     connected = false;
                     shell.read_to_end((&mut reading).await.ok().flatten()).await;
@@ -150,9 +150,13 @@ async fn cancel_at_stop(mut stopping: watch::Receiver<bool>, cancel: CancelToken
 }
 
 /// Tells a client that there is no room for another session.
-pub async fn refuse(stream: TcpStream, shared: Arc<Shared>, max: u32) {
+/// There are `max`; with `tell` the operator hears of it.
+pub async fn refuse(stream: TcpStream, shared: Arc<Shared>, max: u32, tell: bool) {
     let address = stream.peer_addr().map_or_else(|_| "?".to_owned(), |peer| peer.to_string());
-    note(&shared, messages::TOO_MANY_SESSIONS, address, ("max", max.to_string())).await;
+    if tell {
+        let words = vec![("address", address), ("max", max.to_string())];
+        note(&shared, messages::TOO_MANY_SESSIONS, words).await;
+    }
     let (_, mut writer) = stream.into_split();
     let mut session = Session::new(Arc::clone(&shared.config), challenge());
     session.refuse("too many sessions", now());
@@ -169,15 +173,11 @@ pub async fn refuse(stream: TcpStream, shared: Arc<Shared>, max: u32) {
 }
 
 /// Says a message about a client; its event waits for the catalogue's disk.
-async fn note(
-    shared: &Arc<Shared>,
-    id: &'static str,
-    address: String,
-    more: (&'static str, String),
-) {
+async fn note(shared: &Arc<Shared>, id: &'static str, words: Vec<(&'static str, String)>) {
     let catalogue = Arc::clone(&shared.catalogue);
     let noted = tokio::task::spawn_blocking(move || {
-        let words: [(&str, &dyn Display); 2] = [("address", &address), (more.0, &more.1)];
+        let words: Vec<(&str, &dyn Display)> =
+            words.iter().map(|(name, value)| (*name, value as &dyn Display)).collect();
         messages::note(&catalogue, EventKind::Security, id, &words, None);
     });
     // A panic there was reported when it happened.
@@ -251,10 +251,16 @@ impl Shell {
         }
     }
 
-    fn message(&mut self, record: &Bytes) {
+    async fn message(&mut self, record: &Bytes) {
         // GET_STATE must tell the truth, so progress comes before every message.
         self.session.on_mover(MoverEvent::Moved(self.plane.progress()), now());
         self.session.on_message(record, now());
+        if let Some(user) = self.session.take_refused_login() {
+            let cause = "unknown user, wrong password, or a way to log in that is not allowed";
+            let words =
+                [("user", user), ("address", self.opener.who.clone()), ("cause", cause.to_owned())];
+            note(&self.shared, messages::LOGIN_REFUSED, words.into()).await;
+        }
     }
 
     /// Nobody waits for answers any more. The clean-up is not to be cancelled with what the client
@@ -267,9 +273,16 @@ impl Shell {
     }
 
     async fn read_to_end(&mut self, wrong: Option<String>) {
-        if let Some(cause) = wrong {
-            let who = self.opener.who.clone();
-            note(&self.shared, messages::SESSION_ENDED, who, ("cause", cause)).await;
+        match wrong {
+            // A stranger's noise is no event; the log tells of it.
+            Some(cause) if self.session.user().is_none() => {
+                tracing::warn!(who = %self.opener.who, cause, "NDMP: not made of messages");
+            }
+            Some(cause) => {
+                let words = vec![("address", self.opener.who.clone()), ("cause", cause)];
+                note(&self.shared, messages::SESSION_ENDED, words).await;
+            }
+            None => {}
         }
         self.disconnected("the application closed its session before the copy was complete");
     }

@@ -59,7 +59,7 @@ pub(crate) fn copy(
         }
     };
     if let Some(bytes) = recorded(&mut from) {
-        screen.expect(bytes);
+        screen.set_total(bytes);
     }
     let mut attendant = Attendant::new(console, target, to_seat, screen);
     let outcome = dma::copy::copy(&mut from, &mut to, plan, &mut attendant);

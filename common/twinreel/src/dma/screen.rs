@@ -29,7 +29,7 @@ impl Screen {
     }
 
     /// A better knowledge of how much there is.
-    pub(crate) fn expect(&self, total: u64) {
+    pub(crate) fn set_total(&self, total: u64) {
         if let Ok(style) = ProgressStyle::with_template(KNOWN) {
             self.bar.set_style(style);
         }
