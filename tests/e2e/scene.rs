@@ -42,6 +42,7 @@ impl Scene {
             engine.environment("TWINREEL_LOG", "info,tape=debug,remote_engine=debug");
             // Every fault here has to be complained of; errors and panics are still failures.
             engine.allow(" WARN ");
+            engine.allow("TWR-4003-E");
         }
         pair.run();
         let operator = Operator::of(&pair);
@@ -144,9 +145,8 @@ impl Scene {
     /// that is.
     pub(crate) fn is_prefix(&self, barcode: &str) -> usize {
         let mut found = read_tape(&self.pair.ghost_files(), barcode);
-        if found.last() == Some(&Object::Filemark) && found.len() < self.objects.len() {
-            found.pop();
-        }
+        let whole = found.len() >= self.objects.len();
+        found.pop_if(|last| *last == Object::Filemark && !whole);
         let expected = &self.objects[..found.len().min(self.objects.len())];
         assert!(found == expected, "{barcode} holds something else: {} objects", found.len());
         found.len()
@@ -157,16 +157,17 @@ impl Scene {
         wait::until("the ghost drive is free", || {
             let mut tape = self.operator.dial();
             tape.open_tape(TARGET, dma::TapeOpenMode::Read).ok()?;
-            persist(|| tape.mtio(MtioOp::Off, 1).map(drop));
+            persist(|| tape.mtio(MtioOp::Off, 1).map(drop)).expect("the session lives");
             tape.close_tape().ok()
         });
         let mut robot = self.operator.dial();
         robot.open_scsi("dr-ptl0/changer").expect("the changer opens");
         put_away(&mut robot);
+        robot.close_scsi().expect("the changer closes");
     }
 
     /// The virtual tape is what was written to it, and the whole line works: the copy again, to
-    /// the same ghost tape, is done and equal.
+    /// the same ghost tapes, is done and equal.
     pub(crate) fn works_again(&self) {
         self.faults("");
         assert!(self.operator.read(SOURCE) == self.objects, "the virtual tape differs");
@@ -174,7 +175,13 @@ impl Scene {
         let report = self.begin_copy().outcome().expect("the copy succeeds");
         assert_eq!(report.bytes(), ((self.objects.len() - 1) * RECORD) as u64);
         self.unload_ghost();
-        assert!(read_tape(&self.pair.ghost_files(), TAPES[0]) == self.objects);
+        let mut found = read_tape(&self.pair.ghost_files(), TAPES[0]);
+        if report.tape_changes == 1 {
+            // The filemark that a full tape is closed with.
+            found.pop_if(|last| *last == Object::Filemark);
+            found.extend(read_tape(&self.pair.ghost_files(), TAPES[1]));
+        }
+        assert!(found == self.objects, "the copy differs");
         assert_eq!(self.copy_job(Role::Local).state, JobState::Done);
     }
 
@@ -203,19 +210,19 @@ pub(crate) fn first<'a>(config: &'a mut Table, list: &str) -> &'a mut Table {
     first.and_then(Value::as_table_mut).expect("init writes one")
 }
 
-/// Does it until it works: a unit attention, a link that is not back yet.
-pub(crate) fn persist(mut step: impl FnMut() -> Result<(), DmaError>) {
+/// Does it until it works: a unit attention, a link that is not back yet. An error says that the
+/// session is gone.
+pub(crate) fn persist(mut step: impl FnMut() -> Result<(), DmaError>) -> Result<(), DmaError> {
     wait::until("the device does it", || match step() {
-        Ok(()) => Some(()),
         Err(error @ (DmaError::Closed(_) | DmaError::Io(_) | DmaError::TimedOut(_))) => {
-            panic!("the session is gone: {error}")
+            Some(Err(error))
         }
-        Err(_) => None,
-    });
+        other => other.ok().map(Ok),
+    })
 }
 
 /// Takes what lies in ghost drive 0 to a free slot.
-fn put_away(robot: &mut Client) {
+fn put_away(robot: &mut Client) -> Result<(), DmaError> {
     persist(|| {
         let elements = robot.inventory()?;
         let Some(held) = elements.iter().find(|e| e.address == 128 && e.full) else {
@@ -224,7 +231,7 @@ fn put_away(robot: &mut Client) {
         let free = |e: &&scsi::ElementDescriptor| e.address >= 1024 && !e.full;
         let free = elements.iter().find(free).expect("a free slot").address;
         robot.move_medium(held.address, free)
-    });
+    })
 }
 
 /// A DMA that copies on a thread of its own.
@@ -243,7 +250,7 @@ impl Copying {
         let (go, gone) = channel();
         let (operator, target) = (operator.clone(), target.to_owned());
         thread::spawn(move || {
-            let changer = Changer { operator: operator.clone(), paused: full, go: gone };
+            let changer = Changer { robot: operator.dial(), paused: full, go: gone };
             // The test has failed if nobody listens.
             let _ = told.send(copy_all(&operator, &target, changer));
         });
@@ -297,7 +304,8 @@ fn copy_all(
 }
 
 struct Changer {
-    operator: Operator,
+    /// A session of its own, since it may have to be there when a new one can not be made.
+    robot: Client,
     paused: Sender<u64>,
     go: Receiver<()>,
 }
@@ -308,10 +316,10 @@ impl CopyObserver for Changer {
         self.go.recv_timeout(HANG).expect("the test says when");
         // Its session may have died while it waited.
         target.mover_state()?;
-        persist(|| target.mtio(MtioOp::Off, 1).map(drop));
-        let mut robot = self.operator.dial();
-        robot.open_scsi("dr-ptl0/changer").expect("the changer opens");
-        put_away(&mut robot);
+        persist(|| target.mtio(MtioOp::Off, 1).map(drop))?;
+        let robot = &mut self.robot;
+        persist(|| robot.open_scsi("dr-ptl0/changer"))?;
+        put_away(robot)?;
         persist(|| {
             let elements = robot.inventory()?;
             if elements.iter().any(|e| e.address == 128 && e.full) {
@@ -319,9 +327,8 @@ impl CopyObserver for Changer {
             }
             let next = elements.iter().find(|e| e.tag.as_deref() == Some(TAPES[1]));
             robot.move_medium(next.expect("the second tape").address, 128)
-        });
-        robot.close_scsi().expect("the changer closes");
-        persist(|| target.rewind());
-        Ok(())
+        })?;
+        robot.close_scsi()?;
+        persist(|| target.rewind())
     }
 }

@@ -58,8 +58,9 @@ impl Session {
                     AuthData::Text { id, .. } | AuthData::Md5 { id, .. } => id.escape_debug(),
                     AuthData::None | AuthData::Unknown(_) => "anybody".escape_debug(),
                 };
-                let text = format!("log in refused: {}", name.take(64).collect::<String>());
-                self.log(LogLevel::Warn, text);
+                let name: String = name.take(64).collect();
+                self.log(LogLevel::Warn, format!("log in refused: {name}"));
+                self.refused_login = Some(name);
             }
         }
         self.answer(asked, result.map(|_| ()), now);

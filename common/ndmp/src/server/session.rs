@@ -31,6 +31,7 @@ pub struct Session {
     pub(super) authorized: bool,
     pub(super) user: Option<String>,
     pub(super) failed_logins: u32,
+    pub(super) refused_login: Option<String>,
     sequence: u32,
     log_id: u32,
     pub(super) device: Device,
@@ -113,6 +114,7 @@ impl Session {
             authorized: false,
             user: None,
             failed_logins: 0,
+            refused_login: None,
             sequence: 0,
             log_id: 0,
             device: Device::None,
@@ -152,6 +154,12 @@ impl Session {
     /// The user that logged in: `None` before that, and for `NDMP_AUTH_NONE`.
     pub fn user(&self) -> Option<&str> {
         self.user.as_deref()
+    }
+
+    /// The name of whoever was just refused to log in, once: as the client wrote it, at most 64
+    /// characters of it.
+    pub fn take_refused_login(&mut self) -> Option<String> {
+        self.refused_login.take()
     }
 
     /// The version spoken, the highest until the client chooses.
