@@ -135,6 +135,14 @@ impl Jobs {
         Ok(known.bytes)
     }
 
+    /// What was not flushed is written anew, and counted anew.
+    pub fn back_to_flush(&self, id: JobId) {
+        let known = self.catalogue.job(id).ok().flatten();
+        if let Some(job) = known.filter(|job| !job.state.is_final()) {
+            self.progress(id, job.flushed_bytes.unwrap_or(0));
+        }
+    }
+
     /// What a copy reads has become known.
     pub fn set_source(&self, id: JobId, source: &str) {
         self.log(id, self.catalogue.set_source(id, source));

@@ -119,6 +119,9 @@ impl Seat {
                     if let Err(error) = self.drive().and_then(|it| it.locate(object, &control)) {
                         return Answer::Failed(error);
                     }
+                    if let Work::Copy(range) = work {
+                        self.ground.jobs.back_to_flush(range.job);
+                    }
                 }
             }
         }

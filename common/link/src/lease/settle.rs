@@ -39,7 +39,8 @@ pub fn after_crash(
 pub enum Settled {
     /// It was not done (or doing it again changes nothing): do it.
     Execute,
-    /// It was perhaps done but changes no medium: locate to this object first, then do it.
+    /// It was perhaps done but changes no medium, or all that it changes is written anew: locate to
+    /// this object first, then do it.
     LocateThenExecute(ObjectNumber),
     /// A copy range of which so many records are written: go on behind them.
     ContinueCopy {
@@ -74,7 +75,7 @@ pub fn settle(
         (Ok(position), None) => misplaced(expect, position.object),
         (Ok(position), Some(attention)) => {
             let done = doubt.repeated && writes(work) && expect.before != Some(position.object);
-            after_reset(expect, done, attention)
+            after_reset(work, expect, done, attention)
         }
         (Err(error), _) => {
             unknown(&format!("after a restart its position can not be read: {error}"))
@@ -161,11 +162,18 @@ fn writes(work: &Work) -> bool {
 }
 
 /// The drive itself restarted: it stands at BOT whatever was done, and its buffer is gone. With
-/// nothing at stake its attention is the answer, as from a drive that did not do the command.
-fn after_reset(expect: Expect, perhaps_done: bool, attention: Sense) -> Settled {
-    match expect.unflushed || perhaps_done {
-        false => Settled::Answer(Answer::Failed(TapeError::Check(attention))),
-        true => unknown("the drive was reset; what was in its buffer is lost"),
+/// nothing at stake its attention is the answer, as from a drive that did not do the command. A
+/// range of a copy names where it begins, so that it goes there: a copy that waited for its data,
+/// or for its next tape, does not end with a restart of the engine beside the drive.
+fn after_reset(work: &Work, expect: Expect, perhaps_done: bool, attention: Sense) -> Settled {
+    match (work, expect.before) {
+        _ if expect.unflushed || perhaps_done => {
+            unknown("the drive was reset; what was in its buffer is lost")
+        }
+        (Work::Copy(CopyRange { source: RangeSource::Extents(_), .. }), Some(before)) => {
+            Settled::LocateThenExecute(before)
+        }
+        _ => Settled::Answer(Answer::Failed(TapeError::Check(attention))),
     }
 }
 
@@ -312,6 +320,28 @@ mod tests {
         assert_eq!(settle(&range(true), expect, at(10)), go_on(3));
         assert!(is_unknown(&settle(&range(true), expect, at(6))));
         assert!(is_unknown(&settle(&range(true), expect, after_attention(0))));
+    }
+
+    #[test]
+    fn a_range_finds_its_place_after_a_reset_if_nothing_is_at_stake() {
+        let source = RangeSource::Extents(Vec::new());
+        let (job, record_size, expected_object) = (model::JobId(model::Ulid(1)), 10, 7);
+        let range = Work::Copy(CopyRange {
+            job,
+            source,
+            record_size,
+            pad_last: false,
+            flush: false,
+            ignore_early_warning: false,
+            expected_object,
+        });
+        let fresh = |doubt: Doubt| Doubt { repeated: false, ..doubt };
+        let go = Settled::LocateThenExecute;
+        assert_eq!(settle(&range, fresh(again(7, None, false)), after_attention(0)), go(7));
+        assert!(is_unknown(&settle(&range, fresh(again(7, None, true)), after_attention(0))));
+        // Some of it may be on the medium; from the beginning of the tape all of it is written anew.
+        assert!(is_unknown(&settle(&range, again(7, None, false), after_attention(0))));
+        assert_eq!(settle(&range, again(0, None, false), after_attention(0)), go(0));
     }
 
     #[test]
