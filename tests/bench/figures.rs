@@ -8,22 +8,20 @@ use std::fmt;
 pub(crate) struct Figure {
     /// From the first message to the last answer.
     pub(crate) seconds: f64,
+    /// The same by how long the `cp` just before it took.
+    pub(crate) times: f64,
     /// Processor seconds of the local and the remote engine meanwhile.
     pub(crate) cpu: Option<(f64, f64)>,
     /// Bytes between the engines meanwhile, both ways, TLS and all.
     pub(crate) wire: Option<u64>,
 }
 
-/// The step that all others are compared with.
-pub(crate) const YARDSTICK: &str = "`cp`, then `fsync`";
-
 /// All rounds so far.
 #[derive(Debug)]
 pub(crate) struct Figures {
     bytes: u64,
     order: Vec<&'static str>,
-    /// By step: round and figure. A step may be measured more than once in a round.
-    steps: BTreeMap<&'static str, Vec<(u64, Figure)>>,
+    steps: BTreeMap<&'static str, Vec<Figure>>,
 }
 
 impl Figures {
@@ -33,19 +31,12 @@ impl Figures {
     }
 
     /// Notes one.
-    pub(crate) fn add(&mut self, round: u64, step: &'static str, figure: Figure) {
-        eprintln!("  {step}: {:.2} s", figure.seconds);
+    pub(crate) fn add(&mut self, step: &'static str, figure: Figure) {
+        eprintln!("  {step}: {:.2} s, {:.2} times `cp`", figure.seconds, figure.times);
         if !self.steps.contains_key(step) {
             self.order.push(step);
         }
-        self.steps.entry(step).or_default().push((round, figure));
-    }
-
-    /// Seconds of the yardstick in a round: the mean, as it is measured at both ends.
-    fn yardstick(&self, round: u64) -> f64 {
-        let all = self.steps.get(YARDSTICK).into_iter().flatten();
-        let own: Vec<f64> = all.filter(|f| f.0 == round).map(|f| f.1.seconds).collect();
-        own.iter().sum::<f64>() / own.len() as f64
+        self.steps.entry(step).or_default().push(figure);
     }
 }
 
@@ -53,38 +44,40 @@ impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "| step | seconds, median (least to most) | MiB/s | times `cp` | CPU s, local + \
+            "| step | seconds, median (least to most) | MiB/s | times `cp` (least to most) | CPU s, local + \
                      remote | bytes on the wire |"
         )?;
         writeln!(f, "|---|---|---|---|---|---|")?;
         let mib = self.bytes as f64 / f64::from(1 << 20);
         for step in &self.order {
             let all = &self.steps[step];
-            let seconds = Spread::of(all.iter().map(|f| f.1.seconds));
-            let times = Spread::of(all.iter().map(|f| f.1.seconds / self.yardstick(f.0)));
+            let seconds = Spread::of(all.iter().map(|f| f.seconds));
+            let times = Spread::of(all.iter().map(|f| f.times));
             let cpu = |pick: fn((f64, f64)) -> f64| {
-                let all = all.iter().filter_map(|f| f.1.cpu).map(pick);
+                let all = all.iter().filter_map(|f| f.cpu).map(pick);
                 Spread::of(all).median
             };
-            let cpu = match all[0].1.cpu {
+            let cpu = match all[0].cpu {
                 Some(_) => format!("{:.2} + {:.2}", cpu(|c| c.0), cpu(|c| c.1)),
                 None => "-".into(),
             };
-            let wire = match all[0].1.wire {
+            let wire = match all[0].wire {
                 Some(_) => {
-                    let all = all.iter().filter_map(|f| f.1.wire).map(|wire| wire as f64);
+                    let all = all.iter().filter_map(|f| f.wire).map(|wire| wire as f64);
                     thousands(Spread::of(all).median as u64)
                 }
                 None => "-".into(),
             };
             writeln!(
                 f,
-                "| {step} | {:.2} ({:.2} to {:.2}) | {:.0} | {:.2} | {cpu} | {wire} |",
+                "| {step} | {:.2} ({:.2} to {:.2}) | {:.0} | {:.2} ({:.2} to {:.2}) | {cpu} | {wire} |",
                 seconds.median,
                 seconds.least,
                 seconds.most,
                 mib / seconds.median,
                 times.median,
+                times.least,
+                times.most,
             )?;
         }
         Ok(())

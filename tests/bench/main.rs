@@ -7,10 +7,11 @@
 //! ```
 //!
 //! Every round has new data and a new pair of engines as two processes, so each begins with empty
-//! stores. Within a round the ways to do one thing follow each other, and their order turns round
-//! from one round to the next, so that a machine that gets slower does not favour either. Before
-//! each step everything is written back to the disk, so that no step pays for another. A step is
-//! compared with the `cp` of its own round; a table says the median over the rounds.
+//! stores. Every step has a `cp` of its own just before it, with which it is compared. Within a
+//! round the ways to do one thing follow each other, and their order turns round from one round to
+//! the next, so that a machine that gets slower does not favour either. Before each step
+//! everything is written back to the disk, so that no step pays for another. A table says the
+//! median over the rounds.
 //!
 //! Nothing here passes or fails by its speed. What is copied is checked, outside the clock: tapes
 //! are read back through NDMP, and those at the other site by a reader that shares no code with
