@@ -100,6 +100,8 @@ fn copy_and_kill(victim: Role, phase: Phase, rng: &mut Rng) {
         }
     });
     let mut scene = scene.backed_up(rng, RECORDS, !waits);
+    // A drive that lost its buffer stands where nobody can tell, and says so.
+    scene.pair.remote.allow("TWR-5004-E");
     if waits {
         scene.pair.relay.bandwidth(Some(4 << 20));
     }

@@ -7,7 +7,7 @@ use std::thread;
 
 use dma::copy::{CopyObserver, CopyPlan, CopyReport, What, copy};
 use dma::{Client, DmaError};
-use ndmp::wire::MtioOp;
+use ndmp::wire::{ErrorCode, MtioOp};
 use svs::{Job, JobFilter, JobKind, JobState, JobStatus, ReplicationState};
 use tests::wait::{self, PATIENCE};
 use tests::{Content, Object, Operator, Pair, Rng, Role, Scratch, Texture, read_tape};
@@ -156,7 +156,10 @@ impl Scene {
     pub(crate) fn unload_ghost(&self) {
         wait::until("the ghost drive is free", || {
             let mut tape = self.operator.dial();
-            tape.open_tape(TARGET, dma::TapeOpenMode::Read).ok()?;
+            match tape.open_tape(TARGET, dma::TapeOpenMode::Read) {
+                Err(error) if error.code() == Some(ErrorCode::NoTapeLoaded) => return Some(()),
+                opened => opened.ok()?,
+            }
             persist(|| tape.mtio(MtioOp::Off, 1).map(drop)).expect("the session lives");
             tape.close_tape().ok()
         });
