@@ -61,15 +61,7 @@ pub async fn serve(config: LocalConfig, shutdown: Shutdown) -> Result<(), Failur
     let links = engine.links.clone();
     let linked = tokio::spawn(async move { links.run(links_down).await });
     let admin = crate::admin::start(&engine, &shutdown)?;
-    let links = engine.links.clone();
-    let shared = Arc::new(Shared {
-        config: Arc::new(session_config(&config)),
-        registry: Arc::clone(&engine.ground.registry),
-        rendezvous: Rendezvous::default(),
-        surroundings: surroundings(&engine),
-        catalogue: Arc::clone(&engine.ground.catalogue),
-        job_ended: Arc::new(move |job| links.job_ended(job)),
-    });
+    let shared = shared(&engine);
     let site = &config.site.name;
     say(&engine, messages::ENGINE_STARTED).await;
     let version = env!("CARGO_PKG_VERSION");
@@ -102,7 +94,8 @@ async fn say(engine: &Arc<Engine>, id: &'static str) {
     drop(said.await);
 }
 
-fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
+/// Opens state, store and libraries. Blocks.
+pub(crate) fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
     let vfs = Arc::new(RealVfs);
     let catalogue = Arc::new(Catalogue::open(&config.site.catalogue())?);
     let options = store::Options::default();
@@ -160,6 +153,19 @@ fn list(ground: &Ground, library: &dyn Library) -> Result<(), svs::SvsError> {
     ground.catalogue.put_library(&row, &devices)
 }
 
+/// What the NDMP sessions share.
+pub(crate) fn shared(engine: &Arc<Engine>) -> Arc<Shared> {
+    let (ground, links) = (&engine.ground, engine.links.clone());
+    Arc::new(Shared {
+        config: Arc::new(session_config(&ground.config)),
+        registry: Arc::clone(&ground.registry),
+        rendezvous: Rendezvous::default(),
+        surroundings: surroundings(engine),
+        catalogue: Arc::clone(&ground.catalogue),
+        job_ended: Arc::new(move |job| links.job_ended(job)),
+    })
+}
+
 fn surroundings(engine: &Arc<Engine>) -> Surroundings {
     let links = engine.links.clone();
     Surroundings {
@@ -188,7 +194,13 @@ impl Resolve for FromStore {
     }
 }
 
-async fn listen(listener: TcpListener, shared: Arc<Shared>, shutdown: &Shutdown, max: u32) {
+/// Serves backup applications until the shutdown, and then lets them clean up.
+pub(crate) async fn listen(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    shutdown: &Shutdown,
+    max: u32,
+) {
     let places = Arc::new(Semaphore::new(max as usize));
     let refusals = Arc::new(Semaphore::new(REFUSALS));
     let stopping = watch::Sender::new(false);

@@ -22,6 +22,8 @@ pub mod link;
 pub mod mover;
 pub mod recovery;
 pub mod session;
+#[cfg(test)]
+mod testing;
 
 use std::ffi::OsString;
 

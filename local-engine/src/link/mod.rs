@@ -20,6 +20,8 @@ mod lease;
 mod outbox;
 mod replicate;
 mod site;
+#[cfg(test)]
+mod tests;
 mod transfer;
 
 use std::sync::Arc;

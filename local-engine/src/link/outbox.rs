@@ -52,6 +52,14 @@ impl ControlWay {
     }
 }
 
+#[cfg(test)]
+impl ControlQueue {
+    /// What waits now.
+    pub(super) fn drain(&mut self) -> Vec<Message> {
+        std::iter::from_fn(|| self.messages.try_recv().ok()).collect()
+    }
+}
+
 /// Writes what is queued until the connection fails.
 pub(super) async fn write_control<W: AsyncWrite + Unpin>(
     mut writer: FrameWriter<W>,

@@ -9,8 +9,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use link::{
-    ClientError, ClientEvent, LeaseClient, LeaseReply, Meeting, Message, PeerMemory, Refusal,
-    ReportWatch, SiteReport, Stream, StreamBody, StreamId, Work,
+    ClientError, ClientEvent, EndReason, LeaseClient, LeaseReply, Meeting, Message, PeerMemory,
+    Refusal, ReportWatch, SiteReport, Stream, StreamBody, StreamId, Work,
 };
 use model::{DeviceName, EngineId, JobId, LeaseId, LibraryName, SiteName};
 use service::config::LinkTo;
@@ -107,6 +107,8 @@ pub(super) struct State {
     /// How often the remote engine was restarted since this start.
     restarts: u64,
     libraries: BTreeMap<LibraryName, Arc<GhostLibrary>>,
+    /// Since when the link is down, after it was up.
+    down_since_ms: Option<u64>,
     /// Libraries that can not be shown, told once.
     refused: BTreeSet<LibraryName>,
 }
@@ -119,6 +121,9 @@ impl State {
         work: &Work,
     ) -> Result<(), Option<ClientError>> {
         let slot = self.leases.get_mut(&lease).ok_or(None)?;
+        if slot.leaving {
+            return Err(Some(ClientError::Ended(EndReason::Expired)));
+        }
         let request = slot.client.submit(work.clone())?;
         slot.closing |= *work == Work::Close;
         // A connection that breaks now sends it again when it is back.
@@ -317,6 +322,7 @@ impl RemoteSite {
         });
         state.control = Some(control);
         state.bulk = Some(bulk);
+        state.down_since_ms = None;
         drop(state);
         self.changed.notify_all();
         (meeting, renamed)
@@ -328,6 +334,7 @@ impl RemoteSite {
         let mut state = self.lock();
         state.control = None;
         state.bulk = None;
+        state.down_since_ms.get_or_insert(now);
         for slot in state.leases.values_mut() {
             slot.client.on_disconnect(now);
             drop(slot.events.send(DeviceEvent::Down));
@@ -364,9 +371,16 @@ impl RemoteSite {
         let now = self.clock_ms();
         let mut state = self.lock();
         let control = state.control.clone();
+        let patience = u64::from(self.link.lease_seconds) * 1000;
+        let too_long =
+            state.down_since_ms.is_some_and(|since| now.saturating_sub(since) > patience);
         let mut ended = false;
         state.leases.retain(|_, slot| {
-            if let Some(event) = slot.client.tick(now) {
+            // The remote may keep it longer; then it is given back when the link is up again.
+            let given_up = (too_long && !slot.leaving)
+                .then_some(ClientEvent::Ended { why: EndReason::Expired, unanswered: None });
+            slot.leaving |= too_long;
+            if let Some(event) = slot.client.tick(now).or(given_up) {
                 ended = true;
                 drop(slot.events.send(DeviceEvent::Lease(event)));
             }
@@ -419,7 +433,9 @@ impl RemoteSite {
         lease: LeaseId,
         work: impl FnOnce(&mut LeaseClient) -> T,
     ) -> Option<T> {
-        self.lock().leases.get_mut(&lease).map(|slot| work(&mut slot.client))
+        let mut state = self.lock();
+        let slot = state.leases.get_mut(&lease).filter(|slot| !slot.leaving);
+        slot.map(|slot| work(&mut slot.client))
     }
 
     pub(super) fn events_of(&self, lease: LeaseId) -> Option<Sender<DeviceEvent>> {
