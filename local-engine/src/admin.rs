@@ -25,7 +25,14 @@ impl AdminHandler for Handler {
     async fn call(&self, method: &str, params: Value) -> Result<Value, AdminFault> {
         match method {
             "status" => Ok(self.status()),
-            "replicate" => self.replicate(&params),
+            // The catalogue is waited for elsewhere than among the sockets.
+            "replicate" => {
+                let engine = Arc::clone(&self.engine);
+                let asked = tokio::task::spawn_blocking(move || replicate(&engine, &params));
+                asked.await.unwrap_or_else(|error| {
+                    Err(AdminFault::new(FaultCode::Failed, error.to_string()))
+                })
+            }
             other => Err(AdminFault::new(FaultCode::BadRequest, format!("no method {other:?}"))),
         }
     }
@@ -36,29 +43,40 @@ fn text<'a>(params: &'a Value, key: &str) -> Result<&'a str, AdminFault> {
     params.get(key).and_then(Value::as_str).ok_or_else(missing)
 }
 
-impl Handler {
-    /// Wants the newest generation of a cartridge at every site.
-    fn replicate(&self, params: &Value) -> Result<Value, AdminFault> {
-        let bad = |error: String| AdminFault::new(FaultCode::BadRequest, error);
-        let failed = |error: svs::SvsError| AdminFault::new(FaultCode::Failed, error.to_string());
-        let library = LibraryName::new(text(params, "library")?).map_err(|e| bad(e.to_string()))?;
-        let barcode = Barcode::new(text(params, "barcode")?).map_err(|e| bad(e.to_string()))?;
-        let ground = &self.engine.ground;
-        let site = &ground.config.site.name;
-        let row = ground.catalogue.find_cartridge(site, &library, &barcode).map_err(failed)?;
-        let unknown = || AdminFault::new(FaultCode::NotFound, format!("no {library}:{barcode}"));
-        let row = row.ok_or_else(unknown)?;
-        let Some(newest) = ground.store.latest(row.id) else {
-            let text = format!("{library}:{barcode} was never written");
-            return Err(AdminFault::new(FaultCode::Conflict, text));
-        };
-        for site in self.engine.links.sites() {
-            site.replicator().want(newest.id, "admin");
-        }
-        let sites: Vec<_> = self.engine.links.sites().iter().map(|site| site.name()).collect();
-        Ok(json!({ "generation": newest.id, "bytes": newest.bytes, "sites": sites }))
+/// Wants the newest generation of a cartridge at every site. Blocks on the catalogue.
+fn replicate(engine: &Engine, params: &Value) -> Result<Value, AdminFault> {
+    let bad = |error: String| AdminFault::new(FaultCode::BadRequest, error);
+    let failed = |error: svs::SvsError| AdminFault::new(FaultCode::Failed, error.to_string());
+    let conflict = |text: String| AdminFault::new(FaultCode::Conflict, text);
+    let library = LibraryName::new(text(params, "library")?).map_err(|e| bad(e.to_string()))?;
+    let barcode = Barcode::new(text(params, "barcode")?).map_err(|e| bad(e.to_string()))?;
+    let ground = &engine.ground;
+    if engine.links.sites().is_empty() {
+        let text = "there is no [[link]] in the configuration, so nowhere to replicate to";
+        return Err(conflict(text.into()));
     }
+    let site = &ground.config.site.name;
+    let row = ground.catalogue.find_cartridge(site, &library, &barcode).map_err(failed)?;
+    let unknown = || {
+        let text = format!("no cartridge {library}:{barcode}; see: twinreel cartridges");
+        AdminFault::new(FaultCode::NotFound, text)
+    };
+    let row = row.ok_or_else(unknown)?;
+    let Some(newest) = ground.store.latest(row.id) else {
+        let text = match ground.store.open_generation(row.id) {
+            Some(_) => format!("{library}:{barcode} is being written; unload it first"),
+            None => format!("{library}:{barcode} was never written"),
+        };
+        return Err(conflict(text));
+    };
+    for site in engine.links.sites() {
+        site.replicator().want(newest.id, "admin");
+    }
+    let sites: Vec<_> = engine.links.sites().iter().map(|site| site.name()).collect();
+    Ok(json!({ "generation": newest.id, "bytes": newest.bytes, "sites": sites }))
+}
 
+impl Handler {
     fn links(&self) -> Vec<Value> {
         let sites = self.engine.links.sites().iter();
         sites

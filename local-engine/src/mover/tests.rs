@@ -194,8 +194,7 @@ impl RangeTarget for ModelDrive {
         }
         let size = request.record_size as usize;
         let mut result = RangeWritten { end: RangeEnd::Done, bytes: 0, early_warning: false };
-        let mut left = bytes.chunks(size).peekable();
-        while let Some(chunk) = left.next() {
+        for chunk in bytes.chunks(size) {
             assert!(chunk.len() == size || request.pad_last);
             let mut record = chunk.to_vec();
             record.resize(size, 0);
@@ -208,7 +207,8 @@ impl RangeTarget for ModelDrive {
             }
             result.bytes += chunk.len() as u64;
             progress(result.bytes);
-            if result.early_warning && left.peek().is_some() {
+            // The remote engine tells of it with the last record as well.
+            if result.early_warning && !request.ignore_early_warning {
                 result.end = RangeEnd::EarlyWarning;
                 return result;
             }
@@ -376,4 +376,61 @@ proptest! {
         prop_assert!(written[total..].iter().all(|byte| *byte == 0));
         prop_assert_eq!(written.len(), total.div_ceil(case.record_size) * case.record_size);
     }
+}
+
+fn source_end(medium: &str) -> SourceEnd {
+    SourceEnd { holder: Holder::Store, medium: medium.into() }
+}
+
+#[test]
+fn a_destination_that_waits_for_a_reference_hears_of_another_source() {
+    let splice = Splice::new();
+    splice.source_runs(Some(source_end("A")));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| splice.take_reference(&source_end("A")));
+        assert!(splice.wants_reference().unwrap());
+        // The tape is exchanged in a pause, against one that has nothing to name.
+        splice.source_runs(None);
+        splice.source_runs(Some(source_end("B")));
+        assert_eq!(waiting.join().unwrap(), Taken::OtherSource);
+    });
+    splice.close();
+    assert_eq!(splice.take_reference(&source_end("B")), Taken::Closed);
+}
+
+#[test]
+fn an_end_is_an_end_and_a_break_is_a_break() {
+    let ended = Splice::new();
+    ended.close();
+    ended.break_off();
+    assert!(!ended.is_broken());
+    let broken = Splice::new();
+    drop(Connection::Splice(Arc::clone(&broken)));
+    broken.close();
+    assert!(broken.is_broken());
+    assert_eq!(broken.source(), Source::Closed);
+    assert_eq!(broken.wants_reference(), Err(Stop::PeerClosed));
+}
+
+#[test]
+fn nothing_is_written_to_a_drive_that_is_left_empty() {
+    let splice = Splice::new();
+    let surroundings = Surroundings {
+        replicates_to: Arc::new(|_| true),
+        resolve: Arc::new(Stream(Arc::default())),
+    };
+    let mut inbound = Inbound::new(Connection::Splice(Arc::clone(&splice)), surroundings);
+    splice.close();
+    let tape = Tape::default();
+    let mut drive = ModelDrive {
+        tape: Arc::clone(&tape),
+        at: 0,
+        early_warning: 1,
+        capacity: 1,
+        ghost: true,
+        stream: Arc::default(),
+    };
+    let stop = inbound.run(&mut drive, &run(512, None), &Counters::default());
+    assert_eq!(stop, Stop::PeerClosed);
+    assert!(tape.lock().unwrap().is_empty());
 }
