@@ -339,7 +339,7 @@ mod tests {
         let go = Settled::LocateThenExecute;
         assert_eq!(settle(&range, fresh(again(7, None, false)), after_attention(0)), go(7));
         assert!(is_unknown(&settle(&range, fresh(again(7, None, true)), after_attention(0))));
-        // Some of it may be on the medium; from the beginning of the tape all of it is written anew.
+        // Some of it may be on the medium; from the beginning of the tape all is written anew.
         assert!(is_unknown(&settle(&range, again(7, None, false), after_attention(0))));
         assert_eq!(settle(&range, again(0, None, false), after_attention(0)), go(0));
     }
