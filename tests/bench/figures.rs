@@ -44,7 +44,8 @@ impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "| step | seconds, median (least to most) | MiB/s | times `cp` (least to most) | CPU s, local + \
+            "| step | seconds, median (least to most) | MiB/s | times `cp` (least to most) | \
+             CPU s, local + \
                      remote | bytes on the wire |"
         )?;
         writeln!(f, "|---|---|---|---|---|---|")?;
@@ -70,7 +71,8 @@ impl fmt::Display for Figures {
             };
             writeln!(
                 f,
-                "| {step} | {:.2} ({:.2} to {:.2}) | {:.0} | {:.2} ({:.2} to {:.2}) | {cpu} | {wire} |",
+                "| {step} | {:.2} ({:.2} to {:.2}) | {:.0} | {:.2} ({:.2} to {:.2}) \
+                 | {cpu} | {wire} |",
                 seconds.median,
                 seconds.least,
                 seconds.most,

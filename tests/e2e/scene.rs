@@ -165,7 +165,7 @@ impl Scene {
         });
         let mut robot = self.operator.dial();
         robot.open_scsi("dr-ptl0/changer").expect("the changer opens");
-        put_away(&mut robot);
+        put_away(&mut robot).expect("the session lives");
         robot.close_scsi().expect("the changer closes");
     }
 
