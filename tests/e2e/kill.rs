@@ -6,14 +6,14 @@
 //! on where the position of the tape can be proven, and fails otherwise. Replications always end
 //! done.
 
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 
-use dma::DmaError;
+use dma::{Client, DmaError};
 use svs::JobState;
 use tests::wait::PATIENCE;
-use tests::{Direction, Object, Rng, Role, full, read_tape, seed};
+use tests::{Direction, Item, Object, Rng, Role, full, read_tape, seed};
 
-use crate::scene::{Copying, RECORD, Scene, TAPES, first};
+use crate::scene::{Copying, RECORD, SOURCE, Scene, TAPES, TARGET, VIRTUAL, first};
 
 /// Records of the backup: 16 MiB, of which one tape holds about two thirds where it has an end.
 const RECORDS: usize = 256;
@@ -229,6 +229,100 @@ fn remote_in_a_flush() {
     copies(Role::Remote, Phase::Flush);
 }
 
+/// Objects that an application writes one by one, and whether each was answered with success.
+fn write_on(mut tape: Client, mut rng: Rng, told: &Sender<(Object, bool)>) {
+    for number in 1.. {
+        let item = match number % 6 {
+            0 => Item::Filemark,
+            _ => {
+                let length = rng.between(1, 100_000);
+                Item::Record(rng.bytes(length as usize))
+            }
+        };
+        let done = match &item {
+            Item::Record(bytes) => tape.write_block(bytes.clone().into()).map(drop),
+            Item::Filemark => tape.write_filemarks(1),
+        };
+        if let Err(error) = &done {
+            assert!(!matches!(error, DmaError::TimedOut(_)), "left waiting: {error}");
+        }
+        if told.send((item.object(), done.is_ok())).is_err() || done.is_err() {
+            return;
+        }
+    }
+}
+
+/// Kills an engine while records go one by one to a drive; everything up to the last filemark that
+/// was answered is on that tape once, and what is behind it is what was written.
+fn write_and_kill(victim: Role, drive: &str, rng: &mut Rng) {
+    let mut scene = Scene::new(&format!("kill-{victim:?}-write").to_lowercase(), |_, _| {});
+    scene.pair.remote.allow("TWR-5004-E");
+    scene.operator.load("vtl0", VIRTUAL, 0);
+    scene.operator.load("dr-ptl0", TAPES[0], 0);
+    let mut tape = scene.operator.tape(drive);
+    tape.rewind().expect("the tape rewinds");
+    let (told, answers) = channel();
+    let (last, data) = (rng.between(1, 60) as usize, Rng::new(rng.next_u64()));
+    println!("killed after {last} objects");
+    let writer = std::thread::spawn(move || write_on(tape, data, &told));
+    let next = || answers.recv_timeout(PATIENCE * 2);
+    let mut all: Vec<Object> = (0..last).map(|_| next().expect("it is written").0).collect();
+    kill(&mut scene, victim);
+    run_again(&mut scene, victim);
+    let mut safe = all.iter().rposition(|object| *object == Object::Filemark).map_or(0, |i| i + 1);
+    while let Ok((object, done)) = next() {
+        all.push(object.clone());
+        if done && object == Object::Filemark {
+            safe = all.len();
+        }
+        if !done {
+            break;
+        }
+    }
+    writer.join().expect("the application is told in time");
+    let mut found = match drive {
+        SOURCE => scene.operator.read(SOURCE),
+        _ => {
+            scene.unload_ghost();
+            read_tape(&scene.pair.ghost_files(), TAPES[0])
+        }
+    };
+    println!("{} objects of {}, {safe} of them safe", found.len(), all.len());
+    if !all.starts_with(&found) {
+        // Behind the last record stands the mark of a drive that was closed after a write.
+        assert_eq!(found.pop(), Some(Object::Filemark));
+    }
+    assert!(found.len() >= safe && all.starts_with(&found), "something else is on the tape");
+    if drive == SOURCE {
+        scene.operator.unload("vtl0", 0);
+        scene.pair.wait_replicated(VIRTUAL);
+    }
+    scene.at_rest();
+}
+
+fn writes(victim: Role, drive: &str) {
+    let base = Rng::new(seed("kill"));
+    for round in 0..full(2, 6) {
+        println!("round {round}");
+        write_and_kill(victim, drive, &mut base.fork(&format!("write {victim:?} {round}")));
+    }
+}
+
+#[test]
+fn local_while_a_virtual_tape_is_written() {
+    writes(Role::Local, SOURCE);
+}
+
+#[test]
+fn local_while_a_ghost_tape_is_written() {
+    writes(Role::Local, TARGET);
+}
+
+#[test]
+fn remote_while_a_ghost_tape_is_written() {
+    writes(Role::Remote, TARGET);
+}
+
 /// Where a replication is when an engine is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
@@ -280,14 +374,14 @@ fn replicate_and_kill(victim: Role, way: Way, rng: &mut Rng) {
     drop(go);
     scene.pair.relay.join();
     run_again(&mut scene, victim);
-    scene.pair.wait_replicated(crate::scene::VIRTUAL);
+    scene.pair.wait_replicated(VIRTUAL);
     scene.at_rest();
     for role in [Role::Local, Role::Remote] {
         let jobs = scene.replications(role);
         assert!(jobs.iter().any(|job| job.state == JobState::Done), "{role:?}: {jobs:#?}");
     }
     scene.unload_ghost();
-    scene.operator.load("vtl0", crate::scene::VIRTUAL, 0);
+    scene.operator.load("vtl0", VIRTUAL, 0);
     // Every chunk is there: the copy is made of them alone.
     scene.works_again();
 }
