@@ -140,8 +140,10 @@ fn library_table(all: &[Listed]) -> String {
 }
 
 pub(crate) fn cartridges(which: &Which, output: &Output) -> Result<(), Failed> {
-    let (_, catalogue) = open(which)?;
-    let all = catalogue.cartridge_status().map_err(Failed::new)?;
+    let (site, catalogue) = open(which)?;
+    let mut all = catalogue.cartridge_status().map_err(Failed::new)?;
+    // Replicas are another site's cartridges, and listed there.
+    all.retain(|cartridge| cartridge.site == site.name);
     output.show(&all, |all| {
         let row = |c: &svs::CartridgeStatus| {
             [
