@@ -23,7 +23,7 @@ use crate::library::{LocalPhysical, StoreShelf, VirtualLibrary};
 use crate::link::{Ground, Links};
 use crate::mover::{Extent, Resolve, Surroundings};
 use crate::recovery;
-use crate::session::{self, Rendezvous, Shared};
+use crate::session::{self, Admission, Rendezvous, Shared};
 
 /// How long sessions get to write what is due when the engine stops.
 const GRACE: Duration = Duration::from_secs(20);
@@ -158,6 +158,9 @@ pub(crate) fn shared(engine: &Arc<Engine>) -> Arc<Shared> {
     let (ground, links) = (&engine.ground, engine.links.clone());
     Arc::new(Shared {
         config: Arc::new(session_config(&ground.config)),
+        admission: Arc::new(Admission::new(&ground.config.ndmp)),
+        mover_addresses: ground.config.ndmp.mover_addresses.clone(),
+        mover_ports: ground.config.ndmp.mover_ports,
         registry: Arc::clone(&ground.registry),
         rendezvous: Rendezvous::default(),
         surroundings: surroundings(engine),
@@ -206,15 +209,15 @@ pub(crate) async fn listen(
     let stopping = watch::Sender::new(false);
     let nexus = AtomicU64::new(1);
     let mut sessions = JoinSet::new();
-    let mut told = None;
+    let (mut told, mut strangers) = (None, None);
     loop {
         let accepted = tokio::select! {
             () = shutdown.requested() => break,
             accepted = listener.accept() => accepted,
             Some(_) = sessions.join_next(), if !sessions.is_empty() => continue,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, host) = match accepted {
+            Ok((stream, address)) => (stream, address.ip()),
             Err(error) => {
                 tracing::warn!(%error, "NDMP: a connection could not be accepted");
                 // Out of descriptors: a session that ends frees some.
@@ -226,6 +229,16 @@ pub(crate) async fn listen(
                 continue;
             }
         };
+        if !shared.admission.host(host) {
+            if let Ok(place) = Arc::clone(&refusals).try_acquire_owned() {
+                let (shared, tell) = (Arc::clone(&shared), again(&mut strangers));
+                sessions.spawn(async move {
+                    session::turn_away(stream, host, shared, tell).await;
+                    drop(place);
+                });
+            }
+            continue;
+        }
         // A reply and the notification behind it are two small writes.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "NDMP: TCP_NODELAY");
@@ -238,10 +251,7 @@ pub(crate) async fn listen(
                 drop(place);
             });
         } else if let Ok(place) = Arc::clone(&refusals).try_acquire_owned() {
-            let tell = told.is_none_or(|told: Instant| told.elapsed() >= TOLD_AGAIN);
-            if tell {
-                told = Some(Instant::now());
-            }
+            let tell = again(&mut told);
             sessions.spawn(async move {
                 session::refuse(stream, shared, max, tell).await;
                 drop(place);
@@ -253,6 +263,15 @@ pub(crate) async fn listen(
     if tokio::time::timeout(GRACE, ending).await.is_err() {
         tracing::warn!("NDMP: sessions were cut off, their clean-up took too long");
     }
+}
+
+/// Whether the operator is to be told again.
+fn again(told: &mut Option<Instant>) -> bool {
+    let again = told.is_none_or(|told| told.elapsed() >= TOLD_AGAIN);
+    if again {
+        *told = Some(Instant::now());
+    }
+    again
 }
 
 fn session_config(config: &LocalConfig) -> SessionConfig {

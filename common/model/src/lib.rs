@@ -8,6 +8,8 @@ mod barcode;
 mod digest;
 mod id;
 mod name;
+mod network;
+mod pattern;
 mod place;
 mod size;
 
@@ -15,6 +17,8 @@ pub use barcode::{BARCODE_MAX, Barcode, BarcodeError, CartridgeSet};
 pub use digest::Digest;
 pub use id::{CartridgeId, EngineId, GenerationId, IdError, JobId, LeaseId, Ulid};
 pub use name::{DeviceName, DeviceRole, LibraryName, NameError, SiteName};
+pub use network::{Network, NetworkError};
+pub use pattern::DevicePattern;
 pub use place::{Element, ElementAddress, ElementMap, ElementType};
 pub use size::{ByteSize, SizeError};
 

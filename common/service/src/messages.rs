@@ -108,6 +108,16 @@ messages! {
     TOO_MANY_SESSIONS = "TWR-7003-W",
     /// names, address
     PEER_UNKNOWN = "TWR-7004-W",
+    /// user, address
+    LOGGED_IN = "TWR-7005-I",
+    /// address
+    HOST_LOCKED_OUT = "TWR-7006-W",
+    /// address
+    HOST_REFUSED = "TWR-7007-W",
+    /// user, device, address
+    DEVICE_DENIED = "TWR-7008-W",
+    /// target, address
+    DIAL_DENIED = "TWR-7009-W",
 }
 
 /// All messages, in the order of the file.

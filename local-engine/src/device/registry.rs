@@ -40,7 +40,7 @@ impl DeviceLine {
 pub struct Opener {
     /// The nexus that reservations and unit attentions belong to; one for each session.
     pub nexus: u64,
-    /// For people: `ndmp user at 192.0.2.1:4711`.
+    /// For people: the host of the application.
     pub who: String,
 }
 

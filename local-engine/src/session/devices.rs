@@ -6,9 +6,10 @@ use std::time::Duration;
 use model::DeviceRole;
 use ndmp::server::{Cdb, CdbOutcome, DeviceEntry, DeviceReply, DeviceRequest};
 use ndmp::tape::{DriveStep, Failure, FailureKind, StepResult};
+use service::messages;
 use tape::{CdbRequest, Completion, Control};
 
-use super::Shell;
+use super::{Shell, note};
 use crate::device::{DeviceLine, Owner, failure, run_step};
 
 /// How long opening a device may take, one of another site included.
@@ -55,11 +56,31 @@ impl Shell {
     }
 
     fn devices(&self, filter: impl Fn(DeviceRole) -> bool) -> DeviceReply {
-        let lines = self.shared.registry.devices(filter);
-        DeviceReply::Devices(lines.into_iter().map(entry).collect())
+        let lines = self.shared.registry.devices(filter).into_iter();
+        let user = self.session.user();
+        let may = |line: &DeviceLine| self.shared.admission.device(user, &line.name);
+        DeviceReply::Devices(lines.filter(may).map(entry).collect())
+    }
+
+    /// Whether the user may open the device; what is no device is refused elsewhere.
+    async fn may_open(&mut self, name: &str) -> Result<(), Failure> {
+        let Ok(device) = name.parse() else { return Ok(()) };
+        let user = self.session.user();
+        if self.shared.admission.device(user, &device) {
+            return Ok(());
+        }
+        let user = user.unwrap_or("anybody").to_owned();
+        let text = format!("{user} may not use {device}; see devices of [[ndmp.user]]");
+        let address = self.opener.who.clone();
+        let words = vec![("user", user), ("device", device.to_string()), ("address", address)];
+        note(&self.shared, messages::DEVICE_DENIED, words).await;
+        Err(Failure::new(FailureKind::Denied, text))
     }
 
     async fn open_tape(&mut self, name: String) -> DeviceReply {
+        if let Err(denied) = self.may_open(&name).await {
+            return DeviceReply::Failed(denied);
+        }
         let (registry, opener) = (Arc::clone(&self.shared.registry), self.opener.clone());
         let control = self.control(OPEN_TIMEOUT);
         let opened = blocking(move || {
@@ -76,6 +97,9 @@ impl Shell {
     }
 
     async fn open_scsi(&mut self, name: String) -> DeviceReply {
+        if let Err(denied) = self.may_open(&name).await {
+            return DeviceReply::Failed(denied);
+        }
         let (registry, opener) = (Arc::clone(&self.shared.registry), self.opener.clone());
         let control = self.control(OPEN_TIMEOUT);
         let opened = blocking(move || {

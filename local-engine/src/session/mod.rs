@@ -5,7 +5,9 @@
 //! as events. When the client is gone the session's own clean-up runs to its end: the filemark
 //! that is due is written, devices are freed, and a copy that was under way ends failed.
 
+mod admission;
 mod devices;
+mod listen;
 mod mover;
 mod reader;
 mod rendezvous;
@@ -13,15 +15,15 @@ mod rendezvous;
 mod tests;
 
 use std::fmt::Display;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use model::JobId;
 use ndmp::mover::{Flow, Grant, MoverCommand, MoverEvent, StopReason};
-use ndmp::server::{LogLevel, Output, Session, SessionConfig};
-use ndmp::wire::LogType;
+use ndmp::server::{LogLevel, Login, Output, Session, SessionConfig};
+use ndmp::wire::{LogType, MoverState};
 use service::messages;
 use svs::EventKind;
 use tape::CancelToken;
@@ -34,7 +36,9 @@ use crate::device::{Claim, Device, Opener, Owner, Registry};
 use crate::engine::now_ms;
 use crate::mover::{EngineDrive, JobHandle, Surroundings};
 
+pub use admission::Admission;
 use devices::gone;
+use listen::keep_alive;
 use mover::{DataPlane, Happened, Plane, What};
 use reader::read_records;
 pub use rendezvous::Rendezvous;
@@ -43,6 +47,10 @@ pub use rendezvous::Rendezvous;
 const SEND_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long a client that is turned away may take to hear so.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client may take to log in.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a client may be silent whose mover is connected: longer than any tape takes to fill.
+const COPY_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// A silent host is asked for a sign of life after the first, then so often, so many times.
 const KEEP_ALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 4);
 
@@ -50,6 +58,12 @@ const KEEP_ALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration
 pub struct Shared {
     /// Users and identity.
     pub config: Arc<SessionConfig>,
+    /// Who may come in and use what.
+    pub admission: Arc<Admission>,
+    /// Further addresses of this host for data connections.
+    pub mover_addresses: Vec<Ipv4Addr>,
+    /// The range of their ports.
+    pub mover_ports: Option<(u16, u16)>,
     /// The devices.
     pub registry: Arc<Registry>,
     /// Where movers meet.
@@ -86,6 +100,13 @@ struct Shell {
     leaving: bool,
     /// What a copy that is under way fails of then.
     cause: &'static str,
+    /// The client's host.
+    client: IpAddr,
+    logged_in: bool,
+    /// When the client last said something that may keep the session alive.
+    heard: Instant,
+    /// How long the answer to a failed login waits.
+    penalty: Duration,
 }
 
 /// Serves one connection to its end.
@@ -97,7 +118,10 @@ pub async fn serve(
 ) {
     let peer = stream.peer_addr().ok();
     let local = local_address(&stream);
-    keep_alive(&stream);
+    // A host that is gone without a word must not keep its devices.
+    if let Err(error) = keep_alive(&stream, KEEP_ALIVE) {
+        tracing::debug!(%error, "NDMP: TCP keep-alive");
+    }
     let (reader, writer) = stream.into_split();
     let (happen, mut happened) = mpsc::unbounded_channel();
     let (told, mut tells) = mpsc::unbounded_channel();
@@ -108,24 +132,53 @@ pub async fn serve(
     let mut shell = Shell::new(shared, (nexus, peer, local), writer, cancel, (happen, told));
     shell.session.start(now());
     let (mut connected, mut serving) = (true, true);
-    while shell.carry_out().await {
+    let mut waiting = None;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(shell.penalty), if !shell.penalty.is_zero() => {}
+            Ok(()) = stopping.changed(), if serving && !shell.penalty.is_zero() => {
+                serving = false;
+                shell.stopped();
+            }
+            else => {}
+        }
+        shell.penalty = Duration::ZERO;
+        if !shell.carry_out().await {
+            break;
+        }
         if connected && shell.stuck {
             connected = false;
             shell.disconnected("the application does not take answers");
             continue;
         }
         let busy = shell.session.is_busy();
+        // What happened before the client sent its message comes before it.
+        if let Some(record) = waiting.take_if(|_| connected && !busy) {
+            shell.plane.look();
+            match happened.try_recv() {
+                Ok(event) => {
+                    shell.happened(event);
+                    waiting = Some(record);
+                }
+                Err(_) => shell.message(&record).await,
+            }
+            continue;
+        }
         tokio::select! {
             biased;
             Some(event) = happened.recv() => shell.happened(event),
             Some(text) = tells.recv() => shell.session.post_log(LogType::Normal, &text, now()),
             record = records.recv(), if connected && !busy => match record {
-                Some(record) => shell.message(&record).await,
+                Some(record) => waiting = Some(record),
                 None => {
                     connected = false;
                     shell.read_to_end((&mut reading).await.ok().flatten()).await;
                 }
             },
+            () = tokio::time::sleep_until(shell.silent_until().into()), if connected && !busy => {
+                connected = false;
+                shell.was_silent().await;
+            }
             ended = &mut reading, if connected && busy => {
                 connected = false;
                 shell.read_to_end(ended.ok().flatten()).await;
@@ -172,6 +225,16 @@ pub async fn refuse(stream: TcpStream, shared: Arc<Shared>, max: u32, tell: bool
     let _ = writer.shutdown().await;
 }
 
+/// Makes a word about an address that a mover was not let dial.
+fn tell_denied(shared: &Arc<Shared>, who: &str) -> Arc<dyn Fn(SocketAddrV4) + Send + Sync> {
+    let (shared, who) = (Arc::clone(shared), who.to_owned());
+    Arc::new(move |address| {
+        let words = vec![("target", address.to_string()), ("address", who.clone())];
+        let shared = Arc::clone(&shared);
+        drop(tokio::spawn(async move { note(&shared, messages::DIAL_DENIED, words).await }));
+    })
+}
+
 /// Says a message about a client; its event waits for the catalogue's disk.
 async fn note(shared: &Arc<Shared>, id: &'static str, words: Vec<(&'static str, String)>) {
     let catalogue = Arc::clone(&shared.catalogue);
@@ -184,18 +247,20 @@ async fn note(shared: &Arc<Shared>, id: &'static str, words: Vec<(&'static str, 
     drop(noted.await);
 }
 
-/// A host that is gone without a word must not keep its devices.
-fn keep_alive(stream: &TcpStream) {
-    if let Err(error) = mover::keep_alive(stream, KEEP_ALIVE) {
-        tracing::debug!(%error, "NDMP: TCP keep-alive");
+/// Tells a client whose host may not connect, and closes; with `tell` the operator hears of it.
+pub async fn turn_away(stream: TcpStream, host: IpAddr, shared: Arc<Shared>, tell: bool) {
+    drop(stream);
+    if tell {
+        note(&shared, messages::HOST_REFUSED, vec![("address", host.to_string())]).await;
     }
 }
 
-/// The address that a peer can dial to reach this session's mover.
-fn local_address(stream: &TcpStream) -> Ipv4Addr {
+/// The address by which the client reached us, where a mover can listen for others too.
+fn local_address(stream: &TcpStream) -> Option<Ipv4Addr> {
     match stream.local_addr().map(|address| address.ip().to_canonical()) {
-        Ok(IpAddr::V4(address)) => address,
-        _ => Ipv4Addr::LOCALHOST,
+        Ok(IpAddr::V4(address)) => Some(address),
+        Ok(IpAddr::V6(address)) if address.is_loopback() => Some(Ipv4Addr::LOCALHOST),
+        _ => None,
     }
 }
 
@@ -218,13 +283,19 @@ fn challenge() -> [u8; 64] {
 impl Shell {
     fn new(
         shared: Arc<Shared>,
-        (nexus, peer, local): (u64, Option<SocketAddr>, Ipv4Addr),
+        (nexus, peer, local): (u64, Option<SocketAddr>, Option<Ipv4Addr>),
         writer: OwnedWriteHalf,
         cancel: CancelToken,
         (happen, told): (mpsc::UnboundedSender<Happened>, mpsc::UnboundedSender<String>),
     ) -> Self {
         let who = peer.map_or_else(|| "an unknown address".into(), |peer| peer.ip().to_string());
+        let client = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
         let plane = DataPlane::new(Plane {
+            addresses: shared.mover_addresses.clone(),
+            ports: shared.mover_ports,
+            admission: Arc::clone(&shared.admission),
+            denied: tell_denied(&shared, &who),
+            client,
             events: happen,
             rendezvous: shared.rendezvous.clone(),
             surroundings: shared.surroundings.clone(),
@@ -247,6 +318,10 @@ impl Shell {
             stuck: false,
             leaving: false,
             cause: "the session ended before the copy was complete",
+            client,
+            logged_in: false,
+            heard: Instant::now(),
+            penalty: Duration::ZERO,
             shared,
         }
     }
@@ -254,13 +329,66 @@ impl Shell {
     async fn message(&mut self, record: &Bytes) {
         // GET_STATE must tell the truth, so progress comes before every message.
         self.session.on_mover(MoverEvent::Moved(self.plane.progress()), now());
+        let gate = &self.shared.admission.gate;
+        let barred = gate.is_locked_out(self.client, Instant::now());
+        self.session.bar_logins(barred);
         self.session.on_message(record, now());
-        if let Some(user) = self.session.take_refused_login() {
-            let cause = "unknown user, wrong password, or a way to log in that is not allowed";
-            let words =
-                [("user", user), ("address", self.opener.who.clone()), ("cause", cause.to_owned())];
-            note(&self.shared, messages::LOGIN_REFUSED, words.into()).await;
+        match self.session.take_login() {
+            Some(Login::Accepted) => {
+                gate.succeeded(self.client);
+                self.logged_in = true;
+                let user = self.session.user().unwrap_or("anybody").to_owned();
+                let words = vec![("user", user), ("address", self.opener.who.clone())];
+                note(&self.shared, messages::LOGGED_IN, words).await;
+            }
+            Some(Login::Refused(user)) => self.login_failed(user, barred).await,
+            None => {}
         }
+        // Who is not logged in does not gain time by talking.
+        if self.logged_in {
+            self.heard = Instant::now();
+        }
+    }
+
+    async fn login_failed(&mut self, user: String, barred: bool) {
+        if std::mem::take(&mut self.logged_in) {
+            self.heard = Instant::now();
+        }
+        let penalty = self.shared.admission.gate.failed(self.client, Instant::now());
+        self.penalty = penalty.delay;
+        let cause = match barred {
+            true => "its host is locked out",
+            false => "unknown user, wrong password, or a way to log in that is not allowed",
+        };
+        let address = self.opener.who.clone();
+        let words = vec![("user", user), ("address", address.clone()), ("cause", cause.to_owned())];
+        note(&self.shared, messages::LOGIN_REFUSED, words).await;
+        if penalty.locked_out {
+            note(&self.shared, messages::HOST_LOCKED_OUT, vec![("address", address)]).await;
+        }
+    }
+
+    /// When a client that says nothing has been silent for too long. One whose mover is connected
+    /// has nothing to say.
+    fn silent_until(&self) -> Instant {
+        let copying = matches!(self.session.mover_state(), MoverState::Active | MoverState::Paused);
+        let patience = match self.logged_in {
+            false => LOGIN_TIMEOUT,
+            true if copying => COPY_TIMEOUT,
+            true => self.shared.admission.idle,
+        };
+        self.heard + patience
+    }
+
+    async fn was_silent(&mut self) {
+        let cause = match self.logged_in {
+            true => "nothing was heard of it for longer than idle_seconds",
+            false => "nobody logged in in time",
+        };
+        let words = vec![("address", self.opener.who.clone()), ("cause", cause.to_owned())];
+        note(&self.shared, messages::SESSION_ENDED, words).await;
+        self.leave("the application was silent for too long");
+        self.session.shut_down(cause, now());
     }
 
     /// Nobody waits for answers any more. The clean-up is not to be cancelled with what the client

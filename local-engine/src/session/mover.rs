@@ -1,28 +1,28 @@
 //! The data plane of one session: its listener, its data connection, its runs.
 
 use std::io::{ErrorKind, Read};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
-use std::os::fd::AsFd;
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ndmp::mover::{FilemarkSide, Flow, Grant, MoverCommand, MoverEvent, Progress, StopReason};
 use ndmp::tape::{Failure, FailureKind};
 use ndmp::wire::{Addr, AddrType};
 use tape::{CancelToken, Control};
-use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
 
-use super::KEEP_ALIVE;
+use super::admission::Admission;
 use super::devices::gone;
-use super::rendezvous::{Dialled, Place, Rendezvous};
+use super::listen::{Bell, Doors, MayCall, dial, listen_at};
+use super::rendezvous::{Place, Rendezvous};
 use crate::mover::{
     Closer, Connection, Counters, EngineDrive, Inbound, JobHandle, Outbound, Run, Stop,
     Surroundings,
 };
 
-/// How long a dial may take.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(20);
+/// Addresses where one mover listens at most.
+const MOVER_ADDRESSES: usize = 16;
 /// How long a single run may take: longer than any tape takes to fill.
 const RUN_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -96,9 +96,16 @@ pub(super) struct Plane {
     pub(super) events: UnboundedSender<Happened>,
     pub(super) rendezvous: Rendezvous,
     pub(super) surroundings: Surroundings,
-    /// The address that peers can dial.
-    pub(super) local: Ipv4Addr,
-    /// The client's host.
+    /// The address by which the client reached the server, if a mover can have it.
+    pub(super) local: Option<Ipv4Addr>,
+    /// Further addresses of this host, and the ports for data connections.
+    pub(super) addresses: Vec<Ipv4Addr>,
+    pub(super) ports: Option<(u16, u16)>,
+    pub(super) admission: Arc<Admission>,
+    /// Told of addresses that a mover may not dial.
+    pub(super) denied: Arc<dyn Fn(SocketAddrV4) + Send + Sync>,
+    /// The client's host, and the same for people.
+    pub(super) client: IpAddr,
     pub(super) who: String,
 }
 
@@ -107,7 +114,8 @@ pub(super) struct DataPlane {
     plane: Plane,
     epoch: u64,
     flow: Flow,
-    listening: Option<JoinHandle<()>>,
+    doors: Option<Doors>,
+    dialling: Option<JoinHandle<()>>,
     watching: Option<JoinHandle<()>>,
     end: Option<End>,
     closer: Option<Closer>,
@@ -132,7 +140,8 @@ impl DataPlane {
             plane,
             epoch: 0,
             flow: Flow::ToTape,
-            listening: None,
+            doors: None,
+            dialling: None,
             watching: None,
             end: None,
             closer: None,
@@ -160,7 +169,7 @@ impl DataPlane {
         match command {
             MoverCommand::Listen { flow, addr_type } => {
                 self.begin(flow);
-                Some(match self.listen(addr_type).await {
+                Some(match self.listen(addr_type) {
                     Ok(addr) => MoverEvent::Listening(addr),
                     Err(failure) => MoverEvent::ListenFailed(failure),
                 })
@@ -195,7 +204,8 @@ impl DataPlane {
     pub(super) fn close(&mut self) {
         self.epoch += 1;
         self.peer_closed = false;
-        for task in [self.listening.take(), self.watching.take()].into_iter().flatten() {
+        self.doors = None;
+        for task in [self.dialling.take(), self.watching.take()].into_iter().flatten() {
             task.abort();
         }
         if let Some(cancel) = self.running.take() {
@@ -207,43 +217,84 @@ impl DataPlane {
         self.end = None;
     }
 
-    async fn listen(&mut self, addr_type: AddrType) -> Result<Addr, Failure> {
+    /// Waits for the peer; the addresses where it can dial.
+    fn listen(&mut self, addr_type: AddrType) -> Result<Addr, Failure> {
+        let Plane { rendezvous, who, admission, client, .. } = &self.plane;
         let (epoch, events) = (self.epoch, self.plane.events.clone());
-        let Plane { rendezvous, local, who, .. } = &self.plane;
-        if addr_type == AddrType::Local {
-            let mut waiting = rendezvous.wait_at(Place::Local, self.flow, who);
-            self.listening = Some(tokio::spawn(async move {
-                if let Ok(connection) = (&mut waiting.called).await {
-                    let what = What::Connected(connection);
-                    drop(events.send(Happened { epoch, what }));
-                }
-            }));
-            return Ok(Addr::Local);
-        }
-        let io = |error: std::io::Error| Failure::new(FailureKind::Io, error.to_string());
-        let listener = TcpListener::bind((*local, 0)).await.map_err(io)?;
-        let port = listener.local_addr().map_err(io)?.port();
-        let address = SocketAddrV4::new(*local, port);
-        let mut waiting = rendezvous.wait_at(Place::Tcp(address), self.flow, who);
-        self.listening = Some(tokio::spawn(async move {
-            let what = tokio::select! {
-                accepted = listener.accept() => match accepted.and_then(|(s, _)| blocking(s)) {
-                    Ok(stream) => What::Connected(Connection::Tcp(stream)),
-                    Err(error) => What::ListenerLost(io(error)),
-                },
-                Ok(connection) = &mut waiting.called => What::Connected(connection),
+        let bell = Bell::new(Box::new(move |came| {
+            let what = match came {
+                Ok(connection) => What::Connected(connection),
+                Err(failure) => What::ListenerLost(failure),
             };
             // A session that is gone needs no news.
             drop(events.send(Happened { epoch, what }));
         }));
-        Ok(Addr::tcp(address))
+        let (sockets, addresses) = match addr_type {
+            AddrType::Local => (Vec::new(), Vec::new()),
+            _ => self.sockets()?,
+        };
+        let mut places: Vec<_> = addresses.iter().copied().map(Place::Tcp).collect();
+        if addr_type == AddrType::Local {
+            places.push(Place::Local);
+        }
+        let wait = |place| rendezvous.wait_at(place, self.flow, who, bell.clone());
+        let waiting = places.into_iter().map(wait).collect();
+        let (admission, client) = (Arc::clone(admission), *client);
+        let may_call: MayCall = Arc::new(move |host| admission.caller(client, host));
+        let doors = Doors::open(sockets, waiting, &bell, &may_call);
+        self.doors = Some(doors.map_err(|e| Failure::new(FailureKind::Io, e.to_string()))?);
+        Ok(match addr_type {
+            AddrType::Local => Addr::Local,
+            _ => Addr::Tcp(addresses),
+        })
+    }
+
+    /// A socket at each of our addresses that there is, the one first by which the application
+    /// reached us.
+    fn sockets(&self) -> Result<(Vec<TcpListener>, Vec<SocketAddrV4>), Failure> {
+        let Plane { local, addresses, ports, .. } = &self.plane;
+        let further = addresses.iter().filter(|address| Some(**address) != *local);
+        let mut bound = Vec::new();
+        let text = "NDMP has no IPv6 addresses for data; name IPv4 ones in ndmp.mover_addresses";
+        let mut last = text.to_owned();
+        for address in local.iter().chain(further).take(MOVER_ADDRESSES) {
+            match listen_at(*address, *ports) {
+                Ok(one) => bound.push(one),
+                Err(error) => {
+                    tracing::warn!(%address, %error, "NDMP: a mover can not listen here");
+                    last = format!("{address}: {error}");
+                }
+            }
+        }
+        match bound.is_empty() {
+            true => Err(Failure::new(FailureKind::Io, last)),
+            false => Ok(bound.into_iter().unzip()),
+        }
+    }
+
+    /// Notices a peer that has connected, before the application is told anything that depends on
+    /// it.
+    pub(super) fn look(&self) {
+        if let Some(doors) = &self.doors {
+            doors.look();
+        }
     }
 
     fn connect(&mut self, addr: Addr) {
         let (epoch, events, flow) = (self.epoch, self.plane.events.clone(), self.flow);
         let (rendezvous, who) = (self.plane.rendezvous.clone(), self.plane.who.clone());
-        self.listening = Some(tokio::spawn(async move {
-            let what = match dial(&rendezvous, &addr, flow, &who).await {
+        let (admission, client) = (Arc::clone(&self.plane.admission), self.plane.client);
+        let mut denied = Some(Arc::clone(&self.plane.denied));
+        let may = move |address| {
+            let may = admission.dial(client, address);
+            // One event for a list of addresses.
+            if !may && let Some(denied) = denied.take() {
+                denied(address);
+            }
+            may
+        };
+        self.dialling = Some(tokio::spawn(async move {
+            let what = match dial(&rendezvous, &addr, (flow, &who), may).await {
                 Ok(connection) => What::Connected(connection),
                 Err(failure) => What::ConnectFailed(failure),
             };
@@ -278,7 +329,7 @@ impl DataPlane {
     }
 
     fn connected(&mut self, connection: Connection) -> MoverEvent {
-        self.listening = None;
+        (self.doors, self.dialling) = (None, None);
         let prepared = connection.closer().and_then(|closer| {
             // A mover that writes a tape meets the end of its stream in a run, behind the data.
             let watching = match self.flow {
@@ -358,70 +409,6 @@ fn until_closed(mut stream: TcpStream) {
             _ => return,
         }
     }
-}
-
-async fn dial(
-    rendezvous: &Rendezvous,
-    addr: &Addr,
-    flow: Flow,
-    who: &str,
-) -> Result<Connection, Failure> {
-    let refuse = |text: String| Failure::new(FailureKind::Io, text);
-    let places: Vec<Place> = match addr {
-        Addr::Local => vec![Place::Local],
-        Addr::Tcp(list) => list.iter().copied().map(Place::Tcp).collect(),
-        Addr::Other(kind) => return Err(refuse(format!("no data connections by {kind}"))),
-    };
-    let mut last = refuse("no address to dial".into());
-    for place in places {
-        last = match (rendezvous.dial(&place, flow, who), place) {
-            (Dialled::Spliced(connection), _) => return Ok(connection),
-            (Dialled::WrongWay, _) => refuse("both movers want to send the same way".into()),
-            (Dialled::Ambiguous, _) => {
-                refuse("several movers listen locally; use TCP addresses".into())
-            }
-            (Dialled::NotOurs, Place::Local) => refuse("no mover listens here".into()),
-            (Dialled::NotOurs, Place::Tcp(address)) => match dial_tcp(address).await {
-                Ok(stream) => return Ok(Connection::Tcp(stream)),
-                Err(error) => refuse(format!("{address}: {error}")),
-            },
-        };
-    }
-    Err(last)
-}
-
-async fn dial_tcp(address: SocketAddrV4) -> std::io::Result<TcpStream> {
-    let stream = tokio::net::TcpStream::connect(address);
-    blocking(tokio::time::timeout(DIAL_TIMEOUT, stream).await??)
-}
-
-/// Asks a silent peer for a sign of life after the first time, then so often, so many times.
-pub(super) fn keep_alive(
-    socket: impl AsFd,
-    (idle, interval, probes): (Duration, Duration, u32),
-) -> std::io::Result<()> {
-    use rustix::net::sockopt;
-    sockopt::set_socket_keepalive(&socket, true)?;
-    sockopt::set_tcp_keepidle(&socket, idle)?;
-    sockopt::set_tcp_keepintvl(&socket, interval)?;
-    sockopt::set_tcp_keepcnt(&socket, probes)?;
-    Ok(())
-}
-
-/// A data connection is read and written by the drive's owner thread.
-fn blocking(stream: tokio::net::TcpStream) -> std::io::Result<TcpStream> {
-    let stream = stream.into_std()?;
-    stream.set_nonblocking(false)?;
-    stream.set_nodelay(true)?;
-    // Little may be under way unseen: a DMA takes what was sent for what was accepted.
-    for result in [
-        rustix::net::sockopt::set_socket_send_buffer_size(&stream, 64 << 10),
-        rustix::net::sockopt::set_socket_recv_buffer_size(&stream, 64 << 10),
-    ] {
-        result?;
-    }
-    keep_alive(&stream, KEEP_ALIVE)?;
-    Ok(stream)
 }
 
 fn reason(stop: Stop, flow: Flow) -> StopReason {

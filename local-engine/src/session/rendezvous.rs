@@ -6,10 +6,9 @@
 use std::net::SocketAddrV4;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ndmp::mover::Flow;
-use tokio::sync::oneshot;
-
+use super::listen::Bell;
 use crate::mover::{Connection, Splice};
+use ndmp::mover::Flow;
 
 /// What identifies a listening mover.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +25,7 @@ struct Listener {
     flow: Flow,
     /// The client's host.
     who: String,
-    caller: oneshot::Sender<Connection>,
+    bell: Bell,
 }
 
 #[derive(Default)]
@@ -40,11 +39,9 @@ struct State {
 pub struct Rendezvous(Arc<Mutex<State>>);
 
 /// An entry; dropping it takes it back.
-pub struct Waiting {
+pub(super) struct Waiting {
     ticket: u64,
     rendezvous: Rendezvous,
-    /// The splice, once somebody dialled.
-    pub called: oneshot::Receiver<Connection>,
 }
 
 impl Drop for Waiting {
@@ -70,15 +67,15 @@ impl Rendezvous {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Enters a mover that listens for the client at host `who`.
-    pub fn wait_at(&self, place: Place, flow: Flow, who: &str) -> Waiting {
-        let (caller, called) = oneshot::channel();
+    /// Enters a mover that listens for the client at host `who`. Its bell has rung when the one who
+    /// dials is told that the connection stands.
+    pub(super) fn wait_at(&self, place: Place, flow: Flow, who: &str, bell: Bell) -> Waiting {
         let mut state = self.lock();
         state.next += 1;
         let ticket = state.next;
         let who = who.to_owned();
-        state.listeners.push(Listener { ticket, place, flow, who, caller });
-        Waiting { ticket, rendezvous: self.clone(), called }
+        state.listeners.push(Listener { ticket, place, flow, who, bell });
+        Waiting { ticket, rendezvous: self.clone() }
     }
 
     /// Dials for the client at host `who`: a listener at `place` whose data goes the other way is
@@ -100,65 +97,84 @@ impl Rendezvous {
         };
         let splice = Splice::new();
         let (ours, theirs) = (Arc::clone(&splice), Connection::Splice(splice));
-        match state.listeners.remove(index).caller.send(theirs) {
-            Ok(()) => Dialled::Spliced(Connection::Splice(ours)),
-            Err(_) => Dialled::NotOurs,
+        // The one who listens may have been called another way, or be gone: then nobody is there.
+        match state.listeners.remove(index).bell.ring(|| Some(Ok(theirs))) {
+            true => Dialled::Spliced(Connection::Splice(ours)),
+            false => Dialled::NotOurs,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::{Receiver, channel};
+
+    use super::super::listen::Came;
     use super::*;
 
     fn at(port: u16) -> Place {
         Place::Tcp(SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, port))
     }
 
+    fn wait(rendezvous: &Rendezvous, place: Place, who: &str) -> (Waiting, Receiver<Came>) {
+        let (told, called) = channel();
+        let bell = Bell::new(Box::new(move |came| drop(told.send(came))));
+        (rendezvous.wait_at(place, Flow::ToTape, who, bell), called)
+    }
+
     #[test]
     fn movers_meet_once_and_only_in_opposite_directions() {
         let rendezvous = Rendezvous::default();
-        let mut waiting = rendezvous.wait_at(at(7), Flow::ToTape, "a");
+        let (_waiting, called) = wait(&rendezvous, at(7), "a");
         assert!(matches!(rendezvous.dial(&at(8), Flow::FromTape, "b"), Dialled::NotOurs));
         assert!(matches!(rendezvous.dial(&at(7), Flow::ToTape, "b"), Dialled::WrongWay));
         assert!(matches!(rendezvous.dial(&at(7), Flow::FromTape, "b"), Dialled::Spliced(_)));
-        assert!(waiting.called.try_recv().is_ok());
+        // Who listens knows it before who dials.
+        assert!(called.try_recv().unwrap().is_ok());
         assert!(matches!(rendezvous.dial(&at(7), Flow::FromTape, "b"), Dialled::NotOurs));
     }
 
     #[test]
     fn a_mover_that_stops_listening_is_not_found() {
         let rendezvous = Rendezvous::default();
-        drop(rendezvous.wait_at(Place::Local, Flow::ToTape, "a"));
+        drop(wait(&rendezvous, Place::Local, "a"));
         assert!(matches!(rendezvous.dial(&Place::Local, Flow::FromTape, "a"), Dialled::NotOurs));
     }
 
     #[test]
     fn a_local_mover_is_never_guessed() {
         let rendezvous = Rendezvous::default();
-        let _other = rendezvous.wait_at(Place::Local, Flow::ToTape, "b");
-        let mut one = rendezvous.wait_at(Place::Local, Flow::ToTape, "a");
+        let _other = wait(&rendezvous, Place::Local, "b");
+        let (_one, called) = wait(&rendezvous, Place::Local, "a");
         {
-            let _two = rendezvous.wait_at(Place::Local, Flow::ToTape, "a");
+            let _two = wait(&rendezvous, Place::Local, "a");
             let dialled = rendezvous.dial(&Place::Local, Flow::FromTape, "a");
             assert!(matches!(dialled, Dialled::Ambiguous));
         }
         let dialled = rendezvous.dial(&Place::Local, Flow::FromTape, "a");
         assert!(matches!(dialled, Dialled::Spliced(_)));
-        assert!(one.called.try_recv().is_ok());
+        assert!(called.try_recv().unwrap().is_ok());
     }
 
-    #[tokio::test]
-    async fn a_mover_that_goes_while_it_is_dialled_is_a_closed_connection() {
+    #[test]
+    fn a_mover_of_two_addresses_is_called_once() {
         let rendezvous = Rendezvous::default();
-        let waiting = rendezvous.wait_at(at(7), Flow::ToTape, "a");
+        let bell = Bell::new(Box::new(drop));
+        let both = [at(7), at(8)].map(|at| rendezvous.wait_at(at, Flow::ToTape, "a", bell.clone()));
+        assert!(matches!(rendezvous.dial(&at(8), Flow::FromTape, "b"), Dialled::Spliced(_)));
+        assert!(matches!(rendezvous.dial(&at(7), Flow::FromTape, "b"), Dialled::NotOurs));
+        drop(both);
+    }
+
+    #[test]
+    fn a_mover_that_goes_while_it_is_dialled_is_a_closed_connection() {
+        let rendezvous = Rendezvous::default();
+        let (waiting, called) = wait(&rendezvous, at(7), "a");
         let Dialled::Spliced(ours) = rendezvous.dial(&at(7), Flow::FromTape, "b") else {
             panic!("nobody there");
         };
         // The call is never taken.
-        drop(waiting);
-        let splice = ours.splice().unwrap();
-        splice.closed().await;
-        assert!(splice.is_broken());
+        drop((waiting, called));
+        assert!(ours.splice().unwrap().is_broken());
     }
 }

@@ -2,7 +2,7 @@
 
 use super::config::Users;
 use super::io::{DeviceEntry, DeviceReply, DeviceRequest, LogLevel};
-use super::session::{Asked, Session, Stage};
+use super::session::{Asked, Login, Session, Stage};
 use crate::auth;
 use crate::mover::Mover;
 use crate::tape::error_of;
@@ -43,13 +43,17 @@ impl Session {
     }
 
     fn log_in(&mut self, asked: Asked, data: &AuthData, now: u32) {
-        let result = check(&self.config.users, data, &self.challenge);
+        let result = match self.barred {
+            true => Err(ErrorCode::NotAuthorized),
+            false => check(&self.config.users, data, &self.challenge),
+        };
         self.authorized = result.is_ok();
         match &result {
             Ok(user) => {
                 self.user = user.clone();
                 let name = user.as_deref().unwrap_or("anybody");
                 self.log(LogLevel::Info, format!("{name} logged in, {}", self.version));
+                self.login = Some(Login::Accepted);
             }
             Err(_) => {
                 self.user = None;
@@ -60,7 +64,7 @@ impl Session {
                 };
                 let name: String = name.take(64).collect();
                 self.log(LogLevel::Warn, format!("log in refused: {name}"));
-                self.refused_login = Some(name);
+                self.login = Some(Login::Refused(name));
             }
         }
         self.answer(asked, result.map(|_| ()), now);

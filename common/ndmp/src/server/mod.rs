@@ -32,4 +32,4 @@ mod tests;
 
 pub use config::{Identity, Secret, SessionConfig, User, Users};
 pub use io::{Cdb, CdbOutcome, DeviceEntry, DeviceReply, DeviceRequest, LogLevel, Output};
-pub use session::Session;
+pub use session::{Login, Session};

@@ -31,7 +31,9 @@ pub struct Session {
     pub(super) authorized: bool,
     pub(super) user: Option<String>,
     pub(super) failed_logins: u32,
-    pub(super) refused_login: Option<String>,
+    /// Logins are refused unseen.
+    pub(super) barred: bool,
+    pub(super) login: Option<Login>,
     sequence: u32,
     log_id: u32,
     pub(super) device: Device,
@@ -60,6 +62,15 @@ pub(super) struct Asked {
 struct Pending {
     asked: Asked,
     stage: Stage,
+}
+
+/// How an attempt to log in went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Login {
+    /// It was good.
+    Accepted,
+    /// It was not; the name as the client wrote it, at most 64 characters of it.
+    Refused(String),
 }
 
 /// What a request waits for.
@@ -114,7 +125,8 @@ impl Session {
             authorized: false,
             user: None,
             failed_logins: 0,
-            refused_login: None,
+            barred: false,
+            login: None,
             sequence: 0,
             log_id: 0,
             device: Device::None,
@@ -156,10 +168,14 @@ impl Session {
         self.user.as_deref()
     }
 
-    /// The name of whoever was just refused to log in, once: as the client wrote it, at most 64
-    /// characters of it.
-    pub fn take_refused_login(&mut self) -> Option<String> {
-        self.refused_login.take()
+    /// How the last attempt to log in went, once.
+    pub fn take_login(&mut self) -> Option<Login> {
+        self.login.take()
+    }
+
+    /// From now on logins are refused, or looked at again. Who is in stays in.
+    pub fn bar_logins(&mut self, barred: bool) {
+        self.barred = barred;
     }
 
     /// The version spoken, the highest until the client chooses.

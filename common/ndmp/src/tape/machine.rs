@@ -447,6 +447,7 @@ impl Tape {
             }
             FailureKind::NoDevice
             | FailureKind::Busy
+            | FailureKind::Denied
             | FailureKind::WriteProtected
             | FailureKind::Medium
             | FailureKind::Refused
@@ -569,6 +570,7 @@ pub(crate) fn error_of(kind: FailureKind) -> ErrorCode {
     match kind {
         FailureKind::NoDevice => ErrorCode::NoDevice,
         FailureKind::Busy => ErrorCode::DeviceBusy,
+        FailureKind::Denied => ErrorCode::Permission,
         FailureKind::NoMedium => ErrorCode::NoTapeLoaded,
         FailureKind::WriteProtected => ErrorCode::WriteProtect,
         FailureKind::TimedOut => ErrorCode::Timeout,

@@ -126,6 +126,8 @@ pub enum FailureKind {
     NoDevice,
     /// Another session or host has it; a retry may help.
     Busy,
+    /// The user may not use it.
+    Denied,
     /// The drive is empty, or its medium is not threaded.
     NoMedium,
     /// The medium can not be written.

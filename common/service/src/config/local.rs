@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use model::{ByteSize, LibraryName, SiteName};
+use model::{ByteSize, DevicePattern, LibraryName, Network, SiteName};
 use serde::Deserialize;
 
 use super::check::{Findings, libraries, read_password, resolve};
@@ -46,6 +46,22 @@ pub struct Ndmp {
     pub listen: SocketAddr,
     /// Control sessions at once, 1 to 4096; 64 if not given.
     pub max_sessions: u32,
+    /// Hosts that may connect; all if not given.
+    pub allow: Option<Vec<Network>>,
+    /// Where a mover listens besides the address that the application reached the server by.
+    pub mover_addresses: Vec<Ipv4Addr>,
+    /// The first and the last TCP port where a mover may listen; any if not given.
+    pub mover_ports: Option<(u16, u16)>,
+    /// Hosts, besides the application's own, that a mover dials and that may dial a mover. If not
+    /// given, a mover dials the application's own host alone, and any allowed host may dial it.
+    pub mover_peers: Option<Vec<Network>>,
+    /// Failed logins after which a host is locked out, 0 for never, at most 1000; 10 if not given.
+    pub login_attempts: u32,
+    /// How long, in seconds, 1 to 86400; 300 if not given.
+    pub lockout_seconds: u32,
+    /// After how long a session is ended that says nothing while its mover is not connected, in
+    /// seconds, 60 to 2592000; 86400 if not given.
+    pub idle_seconds: u32,
     /// `[[ndmp.user]]`: who may come in.
     #[serde(rename = "user")]
     pub users: Vec<NdmpUser>,
@@ -54,7 +70,18 @@ pub struct Ndmp {
 impl Default for Ndmp {
     fn default() -> Self {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 10_000));
-        Self { listen, max_sessions: 64, users: Vec::new() }
+        Self {
+            listen,
+            max_sessions: 64,
+            allow: None,
+            mover_addresses: Vec::new(),
+            mover_ports: None,
+            mover_peers: None,
+            login_attempts: 10,
+            lockout_seconds: 300,
+            idle_seconds: 86_400,
+            users: Vec::new(),
+        }
     }
 }
 
@@ -79,6 +106,8 @@ pub struct NdmpUser {
     /// How this user may prove it; `["md5", "text"]` if not given.
     #[serde(default = "md5_and_text")]
     pub auth: Vec<Auth>,
+    /// Devices that this user may list and open; all if not given.
+    pub devices: Option<Vec<DevicePattern>>,
 }
 
 impl NdmpUser {
@@ -203,6 +232,7 @@ impl LocalConfig {
             || "ndmp: nobody may come in; add [[ndmp.user]] with name and password_file",
         );
         findings.unique("ndmp.user", ndmp.users.iter().map(|user| user.name.as_str()));
+        self.check_admission(findings);
         let loopback = ndmp.listen.ip().is_loopback();
         for user in &ndmp.users {
             let name = &user.name;
@@ -224,6 +254,29 @@ impl LocalConfig {
             let length = user.secret().len();
             findings.require((1..=32).contains(&length) || (only_none && length == 0), || {
                 format!("ndmp.user {name:?}: the password has 1 to 32 bytes, this one {length}")
+            });
+        }
+    }
+
+    fn check_admission(&self, findings: &mut Findings) {
+        let ndmp = &self.ndmp;
+        findings.require(ndmp.login_attempts <= 1000, || "ndmp: login_attempts is 0 to 1000");
+        findings.require(
+            (1..=86_400).contains(&ndmp.lockout_seconds),
+            || "ndmp: lockout_seconds is 1 to 86400",
+        );
+        findings.require(
+            (60..=2_592_000).contains(&ndmp.idle_seconds),
+            || "ndmp: idle_seconds is 60 to 2592000",
+        );
+        let ports = ndmp.mover_ports.unwrap_or((1, 1));
+        findings.require(
+            0 < ports.0 && ports.0 <= ports.1,
+            || "ndmp: mover_ports is the first and the last port, such as [10100, 10199]",
+        );
+        for address in &ndmp.mover_addresses {
+            findings.require(!address.is_unspecified() && !address.is_multicast(), || {
+                format!("ndmp: mover_addresses: nobody can reach {address}; name real addresses")
             });
         }
     }
