@@ -54,7 +54,15 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it over what is in `dir`.
     pub(crate) fn start(dir: &Path) -> Self {
-        let engine = open_engine(dir);
+        Self::start_with(dir, |_| {})
+    }
+
+    /// The same with a configuration that went through `change`, which may break its bounds.
+    pub(crate) fn start_with(dir: &Path, change: impl FnOnce(&mut LocalConfig)) -> Self {
+        let mut config = config(dir, "");
+        change(&mut config);
+        std::fs::create_dir_all(&config.site.state_dir).unwrap();
+        let engine = engine::open(config).unwrap();
         let runtime = Runtime::new().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();

@@ -121,3 +121,46 @@ fn every_key_of_the_examples_is_explained() {
     }
     none("explain these keys in docs/configuration.md", &missing);
 }
+
+/// Every message has its row, in the versions that the codec knows it in, and the test that is
+/// named there is one.
+#[test]
+fn every_message_of_ndmp_is_told() {
+    use ndmp::wire::{MessageCode, Version};
+
+    let page = read(Path::new("docs/protocols/ndmp-messages.md"));
+    let rows: Vec<Vec<&str>> = page
+        .lines()
+        .filter(|line| line.starts_with("| `NDMP_"))
+        .map(|line| {
+            line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect()
+        })
+        .collect();
+    let sources: Vec<String> = files()
+        .iter()
+        .filter(|path| path.extension().is_some_and(|e| e == "rs"))
+        .map(|path| read(path))
+        .collect();
+    let mut wrong = Vec::new();
+    for code in MessageCode::ALL {
+        let name = code.to_string();
+        let found: Vec<_> = rows.iter().filter(|row| row[0] == name).collect();
+        let [row] = found[..] else {
+            wrong.push(format!("{name} is there {} times", found.len()));
+            continue;
+        };
+        let versions = Version::ALL.into_iter().filter(|version| code.exists_in(*version));
+        let versions: Vec<String> = versions.map(|version| version.to_wire().to_string()).collect();
+        if row[1] != versions.join(" ") {
+            wrong.push(format!("{name} is known in versions {versions:?}"));
+        }
+        let test = format!("fn {}()", row[3]);
+        if row[3] != "-" && !sources.iter().any(|source| source.contains(&test)) {
+            wrong.push(format!("{name}: there is no test {}", row[3]));
+        }
+        if row[3] == "-" && row[2] != "never posted" {
+            wrong.push(format!("{name}: without a test"));
+        }
+    }
+    none("rows of docs/protocols/ndmp-messages.md", &wrong);
+}

@@ -6,6 +6,8 @@
 //! that is due is written, devices are freed, and a copy that was under way ends failed.
 
 mod admission;
+#[cfg(test)]
+mod admission_tests;
 mod devices;
 mod listen;
 mod mover;
@@ -134,15 +136,7 @@ pub async fn serve(
     let (mut connected, mut serving) = (true, true);
     let mut waiting = None;
     loop {
-        tokio::select! {
-            () = tokio::time::sleep(shell.penalty), if !shell.penalty.is_zero() => {}
-            Ok(()) = stopping.changed(), if serving && !shell.penalty.is_zero() => {
-                serving = false;
-                shell.stopped();
-            }
-            else => {}
-        }
-        shell.penalty = Duration::ZERO;
+        shell.wait_out_penalty(&mut stopping, &mut serving).await;
         if !shell.carry_out().await {
             break;
         }
@@ -154,14 +148,7 @@ pub async fn serve(
         let busy = shell.session.is_busy();
         // What happened before the client sent its message comes before it.
         if let Some(record) = waiting.take_if(|_| connected && !busy) {
-            shell.plane.look();
-            match happened.try_recv() {
-                Ok(event) => {
-                    shell.happened(event);
-                    waiting = Some(record);
-                }
-                Err(_) => shell.message(&record).await,
-            }
+            waiting = shell.message_behind(record, &mut happened).await;
             continue;
         }
         tokio::select! {
@@ -326,6 +313,41 @@ impl Shell {
         }
     }
 
+    /// The answer to a failed login waits.
+    async fn wait_out_penalty(&mut self, stopping: &mut watch::Receiver<bool>, serving: &mut bool) {
+        let penalty = std::mem::take(&mut self.penalty);
+        if penalty.is_zero() {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(penalty) => {}
+            Ok(()) = stopping.changed(), if *serving => {
+                *serving = false;
+                self.stopped();
+            }
+        }
+    }
+
+    /// Takes a message in, or first what happened before the client sent it; then the message
+    /// comes back.
+    async fn message_behind(
+        &mut self,
+        record: Bytes,
+        happened: &mut mpsc::UnboundedReceiver<Happened>,
+    ) -> Option<Bytes> {
+        self.plane.look();
+        match happened.try_recv() {
+            Ok(event) => {
+                self.happened(event);
+                Some(record)
+            }
+            Err(_) => {
+                self.message(&record).await;
+                None
+            }
+        }
+    }
+
     async fn message(&mut self, record: &Bytes) {
         // GET_STATE must tell the truth, so progress comes before every message.
         self.session.on_mover(MoverEvent::Moved(self.plane.progress()), now());
@@ -373,7 +395,7 @@ impl Shell {
     fn silent_until(&self) -> Instant {
         let copying = matches!(self.session.mover_state(), MoverState::Active | MoverState::Paused);
         let patience = match self.logged_in {
-            false => LOGIN_TIMEOUT,
+            false => LOGIN_TIMEOUT.min(self.shared.admission.idle),
             true if copying => COPY_TIMEOUT,
             true => self.shared.admission.idle,
         };
