@@ -7,4 +7,5 @@ mod listing;
 mod malformed;
 mod records;
 mod scene;
+mod trouble;
 mod wire;

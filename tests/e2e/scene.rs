@@ -100,6 +100,16 @@ impl Scene {
         })
     }
 
+    /// Puts something else on the virtual tape in drive 0, from its beginning, and leaves it there.
+    pub(crate) fn overwrite(&mut self, rng: &mut Rng, records: usize) {
+        let length = (records * RECORD) as u64;
+        let content = Content::new(Texture::Incompressible, rng.next_u64(), length);
+        self.operator.backup(SOURCE, RECORD as u32, content.reader());
+        let bytes = content.to_vec();
+        let records = bytes.chunks(RECORD).map(Object::record);
+        self.objects = records.chain([Object::Filemark]).collect();
+    }
+
     /// Waits until the remote's drive is about to do an operation that a fault rule slows.
     pub(crate) fn wait_fault(&self, mark: usize, operation: &str) {
         self.pair.remote.wait_line_from(mark, &format!("fault: {operation} "));

@@ -57,6 +57,13 @@ impl Operator {
         self
     }
 
+    /// The same by way of another address.
+    #[must_use]
+    pub fn by_way_of(mut self, address: SocketAddr) -> Self {
+        self.address = address;
+        self
+    }
+
     /// The version it speaks.
     pub fn version(&self) -> Version {
         self.version

@@ -87,12 +87,14 @@ impl LeaseHandle {
         self.site.with_client(self.lease, work)
     }
 
-    /// The next event, at most as long as the control allows.
+    /// The next event, at most as long as the control allows: it is looked at before every event,
+    /// since progress may come without a gap.
     pub fn next_event(&self, control: &Control) -> Result<DeviceEvent, TapeError> {
         loop {
+            control.check()?;
             match self.events.recv_timeout(LOOK.min(control.remaining())) {
                 Ok(event) => return Ok(event),
-                Err(RecvTimeoutError::Timeout) => control.check()?,
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(TapeError::Lost("the lease is gone".into()));
                 }
