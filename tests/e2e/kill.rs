@@ -81,7 +81,7 @@ fn reach(scene: &Scene, phase: Phase, rng: &mut Rng) -> Copying {
             stop_at(point)
         }
         Phase::EndOfMedium => {
-            let after = *rng.pick(&["", "unload 1", "move 1", "load 1", "write 1"]);
+            let after = *rng.pick(&["", "unload 1", "move 1", "rewind 1", "write 1"]);
             println!("stopped at the end of the medium, {after}");
             let copying = scene.begin_copy();
             copying.paused();

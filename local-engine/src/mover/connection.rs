@@ -108,10 +108,10 @@ impl Closer {
         }
     }
 
-    /// The stream is broken off. Over TCP the other end can not tell.
+    /// The stream is broken off, and the other end can tell: over TCP by a reset instead of an end.
     pub fn break_off(&self) {
         match self {
-            Self::Tcp(stream) => end_tcp(stream),
+            Self::Tcp(stream) => reset_tcp(stream),
             Self::Splice(splice) => splice.break_off(),
         }
     }
@@ -120,6 +120,14 @@ impl Closer {
 fn end_tcp(stream: &TcpStream) {
     // A connection that is gone already needs no shutting down.
     drop(stream.shutdown(Shutdown::Both));
+}
+
+/// Blocked calls return as with [`end_tcp`].
+fn reset_tcp(stream: &TcpStream) {
+    // What the other end has not taken yet is not to be taken for the whole.
+    if rustix::net::connect_unspec(stream).is_err() {
+        end_tcp(stream);
+    }
 }
 
 fn receive_tcp(

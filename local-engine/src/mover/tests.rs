@@ -1,6 +1,7 @@
 //! Two movers spliced together, against a simple model of tapes: whatever windows, record sizes,
 //! full tapes and kinds of drives there are, no byte is lost, doubled or out of place.
 
+use bytes::Bytes;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tape::{
     SpaceKind, SpaceStop, Spaced, TapeDrive, TapeError, WriteEnd,
 };
 
+use super::connection::Received;
 use super::*;
 
 /// Records (`Some`) and filemarks of one tape.
@@ -410,6 +412,34 @@ fn an_end_is_an_end_and_a_break_is_a_break() {
     assert!(broken.is_broken());
     assert_eq!(broken.source(), Source::Closed);
     assert_eq!(broken.wants_reference(), Err(Stop::PeerClosed));
+}
+
+#[test]
+fn over_tcp_a_break_is_a_reset_that_wakes_who_waits() {
+    for breaks in [false, true] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (far, _) = listener.accept().unwrap();
+        let (mut near, mut far) = (Connection::Tcp(near), Connection::Tcp(far));
+        near.send(Bytes::from_static(b"a part"), &mut || {}).unwrap();
+        let mut got = Vec::new();
+        far.receive(&mut got, 6).unwrap();
+        let closer = near.closer().unwrap();
+        // Both ends wait: the near one for its peer, as a mover does that sends.
+        let waiting = std::thread::spawn(move || near.receive(&mut Vec::new(), 1));
+        if breaks {
+            closer.break_off();
+        } else {
+            closer.close();
+        }
+        let end = far.receive(&mut got, 7);
+        match breaks {
+            true => assert!(matches!(end, Err(Stop::Connection(_))), "{end:?}"),
+            false => assert_eq!(end, Ok(Received::End)),
+        }
+        // It returns; as what does not matter to one who has broken off.
+        let _ = waiting.join().unwrap();
+    }
 }
 
 #[test]
