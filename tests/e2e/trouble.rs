@@ -86,6 +86,8 @@ fn a_source_that_was_overwritten_is_copied_as_it_is_now() {
         assert_eq!(report.bytes(), (records * RECORD) as u64);
         let job = scene.copy_job(Role::Local);
         assert_eq!((job.state, job.path), (JobState::Done, Some(CopyPath::Offloaded)), "{job:#?}");
+        // The tape was loaded a moment ago.
+        assert_eq!(job.target, format!("dr-ptl0/{}", TAPES[0]));
         scene.unload_ghost();
         assert!(read_tape(&scene.pair.ghost_files(), TAPES[0]) == scene.objects);
         scene.operator.load("dr-ptl0", TAPES[0], 0);
@@ -93,10 +95,11 @@ fn a_source_that_was_overwritten_is_copied_as_it_is_now() {
     scene.at_rest();
 }
 
-#[test]
-fn a_full_tape_without_another_ends_a_copy_that_says_what_is_safe() {
-    let mut rng = Rng::new(seed("trouble")).fork("full");
-    let scene = Scene::new("full", |_, remote| {
+/// A copy to a tape that is full stands at its end when the application goes, and with `cut` the
+/// link is down then.
+fn full_tape(name: &str, cut: bool) {
+    let mut rng = Rng::new(seed("trouble")).fork(name);
+    let scene = Scene::new(name, |_, remote| {
         let library = first(remote, "physical_library");
         library.insert("capacity".into(), "8MiB".into());
         library.insert("early_warning".into(), "1MiB".into());
@@ -107,11 +110,20 @@ fn a_full_tape_without_another_ends_a_copy_that_says_what_is_safe() {
     let copying = Copying::begin(&application, TARGET);
     let position = copying.paused();
     assert_eq!(scene.wait_copy(JobState::PausedEom).bytes, position);
+    let mark = scene.pair.local.log().mark();
+    if cut {
+        scene.pair.relay.part();
+        scene.pair.local.wait_line_from(mark, "link down");
+    }
     // The operator gives up.
     way.part();
     copying.outcome().expect_err("there is no other tape");
-    drives_are_free(&scene);
     scene.wait_copy(JobState::Failed);
+    if cut {
+        scene.pair.relay.join();
+        scene.pair.local.wait_line_from(mark, "link up");
+    }
+    drives_are_free(&scene);
     scene.at_rest();
     scene.unload_ghost();
     let on_tape = scene.is_prefix(TAPES[0]) as u64 * RECORD as u64;
@@ -119,4 +131,14 @@ fn a_full_tape_without_another_ends_a_copy_that_says_what_is_safe() {
         let row = scene.copy_row(role);
         assert_eq!((on_tape, row.flushed_bytes), (position, Some(position)), "{role:?} {row:#?}");
     }
+}
+
+#[test]
+fn a_full_tape_without_another_ends_a_copy_that_says_what_is_safe() {
+    full_tape("full", false);
+}
+
+#[test]
+fn a_site_hears_later_that_nobody_changes_its_full_tape() {
+    full_tape("full-cut", true);
 }

@@ -1,6 +1,6 @@
 //! Device reports: what the remote site has, and what it knows of copies.
 
-use model::{ElementAddress, EngineId, JobId, LibraryName, ObjectNumber};
+use model::{ElementAddress, ElementType, EngineId, JobId, LibraryName, ObjectNumber};
 use serde::{Deserialize, Serialize};
 use tape::{DeviceIdentity, DriveState, Inventory};
 
@@ -29,6 +29,26 @@ pub struct LibraryReport {
     pub capacity: Option<u64>,
     /// Whether the library answers.
     pub online: bool,
+}
+
+impl LibraryReport {
+    /// A cartridge was moved, and the report that says so has not come yet.
+    pub fn moved(&mut self, from: ElementAddress, to: ElementAddress) {
+        let elements = &mut self.inventory.elements;
+        let find = |address| elements.iter().position(|element| element.address == address);
+        let (Some(source), Some(target)) = (find(from), find(to)) else { return };
+        if source == target || !elements[source].full || elements[target].full {
+            return;
+        }
+        let barcode = elements[source].barcode.take();
+        let home = match elements[source].kind {
+            ElementType::Storage => Some(from),
+            _ => elements[source].source,
+        };
+        (elements[source].full, elements[source].source) = (false, None);
+        let target = &mut elements[target];
+        (target.full, target.barcode, target.source) = (true, barcode, home);
+    }
 }
 
 /// One physical drive.
@@ -83,7 +103,62 @@ impl ReportWatch {
 
 #[cfg(test)]
 mod tests {
+    use tape::ElementStatus;
+
     use super::*;
+
+    fn element(address: ElementAddress, kind: ElementType, tag: Option<&str>) -> ElementStatus {
+        ElementStatus {
+            address,
+            kind,
+            full: tag.is_some(),
+            barcode: tag.map(|tag| model::Barcode::new(tag).unwrap()),
+            accessible: true,
+            imported: false,
+            source: None,
+            exception: None,
+            drive: None,
+        }
+    }
+
+    #[test]
+    fn a_move_is_noted_if_it_can_have_been() {
+        let identity = DeviceIdentity {
+            vendor: "V".into(),
+            product: "P".into(),
+            revision: "1".into(),
+            serial: "S".into(),
+        };
+        let mut report = LibraryReport {
+            name: LibraryName::new("ptl0").unwrap(),
+            identity,
+            inventory: Inventory {
+                map: model::ElementMap::with_counts(1, 2, 0),
+                elements: vec![
+                    element(128, ElementType::DataTransfer, None),
+                    element(1024, ElementType::Storage, Some("PTA001L8")),
+                    element(1025, ElementType::Storage, None),
+                ],
+            },
+            drives: Vec::new(),
+            capacity: None,
+            online: true,
+        };
+        let seen = |report: &LibraryReport| {
+            let elements = report.inventory.elements.iter();
+            elements.map(|e| (e.full, e.barcode.is_some(), e.source)).collect::<Vec<_>>()
+        };
+        report.moved(1024, 128);
+        let moved = [(true, true, Some(1024)), (false, false, None), (false, false, None)];
+        assert_eq!(seen(&report), moved);
+        // From an empty element, to itself, from nowhere.
+        for (from, to) in [(1024, 1025), (128, 128), (7, 1025)] {
+            report.moved(from, to);
+            assert_eq!(seen(&report), moved);
+        }
+        report.moved(128, 1025);
+        assert_eq!(seen(&report)[2], (true, true, Some(1024)));
+    }
 
     #[test]
     fn only_newer_reports_count_and_a_restart_begins_anew() {

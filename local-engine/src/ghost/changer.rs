@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use link::{Answer, LibraryReport, Work};
 use model::{DeviceName, ElementAddress};
-use scsi::{DeviceType, Sense};
+use scsi::{Cdb, DeviceType, Sense};
 use tape::{
     CdbRequest, Completion, Control, DeviceIdentity, Inventory, MediumChanger, Operation, Outcome,
     TapeError,
@@ -58,6 +58,15 @@ impl GhostChanger {
             Answer::Outcome(outcome) => Ok(outcome),
             Answer::Failed(error) => Err(error),
             _ => Err(TapeError::Lost("the remote gave another answer".into())),
+        }
+    }
+
+    /// Brings the report in line with a move at once: a copy that begins now names its tape by it.
+    fn note_move(&self, request: &CdbRequest, completion: &Completion) {
+        let moved = Cdb::parse(DeviceType::Changer, &request.cdb);
+        if let (0, Ok(Cdb::MoveMedium { source, destination, .. })) = (completion.status, moved) {
+            let mut report = self.report.write().unwrap_or_else(PoisonError::into_inner);
+            report.moved(source, destination);
         }
     }
 
@@ -119,7 +128,10 @@ impl MediumChanger for GhostChanger {
     ) -> Result<Completion, TapeError> {
         if self.site.is_up() {
             match self.perform(Operation::Cdb(request.clone()), control) {
-                Ok(Outcome::Completion(completion)) => return Ok(completion),
+                Ok(Outcome::Completion(completion)) => {
+                    self.note_move(request, &completion);
+                    return Ok(completion);
+                }
                 Ok(_) => return Err(TapeError::Lost("the remote gave another answer".into())),
                 Err(TapeError::Unreachable(_)) => {}
                 Err(TapeError::Check(sense)) => return Ok(super::check_condition(sense)),

@@ -26,7 +26,6 @@ mod transfer;
 
 use std::sync::Arc;
 
-use link::Message;
 use model::{CartridgeId, GenerationId, JobId, SiteName};
 use service::config::{LocalConfig, ReplicationStart};
 use service::shutdown::Shutdown;
@@ -98,7 +97,7 @@ impl Links {
 
     /// A copy has ended here: a site that wrote it, or was to go on writing, need not wait.
     pub fn job_ended(&self, job: JobId) {
-        self.sites.iter().for_each(|site| site.send(Message::JobAck(job)));
+        self.sites.iter().for_each(|site| site.job_ended(job));
     }
 
     /// A generation was sealed: by policy it is replicated to every site.

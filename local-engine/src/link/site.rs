@@ -3,7 +3,7 @@
 //! One lock guards it, held for moments only: never while the catalogue, a device or a connection
 //! is waited for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -64,6 +64,9 @@ pub enum OpenError {
     Failed(TapeError),
 }
 
+/// Copies whose end is told again at every connection: more than can wait for a tape at once.
+const ENDED: usize = 256;
+
 struct Slot {
     client: LeaseClient,
     events: Sender<DeviceEvent>,
@@ -111,6 +114,8 @@ pub(super) struct State {
     down_since_ms: Option<u64>,
     /// Libraries that can not be shown, told once.
     refused: BTreeSet<LibraryName>,
+    /// Copies that ended here last.
+    ended: VecDeque<JobId>,
 }
 
 impl State {
@@ -320,6 +325,9 @@ impl RemoteSite {
             drop(slot.events.send(DeviceEvent::Up));
             !(slot.leaving && slot.client.ended().is_some())
         });
+        for job in &state.ended {
+            control.send(Message::JobAck(*job));
+        }
         state.control = Some(control);
         state.bulk = Some(bulk);
         state.down_since_ms = None;
@@ -404,9 +412,17 @@ impl RemoteSite {
 
     // ---- the devices' side ----
 
-    /// Tells the remote that a job has ended here: what it knows of it is not needed any more.
-    pub fn acknowledge(&self, job: JobId) {
-        self.send(Message::JobAck(job));
+    /// Tells the remote that a job has ended here: what it knows of it is not needed any more. The
+    /// last ones are told again at every connection, since a link that breaks takes words with it.
+    pub fn job_ended(&self, job: JobId) {
+        let mut state = self.lock();
+        if state.ended.len() == ENDED {
+            state.ended.pop_front();
+        }
+        state.ended.push_back(job);
+        if let Some(control) = &state.control {
+            control.send(Message::JobAck(job));
+        }
     }
 
     /// Opens a device of the site. Blocks.
