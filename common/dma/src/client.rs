@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -24,6 +24,8 @@ const LOG_LINES: usize = 1000;
 const CHUNK: usize = 64 * 1024;
 /// What the server may send.
 const LIMITS: Limits = Limits { record: bounds::MESSAGE, fragments: 1024 };
+/// How long each address of the server may take to answer a dial.
+const DIAL: Duration = Duration::from_secs(20);
 /// How long the server may take to greet, and to negotiate.
 const GREETING: Duration = Duration::from_secs(30);
 
@@ -69,6 +71,8 @@ pub struct Client {
     stream: TcpStream,
     input: Reassembler,
     version: Version,
+    offered: u32,
+    time: Option<ServerTime>,
     sequence: u32,
     timeout: Duration,
     notices: VecDeque<Post>,
@@ -76,6 +80,15 @@ pub struct Client {
     /// The file number before the next read, where the version does not tell a filemark from the
     /// end of the data.
     pub(crate) file: Option<u32>,
+}
+
+/// What the server's clock said, and when that was by ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerTime {
+    /// The time stamp of a message, in seconds of Unix time.
+    pub stamp: u32,
+    /// When the message was read here.
+    pub read: SystemTime,
 }
 
 /// What came in.
@@ -95,24 +108,54 @@ impl Client {
         version: Option<Version>,
         login: &Login,
     ) -> Result<Self, DmaError> {
-        let stream = TcpStream::connect(&address)
+        let mut client = Self::greet(address, version)?;
+        client.log_in(login)?;
+        client.timeout = Duration::from_secs(3600);
+        Ok(client)
+    }
+
+    /// Connects and settles the version, and does not log in: a session in which only
+    /// [`Client::log_in`] and a few questions are legal.
+    ///
+    /// # Errors
+    /// [`DmaError::Connect`], [`DmaError::VersionRefused`], [`DmaError::ServerRefused`].
+    pub fn greet(
+        address: impl ToSocketAddrs + std::fmt::Display,
+        version: Option<Version>,
+    ) -> Result<Self, DmaError> {
+        let stream = dial(&address)
             .map_err(|source| DmaError::Connect { address: address.to_string(), source })?;
         stream.set_nodelay(true)?;
         let mut client = Self {
             stream,
             input: Reassembler::new(LIMITS),
             version: Version::V4,
+            offered: 0,
+            time: None,
             sequence: 0,
             timeout: GREETING,
             notices: VecDeque::new(),
             logs: VecDeque::new(),
             file: None,
         };
-        let offered = client.greeted()?;
-        client.settle(version, offered)?;
-        client.log_in(login)?;
-        client.timeout = Duration::from_secs(3600);
+        client.offered = client.greeted()?;
+        client.settle(version)?;
         Ok(client)
+    }
+
+    /// The highest version that the server announced, as the number sent.
+    pub fn offered(&self) -> u32 {
+        self.offered
+    }
+
+    /// The server's clock, as its latest message had it.
+    pub fn server_time(&self) -> Option<ServerTime> {
+        self.time
+    }
+
+    /// The server's end of the connection.
+    pub fn server_address(&self) -> io::Result<SocketAddr> {
+        self.stream.peer_addr()
     }
 
     /// The version spoken.
@@ -136,7 +179,8 @@ impl Client {
         }
     }
 
-    fn settle(&mut self, wanted: Option<Version>, offered: u32) -> Result<(), DmaError> {
+    fn settle(&mut self, wanted: Option<Version>) -> Result<(), DmaError> {
+        let offered = self.offered;
         let highest = Version::ALL.into_iter().rfind(|version| version.to_wire() <= offered);
         let version = wanted.or(highest).unwrap_or(Version::V4);
         let refused = DmaError::VersionRefused { wanted: version, offered };
@@ -153,7 +197,11 @@ impl Client {
         }
     }
 
-    fn log_in(&mut self, login: &Login) -> Result<(), DmaError> {
+    /// Says who asks. A server may take some failures, then closes.
+    ///
+    /// # Errors
+    /// [`DmaError::NotAuthorized`].
+    pub fn log_in(&mut self, login: &Login) -> Result<(), DmaError> {
         let data = match login {
             Login::None => AuthData::None,
             Login::Text(user, password) => AuthData::Text {
@@ -330,10 +378,11 @@ impl Client {
         }
     }
 
-    fn decode(&self, record: &Bytes) -> Result<Incoming, DmaError> {
+    fn decode(&mut self, record: &Bytes) -> Result<Incoming, DmaError> {
         let mut reader = Reader::new(record);
         let header = Header::decode(&mut reader)
             .map_err(|error| DmaError::Protocol(format!("a header: {error}")))?;
+        self.time = Some(ServerTime { stamp: header.time_stamp, read: SystemTime::now() });
         if header.is_reply {
             return Ok(Incoming::Reply(header, reader.rest()));
         }
@@ -341,4 +390,16 @@ impl Client {
             .map(Incoming::Post)
             .map_err(|error| DmaError::Protocol(format!("{}: {error}", header.code)))
     }
+}
+
+/// The first of the addresses that answers.
+fn dial(address: impl ToSocketAddrs) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in address.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, DIAL) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }

@@ -25,7 +25,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Client, Login};
+pub use client::{Client, Login, ServerTime};
 pub use error::DmaError;
 pub use mover::{MoverNews, TO_THE_END};
 pub use ndmp::wire::{TapeOpenMode, Version};

@@ -345,3 +345,20 @@ fn streams_go_to_tape_and_back() {
         }
     }
 }
+
+#[test]
+fn a_greeting_tells_version_and_time_and_logs_nobody_in() {
+    let server = Server::start();
+    for version in Version::ALL {
+        let mut client = Client::greet(server.address, Some(version)).unwrap();
+        assert_eq!((client.version(), client.offered()), (version, 4));
+        assert_eq!(client.server_address().unwrap(), server.address);
+        let time = client.server_time().expect("a time stamp");
+        assert!(time.read.elapsed().is_ok());
+        let refused = client.open_tape(SOURCE, TapeOpenMode::Read).unwrap_err();
+        assert_eq!(refused.code(), Some(ErrorCode::NotAuthorized));
+        let wrong = client.log_in(&Login::md5("ndmp", "wrong")).unwrap_err();
+        assert!(matches!(wrong, DmaError::NotAuthorized), "{wrong}");
+        client.log_in(&login()).unwrap();
+    }
+}
