@@ -10,6 +10,7 @@ use service::init::{InitOptions, init};
 
 use crate::demo::{self, DemoArguments};
 use crate::dma::{self, DmaCommand};
+use crate::doctor::{self, DoctorCommand};
 use crate::output::Output;
 use crate::{catalogue, status};
 
@@ -36,8 +37,6 @@ pub(crate) struct Which {
 enum Command {
     /// Show the whole line on real files: two engines, backup, replication, copy, restore.
     Demo(DemoArguments),
-    //D     /// Show the whole line on real files: two engines, backup, replication, copy, restore.
-    //D     Demo(DemoArguments),
     /// Write a certificate authority, certificates and working configurations for a pair.
     Init {
         /// The directory to make.
@@ -95,6 +94,9 @@ enum Command {
     /// A small backup application: inventory, backup, copy from tape to tape, restore.
     #[command(subcommand)]
     Dma(DmaCommand),
+    /// Look at a server as a backup application does, and say what to do.
+    #[command(subcommand)]
+    Doctor(DoctorCommand),
     /// Run the engine of the backup site (`twinreel local-engine --help`).
     LocalEngine,
     /// Run the engine of the tape site (`twinreel remote-engine --help`).
@@ -156,9 +158,9 @@ fn carry_out(command: Command, output: &Output) -> Result<(), Failed> {
             let made = init(&dir, &options).map_err(Failed::new)?;
             output.initialised(&made)
         }
-        //D         Command::Demo(arguments) => demo::run(&arguments, output),
         Command::Demo(arguments) => demo::run(&arguments, output),
         Command::Dma(command) => dma::run(command, output),
+        Command::Doctor(command) => doctor::run(&command, output),
         Command::Status { which } => status::status(&which, output),
         Command::Replicate { which, cartridge: (library, barcode), wait } => {
             status::replicate(&which, &library, &barcode, wait, output)
@@ -204,6 +206,8 @@ mod tests {
             "dma copy --config a.toml --source v:A --target a:B --record-by-record --protocol 3",
             "dma backup --config a.toml - --target vtl0:VTA001L8 --record-size 1MiB",
             "dma restore --config a.toml file --source vtl0:VTA001L8,VTA002L8",
+            "doctor ndmp --config a.toml --json",
+            "doctor ndmp --server h:1 --user u --password-file p --auth text --protocol 3",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
@@ -224,6 +228,8 @@ mod tests {
             ("dma copy --config c --source v:A --target a:B --protocol 5", "2..=4"),
             ("dma copy --config c --source v:A --target a:B --record-size x", "is not a size"),
             ("dma restore --config c file", "--source"),
+            ("doctor ndmp", "--server"),
+            ("doctor", "Usage"),
         ];
         for (line, reason) in cases {
             let error = parse(line).map(drop).unwrap_err().to_string();

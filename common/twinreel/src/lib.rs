@@ -7,6 +7,7 @@
 //!   `libraries` and `cartridges` read its catalogue, whether it runs or not.
 //! - `dma` is a small backup application on the crate `dma`: inventory, backup, tape-to-tape copy,
 //!   restore.
+//! - `doctor` looks at an NDMP server as an application does, and says what to do.
 //! - `demo` shows the whole line with two engines as processes of their own, and compares what
 //!   comes out with what went in.
 //!
@@ -18,6 +19,7 @@ mod catalogue;
 mod cli;
 mod demo;
 mod dma;
+mod doctor;
 mod output;
 mod status;
 

@@ -45,11 +45,20 @@ enum Way {
 }
 
 impl Server {
+    /// The configuration that was named instead of a server.
+    pub(crate) fn config(&self) -> Result<Option<LocalConfig>, Failed> {
+        self.config.as_deref().map(LocalConfig::load).transpose().map_err(Failed::usage)
+    }
+
+    /// Whether the password may cross a network as it is.
+    pub(crate) fn sends_in_clear(&self) -> bool {
+        self.auth == Way::Text
+    }
+
     /// Whom to talk to.
-    pub(super) fn console(&self) -> Result<Console, Failed> {
+    pub(crate) fn console(&self) -> Result<Console, Failed> {
         let version = self.protocol.and_then(Version::from_wire);
-        if let Some(file) = &self.config {
-            let config = LocalConfig::load(file).map_err(Failed::usage)?;
+        if let Some(config) = self.config()? {
             let login = login_of(&config)?;
             return Ok(Console { server: config.ndmp.listen.to_string(), version, login });
         }
@@ -78,9 +87,11 @@ fn password(file: &Path) -> Result<Zeroizing<String>, Failed> {
     Ok(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned()))
 }
 
-/// As the first user who may come in.
+/// As the first user with a password, or else the first one.
 pub(crate) fn login_of(config: &LocalConfig) -> Result<Login, Failed> {
-    let first = config.ndmp.users.first();
+    let users = &config.ndmp.users;
+    let proven = |user: &&NdmpUser| user.auth.iter().any(|auth| *auth != Auth::None);
+    let first = users.iter().find(proven).or_else(|| users.first());
     let user = first.ok_or_else(|| Failed::usage("the configuration has no [[ndmp.user]]"))?;
     let NdmpUser { name, auth, .. } = user;
     Ok(match () {

@@ -22,14 +22,13 @@ use serde_json::{Value, json};
 
 pub(crate) use console::Console;
 pub(crate) use copy::{Copied, CopiedTape, copy};
-pub(crate) use login::login_of;
+pub(crate) use login::{Server, login_of};
 pub(crate) use place::Place;
 pub(crate) use screen::Screen;
 pub(crate) use stream::{backup, restore};
 
 use crate::cli::Failed;
 use crate::output::{Output, or_dash, table};
-use login::Server;
 
 /// What `twinreel dma` does.
 #[derive(Debug, Subcommand)]
