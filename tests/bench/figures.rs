@@ -16,18 +16,29 @@ pub(crate) struct Figure {
     pub(crate) wire: Option<u64>,
 }
 
+/// The same step by the other tape server, measured once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeerFigure {
+    /// Seconds from the first message to the last answer.
+    pub(crate) answered: f64,
+    /// Seconds until what it wrote was on the disk.
+    pub(crate) on_disk: f64,
+}
+
 /// All rounds so far.
 #[derive(Debug)]
 pub(crate) struct Figures {
     bytes: u64,
     order: Vec<&'static str>,
     steps: BTreeMap<&'static str, Vec<Figure>>,
+    /// By the step of ours that each is compared with; one for each round.
+    peer: BTreeMap<&'static str, Vec<PeerFigure>>,
 }
 
 impl Figures {
     /// None yet, of steps over so many bytes each.
     pub(crate) fn new(bytes: u64) -> Self {
-        Self { bytes, order: Vec::new(), steps: BTreeMap::new() }
+        Self { bytes, order: Vec::new(), steps: BTreeMap::new(), peer: BTreeMap::new() }
     }
 
     /// Notes one.
@@ -37,6 +48,52 @@ impl Figures {
             self.order.push(step);
         }
         self.steps.entry(step).or_default().push(figure);
+    }
+
+    /// Notes one of the other server.
+    pub(crate) fn add_peer(&mut self, step: &'static str, figure: PeerFigure) {
+        let PeerFigure { answered, on_disk } = figure;
+        eprintln!("  {step}, by ndmjob: {answered:.2} s, {on_disk:.2} s until it is on the disk");
+        self.peer.entry(step).or_default().push(figure);
+    }
+
+    /// Ours beside the other server's: how many times as fast, round by round.
+    pub(crate) fn beside(&self) -> Beside<'_> {
+        Beside(self)
+    }
+
+    fn rate(&self, seconds: f64) -> f64 {
+        self.bytes as f64 / f64::from(1 << 20) / seconds
+    }
+}
+
+/// The table that compares both servers.
+pub(crate) struct Beside<'a>(&'a Figures);
+
+impl fmt::Display for Beside<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "| step | MiB/s | ndmjob's MiB/s | times ndmjob's speed (least to most) | \
+             ndmjob's MiB/s to the disk | times that (least to most) |"
+        )?;
+        writeln!(f, "|---|---|---|---|---|---|")?;
+        let Figures { order, steps, peer, .. } = self.0;
+        for (step, theirs) in order.iter().filter_map(|step| Some((step, peer.get(step)?))) {
+            let ours = &steps[step];
+            let seconds = Spread::of(ours.iter().map(|f| f.seconds));
+            write!(f, "| {step} | {:.0} ", self.0.rate(seconds.median))?;
+            for pick in [|f: &PeerFigure| f.answered, |f: &PeerFigure| f.on_disk] {
+                let median = Spread::of(theirs.iter().map(pick)).median;
+                let pairs = ours.iter().zip(theirs);
+                let times = Spread::of(pairs.map(|(ours, theirs)| pick(theirs) / ours.seconds));
+                let Spread { least, median: middle, most } = times;
+                let rate = self.0.rate(median);
+                write!(f, "| {rate:.0} | {middle:.2} ({least:.2} to {most:.2}) ")?;
+            }
+            writeln!(f, "|")?;
+        }
+        Ok(())
     }
 }
 
@@ -49,7 +106,6 @@ impl fmt::Display for Figures {
                      remote | bytes on the wire |"
         )?;
         writeln!(f, "|---|---|---|---|---|---|")?;
-        let mib = self.bytes as f64 / f64::from(1 << 20);
         for step in &self.order {
             let all = &self.steps[step];
             let seconds = Spread::of(all.iter().map(|f| f.seconds));
@@ -76,7 +132,7 @@ impl fmt::Display for Figures {
                 seconds.median,
                 seconds.least,
                 seconds.most,
-                mib / seconds.median,
+                self.rate(seconds.median),
                 times.median,
                 times.least,
                 times.most,

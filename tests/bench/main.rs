@@ -13,6 +13,9 @@
 //! everything is written back to the disk, so that no step pays for another. A table says the
 //! median over the rounds.
 //!
+//! Where `ndmjob` is installed, its own tape agent does the same on its file simulator, in turns
+//! with ours; a second table compares them.
+//!
 //! Nothing here passes or fails by its speed. What is copied is checked, outside the clock: tapes
 //! are read back through NDMP, and those at the other site by a reader that shares no code with
 //! the engines.
@@ -23,9 +26,11 @@
 mod copying;
 mod figures;
 mod machine;
+mod ndmjob;
 mod round;
 
 use figures::Figures;
+use ndmjob::Peer;
 use round::Round;
 
 /// What to do.
@@ -46,6 +51,10 @@ fn main() {
     println!("{}", machine::describe());
     println!("{} MiB, {} rounds, seed {seed}\n", options.size >> 20, options.rounds);
     println!("{figures}");
+    match Peer::is_installed() {
+        true => println!("{}", figures.beside()),
+        false => tests::skip("bench beside ndmjob", "amanda-common is not installed"),
+    }
     // So that a run under `cargo test` is counted.
     println!("test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out");
 }

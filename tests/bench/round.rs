@@ -10,13 +10,16 @@ use sha2::{Digest as _, Sha256};
 use tests::{Content, Object, Operator, Pair, Scratch, Texture, read_tape};
 
 use crate::copying::{Joined, RECORD, copy};
-use crate::figures::{Figure, Figures};
+use crate::figures::{Figure, Figures, PeerFigure};
 use crate::machine::cpu_seconds;
+use crate::ndmjob::Peer;
 
 /// The virtual tape that everything begins with, its duplicate, and two tapes at the other site.
 const TAPE: &str = "VTA001L8";
 const OTHER: &str = "VTA002L8";
 const FAR: [&str; 2] = ["PTA001L8", "PTA002L8"];
+/// The tapes of the other server.
+const PEER: [&str; 2] = ["tape0", "tape1"];
 
 /// A round in progress.
 pub(crate) struct Round<'a> {
@@ -26,6 +29,8 @@ pub(crate) struct Round<'a> {
     edited: Vec<u8>,
     pair: Pair,
     operator: Operator,
+    /// The other server, if it is installed.
+    peer: Option<Peer>,
     figures: &'a mut Figures,
     scratch: Scratch,
 }
@@ -50,7 +55,8 @@ impl<'a> Round<'a> {
         pair.run();
         let operator = Operator::of(&pair);
         operator.wait_for("dr-ptl0");
-        Self { number, data, edited, pair, operator, figures, scratch }
+        let peer = Peer::start(scratch.join("ndmjob"));
+        Self { number, data, edited, pair, operator, peer, figures, scratch }
     }
 
     /// Every step.
@@ -63,7 +69,7 @@ impl<'a> Round<'a> {
             ("copy to a virtual drive", "vtl0/drive1", Joined::Directly),
             ("copy to a virtual drive, over TCP", "vtl0/drive1", Joined::ByForwarder),
         ]);
-        self.check_virtual("vtl0/drive1");
+        self.check(&self.operator, "vtl0/drive1");
         self.measure("replicate, all new", |round| {
             round.operator.unload("vtl0", 0);
             round.pair.wait_replicated(TAPE);
@@ -118,6 +124,51 @@ impl<'a> Round<'a> {
         self.figures.add(step, figure);
     }
 
+    /// Measures a step and the same by the other server, in turns. `tape` is what that writes.
+    fn beside(
+        &mut self,
+        step: &'static str,
+        ours: impl FnOnce(&mut Self),
+        theirs: impl FnOnce(&Self, &Peer),
+        tape: Option<&str>,
+    ) {
+        match self.number % 2 {
+            0 => {
+                self.measure(step, ours);
+                self.measure_peer(step, theirs, tape);
+            }
+            _ => {
+                self.measure_peer(step, theirs, tape);
+                self.measure(step, ours);
+            }
+        }
+    }
+
+    /// Measures a step of the other server, until it is answered and until its tape is on the
+    /// disk. Before it goes what goes before a step of ours.
+    fn measure_peer(
+        &mut self,
+        step: &'static str,
+        act: impl FnOnce(&Self, &Peer),
+        tape: Option<&str>,
+    ) {
+        let Some(peer) = &self.peer else { return };
+        self.cp();
+        self.cp();
+        if let Some(tape) = tape {
+            peer.blank(tape);
+        }
+        let begin = Instant::now();
+        act(self, peer);
+        let answered = begin.elapsed().as_secs_f64();
+        if let Some(tape) = tape {
+            let file = File::open(peer.tape(tape));
+            file.and_then(|file| file.sync_all()).expect("the tape is written back");
+        }
+        let on_disk = begin.elapsed().as_secs_f64();
+        self.figures.add_peer(step, PeerFigure { answered, on_disk });
+    }
+
     /// Copies the data to another file and takes that away: seconds until `cp` had ended, and
     /// until all was on the disk.
     fn cp(&self) -> (f64, f64) {
@@ -138,13 +189,27 @@ impl<'a> Round<'a> {
     fn ingest(&mut self) {
         self.operator.load("vtl0", TAPE, 0);
         self.operator.load("vtl0", OTHER, 1);
-        self.measure("ingest, all new", |round| {
-            round.operator.backup("vtl0/drive0", RECORD, &*round.data);
-        });
-        self.measure("ingest, all duplicate", |round| {
-            round.operator.backup("vtl0/drive1", RECORD, &*round.data);
-        });
-        self.measure("read back", |round| round.check_virtual("vtl0/drive0"));
+        let ways = [("ingest, all new", "vtl0/drive0"), ("ingest, all duplicate", "vtl0/drive1")];
+        for ((step, drive), tape) in ways.into_iter().zip(PEER) {
+            self.beside(
+                step,
+                |round| round.backup(&round.operator, drive),
+                |round, peer| round.backup(&peer.operator, &peer.tape(tape)),
+                Some(tape),
+            );
+        }
+        self.beside(
+            "read back",
+            |round| round.check(&round.operator, "vtl0/drive0"),
+            |round, peer| round.check(&peer.operator, &peer.tape(PEER[0])),
+            None,
+        );
+    }
+
+    /// The data to a tape.
+    fn backup(&self, operator: &Operator, drive: &str) {
+        let sent = operator.backup(drive, RECORD, &*self.data);
+        assert_eq!(sent, self.data.len() as u64, "{drive}");
     }
 
     /// Both ways to copy, which of them goes first depending on the round.
@@ -153,16 +218,28 @@ impl<'a> Round<'a> {
             ways.reverse();
         }
         for (step, target, joined) in ways {
-            self.measure(step, |round| {
-                let bytes = round.data.len() as u64;
+            let bytes = self.data.len() as u64;
+            let ours = |round: &mut Self| {
                 copy(&round.operator, "vtl0/drive0", target, joined, bytes);
-            });
+            };
+            if joined == Joined::ByForwarder {
+                self.measure(step, ours);
+                continue;
+            }
+            let theirs = |_: &Self, peer: &Peer| {
+                let [from, to] = PEER.map(|tape| peer.tape(tape));
+                copy(&peer.operator, &from, &to, joined, bytes);
+            };
+            self.beside(step, ours, theirs, Some(PEER[1]));
+            if let Some(peer) = &self.peer {
+                self.check(&peer.operator, &peer.tape(PEER[1]));
+            }
         }
     }
 
-    /// The first file of a virtual tape is the data.
-    fn check_virtual(&self, drive: &str) {
-        let mut tape = self.operator.tape(drive);
+    /// The first file of a tape is the data.
+    fn check(&self, operator: &Operator, drive: &str) {
+        let mut tape = operator.tape(drive);
         tape.rewind().expect("the tape rewinds");
         let mut expected = Expected { rest: &self.data };
         restore(&mut tape, RECORD, None, &mut expected, &mut OneTape).expect("it is read");

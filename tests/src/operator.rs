@@ -50,6 +50,11 @@ impl Operator {
         Self { address: pair.ndmp(), password: pair.password(), version: Version::V4 }
     }
 
+    /// One who works with another server, as the user `ndmp`, in NDMP version 4.
+    pub fn at(address: SocketAddr, password: &str) -> Self {
+        Self { address, password: password.to_owned(), version: Version::V4 }
+    }
+
     /// The same in another version.
     #[must_use]
     pub fn speaking(mut self, version: Version) -> Self {
