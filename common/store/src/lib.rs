@@ -58,7 +58,7 @@ mod testing;
 
 pub use compare::{Compare, Piece};
 pub use error::{Result, StoreError};
-pub use image::Image;
+pub use image::{Extent, Image};
 pub use import::Import;
 pub use info::{
     ChunkParams, ChunkRef, Damage, Encoding, GenerationInfo, MAX_CHUNK, MAX_RECORD, ObjectRun,

@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 
 use model::GenerationId;
-use store::{Image, Object, Space, Store, StoreError};
+use store::{Extent, Image, Object, Space, Store, StoreError};
 use support::{Item, Random, Tape, cartridge, open, read_all, write};
 use vfs::{CrashVfs, Vfs};
 
@@ -161,6 +161,38 @@ struct Bench {
     sealed: Vec<(GenerationId, Vec<Item>)>,
 }
 
+/// Writes stretches of what was sealed, as other records.
+fn write_by_reference(bench: &Bench, image: &mut Image, tape: &mut Tape, random: &mut Random) {
+    let (mut bytes, mut extents) = (Vec::new(), Vec::new());
+    for _ in 0..random.below(3) + 1 {
+        if bench.sealed.is_empty() {
+            return;
+        }
+        let (generation, items) = &bench.sealed[random.below(bench.sealed.len() as u64) as usize];
+        let stream: Vec<u8> = items.iter().flatten().flatten().copied().collect();
+        let offset = random.below(stream.len() as u64 + 1);
+        let length = random.below(stream.len() as u64 - offset + 1);
+        bytes.extend_from_slice(&stream[offset as usize..(offset + length) as usize]);
+        extents.push(Extent { generation: *generation, offset, length });
+    }
+    let size = random.below(4000) as usize + 1;
+    let rest = bytes.len() % size;
+    if rest > 0 {
+        // Not whole records: nothing is written.
+        assert!(image.write_extents(&extents, size as u32).is_err());
+    }
+    let mut left = bytes.len() - rest;
+    bytes.truncate(left);
+    for extent in &mut extents {
+        extent.length = extent.length.min(left as u64);
+        left -= extent.length as usize;
+    }
+    match image.write_extents(&extents, size as u32) {
+        Ok(()) => bytes.chunks(size).for_each(|record| tape.write(Some(record.to_vec()))),
+        Err(error) => assert!(bytes.is_empty(), "{error}"),
+    }
+}
+
 /// Flush, seal, reopen the image, reopen the store: what is between two runs of steps.
 fn turn(
     bench: &mut Bench,
@@ -169,8 +201,12 @@ fn turn(
     tape: &mut Tape,
     random: &mut Random,
 ) -> (Store, Image) {
-    match random.below(6) {
+    match random.below(8) {
         0 => image.flush().unwrap(),
+        4 | 5 => {
+            write_by_reference(bench, &mut image, tape, random);
+            compare_here(&mut image, tape);
+        }
         1 => {
             if let Some(id) = image.seal().unwrap() {
                 bench.sealed.push((id, tape.items.clone()));

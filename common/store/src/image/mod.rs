@@ -1,5 +1,9 @@
 //! A cartridge that can be written.
 
+mod reference;
+
+pub use reference::Extent;
+
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
