@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
@@ -43,6 +44,8 @@ impl Drives {
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) drives: Drives,
+    /// Movers can read no tape.
+    pub(crate) worn: Arc<AtomicBool>,
 }
 
 impl Server {
@@ -50,7 +53,8 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let drives = Drives::default();
-        let shared = drives.clone();
+        let worn = Arc::new(AtomicBool::new(false));
+        let shared = (drives.clone(), worn.clone());
         let mut users = Users::new();
         let methods = vec![AuthType::Text, AuthType::Md5];
         users.insert("ndmp", User { secret: Secret::new("ndmp"), methods });
@@ -61,11 +65,11 @@ impl Server {
         });
         thread::spawn(move || {
             for stream in listener.incoming() {
-                let (config, drives) = (config.clone(), shared.clone());
-                thread::spawn(move || Connection::new(stream.unwrap(), config, drives).serve());
+                let (config, shared) = (config.clone(), shared.clone());
+                thread::spawn(move || Connection::new(stream.unwrap(), config, shared).serve());
             }
         });
-        Self { address, drives }
+        Self { address, drives, worn }
     }
 }
 
@@ -241,15 +245,20 @@ struct Connection {
     input: Reassembler,
     plane: Plane,
     drives: Drives,
+    worn: Arc<AtomicBool>,
     open: String,
 }
 
 impl Connection {
-    fn new(stream: TcpStream, config: Arc<SessionConfig>, drives: Drives) -> Self {
+    fn new(
+        stream: TcpStream,
+        config: Arc<SessionConfig>,
+        (drives, worn): (Drives, Arc<AtomicBool>),
+    ) -> Self {
         stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
         let session = Session::new(config, [7; 64]);
         let (input, plane) = (Reassembler::new(Limits::default()), Plane::default());
-        Self { stream, session, input, plane, drives, open: String::new() }
+        Self { stream, session, input, plane, drives, worn, open: String::new() }
     }
 
     fn serve(mut self) {
@@ -273,7 +282,11 @@ impl Connection {
                 self.settle();
             }
             let open = self.open.clone();
-            let event = {
+            let reads = self.plane.run.is_some_and(|run| run.flow == Flow::FromTape);
+            let event = if reads && self.worn.load(Ordering::Relaxed) {
+                let failure = Failure::new(FailureKind::Medium, "a worn tape");
+                self.plane.stop(StopReason::MediaError(failure))
+            } else {
                 let mut spare = ListDrive::default();
                 let mut drives = self.drives.lock();
                 self.plane.pump(drives.get_mut(&open).unwrap_or(&mut spare))

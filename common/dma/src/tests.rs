@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use ndmp::testing::{ListDrive, Object};
 use ndmp::wire::ErrorCode;
+use std::sync::atomic::Ordering;
 
 use crate::copy::{CopyObserver, CopyPlan, CopyReport, Part, Unattended, What, copy};
 use crate::data::{ChangeTape, OneTape, backup, restore};
@@ -283,6 +284,25 @@ fn a_copy_goes_on_with_the_next_tape() {
         }
         let (report, _) = spanning(version, known(), 1);
         assert!(matches!(report, Err(DmaError::EndOfMedium { .. })), "{report:?}");
+    }
+}
+
+#[test]
+fn a_source_that_fails_before_its_first_byte_is_told_at_once() {
+    for version in [Version::V3, Version::V4] {
+        let server = Server::start();
+        server.worn.store(true, Ordering::Relaxed);
+        server.drives.put(SOURCE, tape(&[&[512]]));
+        server.drives.put(TARGET, ListDrive::with_tape());
+        let mut from = client(&server, version, SOURCE);
+        let mut to = client(&server, version, TARGET);
+        // Nothing ever comes to the target, whose news must not be waited for.
+        let copied = copy(&mut from, &mut to, &CopyPlan::default(), &mut Unattended);
+        match copied {
+            Err(DmaError::Halted { .. }) if version == Version::V4 => {}
+            Err(DmaError::Paused { side: "source", position: 0, .. }) => {}
+            other => panic!("{version}: {other:?}"),
+        }
     }
 }
 

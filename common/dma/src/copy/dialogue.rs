@@ -283,7 +283,7 @@ impl<'a> Dialogue<'a> {
         let (offset, record) = (joined.offset, joined.record);
         let known = length.filter(|length| length % record == 0);
         self.joined = Some(joined);
-        self.await_window()?;
+        self.await_window(offset)?;
         self.write_literals()?;
         self.open_window(offset, known.map(|length| offset + length))?;
         let reached = self.drive_part(known.map(|length| offset + length))?;
@@ -323,8 +323,9 @@ impl<'a> Dialogue<'a> {
         self.source.mover_continue()
     }
 
-    /// Waits until the target has met the end of its window, which the first byte of a part does.
-    fn await_window(&mut self) -> Result<(), DmaError> {
+    /// Waits until the target has met the end of its window, which the first byte of a part does,
+    /// the one at `from`.
+    fn await_window(&mut self, from: u64) -> Result<(), DmaError> {
         loop {
             match &self.target_side {
                 Side::Paused(PauseReason::Eow, _) => return Ok(()),
@@ -345,13 +346,14 @@ impl<'a> Dialogue<'a> {
                     let (reason, text) = (*reason, text.clone());
                     return Err(DmaError::Halted { side: "target", reason, text });
                 }
-                Side::Moving => {
-                    if let Side::Halted(reason, text) = &self.source_side {
-                        let (reason, text) = (*reason, text.clone());
-                        return Err(self.source_halted(reason, text)?);
+                Side::Moving => match self.source_side.clone() {
+                    Side::Halted(reason, text) => return Err(self.source_halted(reason, text)?),
+                    // It has sent nothing, so the target will say nothing.
+                    Side::Paused(reason, position) if position <= from => {
+                        return Err(DmaError::Paused { side: "source", reason, position });
                     }
-                    self.listen()?;
-                }
+                    _ => self.listen()?,
+                },
             }
         }
     }
