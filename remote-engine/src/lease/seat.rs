@@ -12,6 +12,7 @@ use tape::{
 };
 
 use super::copying::Copying;
+use super::streaming::ReadAhead;
 use crate::engine::Ground;
 use crate::library::{OpenUnit, Unit};
 
@@ -39,6 +40,8 @@ pub struct Seat {
     pub(super) copying: Option<Copying>,
     /// The generation that was read last: the next range most likely goes on in it.
     pub(super) reader: Option<GenerationReader>,
+    /// What was read ahead. Whoever asks for anything else has taken what he wanted of it.
+    pub(super) ahead: Option<ReadAhead>,
     /// Dropped last, when nothing of the engine is held any more.
     pub(super) farewell: Option<std::sync::mpsc::Sender<()>>,
 }
@@ -71,6 +74,7 @@ impl Seat {
             restored: false,
             copying: None,
             reader: None,
+            ahead: None,
             farewell: None,
         }
     }
@@ -107,6 +111,7 @@ impl Seat {
     /// Does a numbered work, after it was settled where that is needed.
     pub fn perform(&mut self, work: &Work, doubt: Option<Doubt>, mut run: Run) -> Answer {
         let mut written = 0;
+        self.ahead = None;
         if let Some(doubt) = doubt {
             // A drive that was not reset may still hold what was acknowledged.
             self.unflushed |= doubt.expect.unflushed;

@@ -1,6 +1,7 @@
 //! Ranges whose bytes come from a stream, and reading ahead into one.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use link::{Answer, CopyRange, RangeEnd, RangeSource, ReadEndReason, ReadRange, ReadResult};
 use scsi::Sense;
@@ -46,6 +47,15 @@ impl Ahead {
         let rest = usize::try_from(self.records.saturating_sub(records)).unwrap_or(usize::MAX);
         let not_taken = self.lengths.iter().rev().take(rest).map(|length| u64::from(*length));
         self.total - not_taken.sum::<u64>()
+    }
+}
+
+/// The stream that was read into, over when this is dropped: what nobody took is kept no longer.
+pub(super) struct ReadAhead(Arc<Entry>);
+
+impl Drop for ReadAhead {
+    fn drop(&mut self) {
+        self.0.abort("nobody reads it any more");
     }
 }
 
@@ -163,6 +173,7 @@ impl Seat {
             return Answer::Failed(error);
         }
         let entry = self.ground.streams.send(&self.site, range.stream, &self.ground.store);
+        self.ahead = Some(ReadAhead(Arc::clone(&entry)));
         let mut ahead = Ahead::default();
         let end = self.read_records(range, &entry, &mut ahead, control, progress);
         let read = behind(range.expected_object, ahead.records);

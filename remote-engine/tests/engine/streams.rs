@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use link::{
     Answer, ClientEvent, CopyRange, Item, LeaseClient, Message, RangeEnd, RangeSource,
-    ReadEndReason, ReadRange, ReadResult, StreamId, StreamReceiver, StreamReceiverOutput,
-    StreamSender, StreamSenderOutput, Work,
+    ReadEndReason, ReadRange, ReadResult, StreamBody, StreamId, StreamReceiver,
+    StreamReceiverOutput, StreamSender, StreamSenderOutput, Work,
 };
 use model::{JobId, Ulid};
 use remote_engine::engine::now_ms;
@@ -13,7 +13,7 @@ use svs::JobState;
 use tape::{Operation, Outcome, ReadEnd};
 
 use crate::ranges::{copied, tape_of};
-use crate::support::{Local, Site, noise, run_id, store_with};
+use crate::support::{Local, PATIENCE, Site, noise, run_id, store_with};
 
 const RECORD: usize = 20_000;
 
@@ -232,5 +232,46 @@ async fn a_cancelled_reading_ahead_leaves_the_tape_behind_what_was_taken() {
     read(&mut local, &mut drive, &mut receiver, &store, 1).await;
     let mut local = site.connect(&engine, run_id()).await;
     local.report(|report| !report.libraries[0].drives[0].in_use).await;
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_took_of_a_reading_ahead_is_kept_no_longer() {
+    let site = Site::new("8MB", "1MB");
+    let (store, _) = store_with(site.dir.path(), &[Some(noise(1, 10))]);
+    let engine = site.start().await;
+    let mut local = site.connect(&engine, run_id()).await;
+    local.change(&[(1024, 128)]).await;
+    let mut drive = local.open("ptl0/drive0").await;
+    local.attention(&mut drive, Operation::Rewind).await;
+    for seed in 0..10 {
+        local.operate(&mut drive, Operation::Write(noise(seed, RECORD))).await.unwrap();
+    }
+    local.operate(&mut drive, Operation::Rewind).await.unwrap();
+    let id = stream_id();
+    let mut receiver = StreamReceiver::new(id, 0);
+    local.submit(&mut drive, reading(id, 0)).await;
+    let (records, mut answer) = read(&mut local, &mut drive, &mut receiver, &store, 2).await;
+    assert_eq!(records.len(), 2);
+    while answer.is_none() {
+        if let (_, Some(ClientEvent::Answered { answer: came, .. })) =
+            local.either(&mut drive).await
+        {
+            answer = Some(came);
+        }
+    }
+    // The reader goes on with something else.
+    local.submit(&mut drive, Work::Operation(Operation::Locate(2))).await;
+    let over = async {
+        loop {
+            match local.either(&mut drive).await {
+                (Some(message), _) if matches!(message.body, StreamBody::Abort(_)) => {
+                    return message.stream;
+                }
+                _ => {}
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(PATIENCE, over).await.expect("the stream is over"), id);
     engine.stop().await;
 }

@@ -25,7 +25,7 @@ use tokio_rustls::client::TlsStream;
 type Stream = TlsStream<TcpStream>;
 
 /// How long anything may take before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) fn hq() -> SiteName {
     SiteName::new("hq").unwrap()
