@@ -194,7 +194,9 @@ impl Layout {
         if object >= self.end.object {
             return Ok(None);
         }
-        let index = self.segments.partition_point(|s| s.object <= object)? - 1;
+        let behind = self.segments.partition_point(|s| s.object <= object)?;
+        let index =
+            behind.checked_sub(1).ok_or_else(|| self.damaged("its objects do not begin"))?;
         Ok(Some((index, self.segments.get(index)?)))
     }
 
@@ -250,5 +252,34 @@ impl Layout {
         }
         let entry = self.chunks.get(self.chunk_of(byte)?)?;
         Ok((entry.start < byte).then_some(entry))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use vfs::{CrashVfs, Vfs};
+
+    use super::*;
+    use crate::paged::encode_page;
+
+    #[test]
+    fn a_list_that_does_not_begin_at_its_beginning_is_damage() {
+        let vfs = CrashVfs::new();
+        let run = ObjectRun::Filemarks { count: 3 };
+        let segment = Segment { object: 5, byte: 0, file: 5, run };
+        let file = vfs.create(Path::new("lists")).unwrap();
+        file.write_all_at(&encode_page(7, 0, &[segment]), 0).unwrap();
+        let file: Arc<dyn vfs::VfsFile> = file.into();
+        let base = Base {
+            chunks: Section::new(file.clone(), 0, 7, 0).into(),
+            segments: Section::new(file, 0, 7, 1).into(),
+            end: segment.end(),
+        };
+        let scratch = Scratch::new(Arc::new(vfs), "scratch".into()).unwrap();
+        let layout = Layout::new(ChunkParams::default(), &scratch, Some(base));
+        assert_eq!(layout.place_of(6).unwrap().object, 6);
+        assert!(layout.place_of(4).unwrap_err().is_damage());
     }
 }
