@@ -284,8 +284,10 @@ impl Writer {
                     let (encoding, stored) = self.compressor.encode(raw);
                     let done = containers.append(&chunk.digest, encoding, chunk.len, stored)?;
                     if done.new {
-                        self.unique_bytes += u64::from(chunk.len);
-                        self.stored_bytes += stored.len() as u64;
+                        // They go on from what a journal says.
+                        let (raw, packed) = (u64::from(chunk.len), stored.len() as u64);
+                        self.unique_bytes = self.unique_bytes.saturating_add(raw);
+                        self.stored_bytes = self.stored_bytes.saturating_add(packed);
                     }
                     done.mark
                 }
