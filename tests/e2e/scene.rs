@@ -124,14 +124,8 @@ impl Scene {
     /// Both engines have come to rest: every job has ended and says why if it failed, every
     /// replication is done, and both catalogues are sound.
     pub(crate) fn at_rest(&self) {
+        self.pair.wait_idle();
         for role in [Role::Local, Role::Remote] {
-            let open = || self.pair.catalogue(role).jobs(&JobFilter::unfinished());
-            let mut last = Vec::new();
-            let rest = || {
-                last = open().expect("the jobs are listed");
-                last.is_empty().then_some(())
-            };
-            wait_or_show(&format!("{role:?} has no unfinished job"), rest, &open);
             let catalogue = self.pair.catalogue(role);
             catalogue.check().expect("the catalogue is consistent");
             for job in catalogue.jobs(&JobFilter::default()).expect("the jobs are listed") {
@@ -202,19 +196,6 @@ impl Scene {
     pub(crate) fn tape_file(&self, barcode: &str) -> PathBuf {
         self.pair.ghost_files().join("cartridges").join(format!("{barcode}.tape"))
     }
-}
-
-/// [`wait::until`] that shows what it saw last.
-fn wait_or_show<T: std::fmt::Debug>(
-    what: &str,
-    mut look: impl FnMut() -> Option<()>,
-    show: &dyn Fn() -> T,
-) {
-    let deadline = std::time::Instant::now() + PATIENCE;
-    wait::until_within(PATIENCE * 2, what, || match look() {
-        None if std::time::Instant::now() > deadline => panic!("{what}: {:#?}", show()),
-        seen => seen,
-    });
 }
 
 /// Puts a table of a `[[list]]` of the configuration to use.

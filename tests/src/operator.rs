@@ -74,6 +74,16 @@ impl Operator {
         self.version
     }
 
+    /// The server's address.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The password of the user `ndmp`.
+    pub fn password(&self) -> &str {
+        &self.password
+    }
+
     /// How the password is given.
     pub fn login(&self) -> Login {
         Login::md5("ndmp", self.password.clone())

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use svs::{CartridgeStatus, Catalogue, JobFilter, JobKind, JobStatus, ReplicationState};
 use toml::{Table, Value};
@@ -108,6 +109,20 @@ impl Pair {
                 _ => None,
             }
         });
+    }
+
+    /// Waits until neither engine has a job that has not ended, and fails with those that do not.
+    pub fn wait_idle(&self) {
+        for role in [Role::Local, Role::Remote] {
+            let open = || self.catalogue(role).jobs(&JobFilter::unfinished()).expect("the jobs");
+            let deadline = Instant::now() + PATIENCE;
+            let what = format!("{role:?} has no unfinished job");
+            wait::until_within(PATIENCE * 2, &what, || match open() {
+                none if none.is_empty() => Some(()),
+                jobs if Instant::now() > deadline => panic!("not {what}: {jobs:#?}"),
+                _ => None,
+            });
+        }
     }
 
     /// The local engine's NDMP address.
