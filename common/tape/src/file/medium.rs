@@ -212,6 +212,12 @@ impl FileMedium {
         if whole { Ok(()) } else { Err(self.corrupt(at)) }
     }
 
+    /// Bytes of memory in buffers.
+    #[cfg(test)]
+    pub(super) fn buffers(&self) -> usize {
+        self.window.capacity() + self.pending.capacity()
+    }
+
     /// Hands gathered bytes to the file.
     fn drain(&mut self) -> Result<(), MediumError> {
         if self.pending.is_empty() {
@@ -490,6 +496,11 @@ impl Medium for FileMedium {
             tracing::warn!(barcode = %self.header.barcode, %error, "a header was not written");
         }
         Ok(())
+    }
+
+    fn rest(&mut self) {
+        self.window = Window::default();
+        self.pending.shrink_to_fit();
     }
 
     fn attribute(&self, id: u16) -> Option<Vec<u8>> {

@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use model::Barcode;
 use proptest::prelude::*;
+use scsi::Cdb;
 use vfs::{CrashMode, CrashVfs, FaultKind, FaultOp, FaultyVfs, Vfs};
 
 use super::{FileMedium, FileShelf};
-use crate::target::{Medium, MediumError, MemoryShelf, Shelf, TapeObject};
-use crate::{ReadEnd, SpaceKind, SpaceStop, Spaced};
+use crate::target::{
+    DriveSpec, Medium, MediumError, MemoryShelf, Shelf, TapeObject, TargetDrive, Transfer,
+};
+use crate::{Control, DeviceIdentity, ReadEnd, SpaceKind, SpaceStop, Spaced};
 
 fn barcode() -> Barcode {
     Barcode::new("PTA001L8").unwrap()
@@ -375,4 +378,37 @@ fn short_reads_and_writes_do_not_show() {
         let back = medium.space(SpaceKind::Records, -9).unwrap();
         assert_eq!(back, Spaced { residual: 3, stop: SpaceStop::BeginningOfTape });
     }
+}
+
+#[test]
+fn a_drive_that_nobody_uses_holds_no_buffers() {
+    let vfs: Arc<dyn Vfs> = Arc::new(CrashVfs::new());
+    let identity = DeviceIdentity {
+        vendor: "TWINREEL".into(),
+        product: "ULTRIUM-TD8".into(),
+        revision: "0001".into(),
+        serial: "TESTDRIVE0".into(),
+    };
+    let spec = DriveSpec { index: 0, identity, early_warning: None, power_on_attention: false };
+    let mut drive = TargetDrive::new(spec, Arc::new(shelf(&vfs)));
+    drive.insert(&barcode()).unwrap();
+    let control = Control::within(std::time::Duration::from_secs(60));
+    let data = record(100_000, 1);
+    let mut room = vec![0; data.len()];
+    let length = data.len() as u32;
+    let steps = [
+        (1, Cdb::Write { fixed: false, length }, Transfer::Out(&data)),
+        (1, Cdb::WriteFilemarks { immediate: false, count: 1 }, Transfer::None),
+        (2, Cdb::Rewind { immediate: false }, Transfer::None),
+        (2, Cdb::Read { fixed: false, sili: false, length }, Transfer::In(&mut room)),
+    ];
+    for (nexus, cdb, transfer) in steps {
+        let answer = drive.execute_cdb(nexus, &cdb.encode(), transfer, &control).unwrap();
+        assert_eq!(answer.status, 0, "{cdb:?}: {answer:?}");
+    }
+    let held = |drive: &TargetDrive<FileMedium>| drive.medium().unwrap().buffers();
+    drive.forget_nexus(1);
+    assert!(held(&drive) >= data.len(), "the other one reads on");
+    drive.forget_nexus(2);
+    assert_eq!(held(&drive), 0);
 }

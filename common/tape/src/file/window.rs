@@ -19,6 +19,11 @@ impl Window {
         self.bytes.clear();
     }
 
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// What is held from an offset on; empty if nothing is.
     pub(super) fn from(&self, offset: u64) -> &[u8] {
         let start = offset.checked_sub(self.offset).and_then(|n| usize::try_from(n).ok());

@@ -117,6 +117,9 @@ pub trait Medium: Send {
     /// Makes everything written so far durable. An error says that some of it may be lost.
     fn flush(&mut self) -> Result<(), MediumError>;
 
+    /// Nobody uses the drive for now: buffers that hold nothing of worth may go.
+    fn rest(&mut self) {}
+
     /// The raw value of an attribute of the medium auxiliary memory (SPC-5, MAM), `None` where it
     /// is not stored. The drive answers what it can compute (capacity, barcode) by itself.
     fn attribute(&self, id: u16) -> Option<Vec<u8>>;

@@ -99,12 +99,14 @@ impl Nexuses {
 
     /// The initiator is gone for good: its attentions, reservations and prevention end. Numbers
     /// are not used twice, so a persistent reservation could only bind the device for ever.
-    pub(super) fn forget(&mut self, nexus: u64) {
-        self.attentions.remove(&nexus);
+    /// Whether it was the last one.
+    pub(super) fn forget(&mut self, nexus: u64) -> bool {
+        let last = self.attentions.remove(&nexus).is_some() && self.attentions.is_empty();
         self.prevented_by.remove(&nexus);
         self.release(nexus);
         self.registrations.remove(&nexus);
         self.end_if_unheld();
+        last
     }
 
     /// Logical unit reset (SAM-5 6.3.3): RESERVE and PREVENT end, every initiator finds 06/29/00;

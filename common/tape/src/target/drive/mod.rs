@@ -153,7 +153,11 @@ impl<M: Medium> TargetDrive<M> {
 
     /// An initiator is gone for good: its reservations, unit attentions and its PREVENT end.
     pub fn forget_nexus(&mut self, nexus: u64) {
-        self.nexuses.forget(nexus);
+        if self.nexuses.forget(nexus)
+            && let Some(medium) = &mut self.medium
+        {
+            medium.rest();
+        }
     }
 
     /// NDMP's and SAM's reset of the drive: RESERVE, PREVENT and modes are as after power-on and
