@@ -36,6 +36,8 @@ pub enum TapeAccess {
 enum Waiting {
     Listen(Flow),
     Connect(Flow),
+    /// A `MOVER_READ` that came while the run of the one before was ending.
+    Read(u64, u64),
     Abort,
 }
 
@@ -154,7 +156,10 @@ impl Mover {
             record_num: u32::try_from(record_num).unwrap_or(u32::MAX),
             bytes_moved: self.progress.bytes,
             seek_position: self.seek_position,
-            bytes_left_to_read: self.reading.map_or(0, |read| read.left(self.position())),
+            // Nothing is left when the run is over: what is seen of its progress is rounded up.
+            bytes_left_to_read: self
+                .reading
+                .map_or(0, |read| read.left(self.position()).max(self.run.is_some().into())),
             window_offset: self.window.offset,
             window_length: self.window.length,
             addr: self.addr.clone().unwrap_or(Addr::Local),
@@ -273,21 +278,26 @@ impl Mover {
         }
     }
 
-    /// `NDMP_MOVER_READ`.
-    pub fn read(&mut self, offset: u64, length: u64) -> Result<(), ErrorCode> {
+    /// `NDMP_MOVER_READ`. Where everything of the one before is sent and only its run has not
+    /// ended yet, the reply waits for that: `false`.
+    pub fn read(&mut self, offset: u64, length: u64) -> Result<bool, ErrorCode> {
         if self.state != MoverState::Active || self.flow != Some(Flow::FromTape) {
             return Err(ErrorCode::IllegalState);
         }
         let reading = Reading::new(offset, length)?;
-        if self.reading.is_some() {
-            return Err(ErrorCode::ReadInProgress);
+        if let Some(before) = self.reading {
+            if self.run.is_none() || before.left(self.position()) > 0 {
+                return Err(ErrorCode::ReadInProgress);
+            }
+            self.waiting = Some(Waiting::Read(offset, length));
+            return Ok(false);
         }
         self.displaced |= offset != self.position();
         self.reading = Some(reading);
         self.seek_position = offset;
         self.set_position(offset);
         self.proceed();
-        Ok(())
+        Ok(true)
     }
 
     /// `NDMP_MOVER_CONTINUE`.
@@ -435,7 +445,12 @@ impl Mover {
             return Some(Reply::failed(MessageCode::MoverAbort, ErrorCode::NoErr));
         }
         self.on_stopped(reason);
-        None
+        let Some(Waiting::Read(offset, length)) = waiting else { return None };
+        self.waiting = None;
+        Some(match self.read(offset, length) {
+            Ok(_) => Reply::ok(ReplyBody::Empty),
+            Err(error) => Reply::failed(MessageCode::MoverRead, error),
+        })
     }
 
     /// Connected, and no data is moving.

@@ -88,10 +88,10 @@ fn requests_are_legal_where_the_standard_says() {
         (
             "READ towards the connection",
             MoverMode::Write,
-            |mover| mover.read(0, 10),
+            |mover| mover.read(0, 10).map(drop),
             [NO, NO, NoErr, NO, NO],
         ),
-        ("READ towards the tape", MoverMode::Read, |mover| mover.read(0, 10), [NO, NO, NO, NO, NO]),
+        ("READ towards the tape", MoverMode::Read, |mover| mover.read(0, 10).map(drop), [NO; 5]),
         (
             "CONTINUE",
             MoverMode::Read,

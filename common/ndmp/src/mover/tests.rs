@@ -96,12 +96,37 @@ fn grants_to_the_tape_follow_the_window() {
 }
 
 #[test]
+fn a_read_waits_for_the_end_of_the_one_that_is_satisfied() {
+    for end in [StopReason::LimitReached, StopReason::PeerClosed] {
+        let mut mover = started(Version::V4, MoverMode::Write, 0, 100);
+        assert_eq!(mover.read(0, 25), Ok(true));
+        grant(&mut mover);
+        // All of it is sent; the drive is still busy. Who got it may know that before.
+        mover.on_event(MoverEvent::Moved(Progress { bytes: 25, records: 3 }));
+        assert_eq!(mover.report().bytes_left_to_read, 1);
+        assert_eq!(mover.read(40, 5), Ok(false));
+        let goes_on = end == StopReason::LimitReached;
+        let ended = MoverEvent::Stopped(end, Progress { bytes: 25, records: 3 });
+        let reply = mover.on_event(ended).unwrap();
+        match goes_on {
+            true => {
+                assert_eq!(reply.error, NoErr);
+                let next = grant(&mut mover);
+                assert_eq!((next.offset, next.limit), (40, Some(5)));
+            }
+            false => assert_eq!(reply.error, IllegalState),
+        }
+        assert!(!mover.is_waiting());
+    }
+}
+
+#[test]
 fn reads_are_served_from_the_window() {
     let mut mover = started(Version::V4, MoverMode::Write, 100, 100);
     assert_eq!(grants(&mut mover), [], "nothing moves without a read");
     assert_eq!(mover.read(100, 0), Err(IllegalArgs));
     assert_eq!(mover.read(ALL, 5), Err(IllegalArgs));
-    assert_eq!(mover.read(100, 25), Ok(()));
+    assert_eq!(mover.read(100, 25), Ok(true));
     let first = grant(&mut mover);
     assert_eq!((first.offset, first.limit), (100, Some(25)));
     assert_eq!(first.reposition, Some(Reposition { records: 0, skip: 0 }));

@@ -12,7 +12,11 @@ impl Session {
         let result = match request {
             Request::MoverSetRecordSize(size) => self.mover.set_record_size(size),
             Request::MoverSetWindow { offset, length } => self.mover.set_window(offset, length),
-            Request::MoverRead { offset, length } => self.mover.read(offset, length),
+            Request::MoverRead { offset, length } => match self.mover.read(offset, length) {
+                Ok(true) => Ok(()),
+                Ok(false) => return self.begin_connection(asked, Ok(()), now),
+                Err(error) => Err(error),
+            },
             Request::MoverListen { mode, addr_type } => {
                 let begun = self.mover.listen(mode, addr_type, tape);
                 return self.begin_connection(asked, begun, now);
