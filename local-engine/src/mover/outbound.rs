@@ -173,10 +173,11 @@ impl Outbound {
         let now = self.rest.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         let piece = self.rest.split_to(now);
         let before = self.counted.min(now as u64);
-        let whole = u64::from(self.rest.is_empty() && !self.record_counted);
+        // The tape has passed the record, also where a read ends inside it.
+        let record = u64::from(!self.record_counted);
         let mut told = false;
         let not_taken = self.connection.send(piece, &mut || {
-            counters.add(now as u64 - before, whole);
+            counters.add(now as u64 - before, record);
             told = true;
         })?;
         let sent = now - not_taken.len();
@@ -184,7 +185,7 @@ impl Outbound {
             true => (now as u64).max(self.counted) - sent as u64,
             false => self.counted,
         };
-        let record_counted = self.record_counted || (told && whole == 1);
+        let record_counted = self.record_counted || told;
         // What was not taken is wanted by reference, with what remains of this record.
         let mut rest = not_taken;
         if !rest.is_empty() && !self.rest.is_empty() {
