@@ -33,6 +33,8 @@ pub struct Inbound {
     /// Accepted bytes by reference, less than a record.
     tail: Tail,
     ended: bool,
+    /// Who gave last: what is left of it may go on another tape when it has closed.
+    source: Option<SourceEnd>,
     /// Something was written that no flush of ours followed.
     dirty: bool,
     /// A foreign mover's bytes on their way to another site.
@@ -45,6 +47,8 @@ struct Progress {
     past_early_warning: bool,
     /// What the planner said, and of which source.
     planned: Option<(SourceEnd, Path)>,
+    /// The job knows of this tape.
+    noted: bool,
 }
 
 impl Inbound {
@@ -56,6 +60,7 @@ impl Inbound {
             pending: Vec::new(),
             tail: Tail::default(),
             ended: false,
+            source: None,
             dirty: false,
             stream: None,
         }
@@ -172,7 +177,8 @@ impl Inbound {
         run: &Run,
         counters: &Counters,
     ) -> Stop {
-        let mut progress = Progress { moved: 0, past_early_warning: false, planned: None };
+        let mut progress =
+            Progress { moved: 0, past_early_warning: false, planned: None, noted: false };
         loop {
             let step = match self.by_reference(drive, run, &mut progress) {
                 Ok(true) => self.step_by_reference(drive, run, counters, &mut progress),
@@ -191,19 +197,21 @@ impl Inbound {
     /// Asks the planner when the source is new, and writes the job down. Accepted bytes that fill
     /// no record are completed by bytes first.
     fn by_reference(
-        &self,
+        &mut self,
         drive: &mut dyn EngineDrive,
         run: &Run,
         progress: &mut Progress,
     ) -> Result<bool, Stop> {
         // A record that is whole goes first, whatever the source does meanwhile.
         if self.ended || self.pending.len() >= run.record_size {
+            self.note_rest(drive, run, progress)?;
             return Ok(false);
         }
         let source = match self.connection.splice().map(|splice| splice.source()) {
             Some(Source::Running(end)) => end,
             Some(Source::Closed) => {
                 progress.planned = None;
+                self.note_rest(drive, run, progress)?;
                 return Ok(self.tail.length() > 0 && drive.range_target().is_some());
             }
             None => SourceEnd { holder: Holder::Foreign, medium: "a mover elsewhere".into() },
@@ -212,12 +220,30 @@ impl Inbound {
             Some((planned, path)) if *planned == source => *path,
             _ => {
                 let path = self.plan(&source, drive, run)?;
-                progress.planned = Some((source, path));
+                self.source = Some(source.clone());
+                (progress.planned, progress.noted) = (Some((source, path)), true);
                 path
             }
         };
         let can = path == Path::Offloaded && self.pending.is_empty();
         Ok(can && drive.range_target().is_some())
+    }
+
+    /// What was accepted before goes on this tape, though its source gives nothing now: the job has
+    /// to know of the tape all the same.
+    fn note_rest(
+        &self,
+        drive: &mut dyn EngineDrive,
+        run: &Run,
+        progress: &mut Progress,
+    ) -> Result<(), Stop> {
+        let rest = !self.pending.is_empty() || self.tail.length() > 0;
+        match self.source.as_ref().filter(|_| rest && !progress.noted) {
+            Some(source) => self.plan(source, drive, run).map(drop)?,
+            None => return Ok(()),
+        }
+        progress.noted = true;
+        Ok(())
     }
 
     fn plan(
