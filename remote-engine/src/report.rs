@@ -18,6 +18,9 @@ use crate::library::belongs_to;
 /// How often is looked without a cause.
 const TICK: Duration = Duration::from_secs(1);
 
+/// How long is waited for what a move changed to be told.
+const TOLD: Duration = Duration::from_secs(5);
+
 /// Wakes the reporter. Clones wake the same.
 #[derive(Clone, Debug)]
 pub struct Reporter(SyncSender<Wake>);
@@ -25,6 +28,8 @@ pub struct Reporter(SyncSender<Wake>);
 #[derive(Debug)]
 enum Wake {
     Look,
+    /// Look, and say when what was seen is told.
+    Tell(SyncSender<()>),
     Greet(SiteName),
     Stop,
 }
@@ -43,6 +48,16 @@ impl Reporter {
     /// Something may have changed. Never waits: with the queue full it looks soon anyway.
     pub fn poke(&self) {
         let _ = self.0.try_send(Wake::Look);
+    }
+
+    /// Something has changed that has to be told before whoever changed it gets an answer: else a
+    /// site could believe what was before. Waits, though not for ever.
+    pub fn tell(&self) {
+        let (told, wait) = sync_channel(1);
+        if self.0.try_send(Wake::Tell(told)).is_ok() {
+            // A reporter that is slow, or stopped, tells later or never.
+            let _ = wait.recv_timeout(TOLD);
+        }
     }
 
     /// A site has connected and gets the whole report.
@@ -79,6 +94,11 @@ pub fn start(ground: Arc<Ground>, inbox: Inbox) -> std::io::Result<std::thread::
                 Ok(Wake::Greet(site)) => {
                     told.look(&ground);
                     told.tell(&ground, &site, true);
+                }
+                Ok(Wake::Tell(done)) => {
+                    told.look(&ground);
+                    // Whoever waited may have given up.
+                    let _ = done.try_send(());
                 }
                 Ok(Wake::Look) | Err(RecvTimeoutError::Timeout) => told.look(&ground),
             }

@@ -378,6 +378,9 @@ impl Desk {
             });
             let taken = Box::new(move || taken.get().copied());
             let answer = seat.perform(&work, doubt, Run { cancel, taken, progress });
+            if moves_cartridges(&work) {
+                seat.ground.reporter.tell();
+            }
             tell(&events, Event::Completed(lease, number, answer));
         });
         Vec::new()
@@ -498,6 +501,18 @@ fn changes_report(work: &Work) -> bool {
                 | Operation::Unload
         ),
         Work::Copy(_) | Work::Read(_) | Work::Close => true,
+    }
+}
+
+/// Whether a work may bring a cartridge elsewhere: MOVE MEDIUM, EXCHANGE MEDIUM, and INITIALIZE
+/// ELEMENT STATUS, which may find it there.
+fn moves_cartridges(work: &Work) -> bool {
+    match work {
+        Work::Operation(Operation::Move { .. } | Operation::Initialize) => true,
+        Work::Operation(Operation::Cdb(request)) => {
+            matches!(request.cdb.first(), Some(0xa5 | 0xa6 | 0x07))
+        }
+        _ => false,
     }
 }
 
