@@ -368,7 +368,7 @@ impl Streams {
             let of_site = sites.entry(site.clone()).or_default();
             match (of_site.open.get(&stream), &body) {
                 (Some(entry), _) => Arc::clone(entry),
-                (None, StreamBody::Open { base }) => {
+                (None, StreamBody::Open { base, .. }) => {
                     let receiver = Box::new(StreamReceiver::new(stream, *base));
                     let entry = Entry::new(Side::Receiving(receiver), &of_site.way, store);
                     of_site.add(stream, &entry);

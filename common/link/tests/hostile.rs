@@ -128,8 +128,12 @@ fn transfers_survive_any_message() {
 
 fn stream(random: &mut Random) -> StreamBody {
     match random.below(16) {
-        0 => StreamBody::Open { base: number(random) },
-        1 => StreamBody::Accept { from: number(random), limit: number(random) },
+        0 => StreamBody::Open { base: number(random), opening: number(random) as u32 },
+        1 => {
+            // Often the opening that is meant.
+            let opening = (number(random) % 2) as u32;
+            StreamBody::Accept { from: number(random), limit: number(random), opening }
+        }
         2..7 => StreamBody::Offer {
             sequence: small(random),
             offset: number(random),
@@ -151,7 +155,7 @@ fn streams_survive_any_message() {
         let mut sender = StreamSender::new(StreamId(Ulid(1)));
         let from = number(&mut random);
         let mut receiver = StreamReceiver::new(StreamId(Ulid(1)), from);
-        let _ = receiver.handle(StreamBody::Open { base: from });
+        let _ = receiver.handle(StreamBody::Open { base: from, opening: 0 });
         for _ in 0..60 {
             let _ = sender.handle(stream(&mut random));
             let _ = receiver.handle(stream(&mut random));

@@ -322,7 +322,7 @@ fn damaged_and_unwanted_data_ends_the_stream() {
     assert!(receiver.handle(offer(0)).is_err(), "offered before it was opened");
     let opened = || {
         let mut receiver = StreamReceiver::new(STREAM, 0);
-        receiver.handle(StreamBody::Open { base: 0 }).unwrap();
+        receiver.handle(StreamBody::Open { base: 0, opening: 0 }).unwrap();
         receiver.handle(offer(0)).unwrap();
         receiver
     };

@@ -379,12 +379,11 @@ impl EngineDrive for GhostDrive {
             Ok(expected) => expected,
             Err(error) => return Some(Stop::from_tape(&error)),
         };
-        let site = self.site_name.clone();
         let lease = match self.lease(&run.control) {
             Ok(lease) => lease,
             Err(error) => return Some(Stop::from_tape(&error)),
         };
-        Some(Writing { stream, lease, site: &site, run, counters }.run(expected))
+        Some(Writing { stream, lease, run, counters }.run(expected))
     }
 
     fn range_target(&mut self) -> Option<&mut dyn RangeTarget> {

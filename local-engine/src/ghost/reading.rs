@@ -2,8 +2,8 @@
 //! are not in this engine's store travel.
 
 use link::{
-    Answer, ClientEvent, Item, ReadEndReason, ReadRange, ReadResult, StreamId, StreamReceiver,
-    StreamReceiverOutput, Work,
+    Answer, ClientEvent, Item, ReadEndReason, ReadRange, ReadResult, Stream, StreamBody, StreamId,
+    StreamReceiver, StreamReceiverOutput, Work,
 };
 use model::{JobId, Ulid};
 use store::Store;
@@ -121,9 +121,12 @@ impl Reading {
 
     fn wait(&mut self, lease: &LeaseHandle, control: &Control) -> Result<(), TapeError> {
         match lease.next_event(control)? {
-            DeviceEvent::Stream(body) => {
-                self.receiver.handle(body).map_err(|error| TapeError::Lost(error.to_string()))
-            }
+            // Of a reading that is over.
+            DeviceEvent::Stream(message) if message.stream != self.stream => Ok(()),
+            DeviceEvent::Stream(message) => self
+                .receiver
+                .handle(message.body)
+                .map_err(|error| TapeError::Lost(error.to_string())),
             DeviceEvent::Down => {
                 self.broken = true;
                 Ok(())
@@ -168,6 +171,14 @@ impl Reading {
         }
     }
 
+    /// The other side need not keep the stream any longer: it may not have heard yet that all of it
+    /// was taken.
+    fn leave(&mut self, lease: &LeaseHandle) {
+        lease.leave_stream(self.stream);
+        let body = StreamBody::Abort("it was read".to_owned());
+        lease.send_stream(Stream { stream: self.stream, body });
+    }
+
     /// Ends the range and says where the tape has to stand, if it does not stand there already.
     pub(super) fn end(
         mut self,
@@ -178,14 +189,14 @@ impl Reading {
         if self.answer.is_none() {
             lease.cancel(Some(self.taken));
             let answer = lease.await_answer(control, &mut |_, _| {});
-            lease.leave_stream(self.stream);
+            self.leave(lease);
             self.answer = match answer? {
                 Answer::Read(result) => Some(Ok(result)),
                 Answer::Failed(error) => Some(Err(error)),
                 _ => None,
             };
         } else {
-            lease.leave_stream(self.stream);
+            self.leave(lease);
         }
         match self.answer {
             Some(Ok(result)) if result.object == wanted => Ok(None),

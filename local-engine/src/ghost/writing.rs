@@ -1,15 +1,17 @@
 //! A foreign mover's bytes on their way to a ghost drive: deduplicated, pipelined, bounded by the
 //! stream's credit. What was received and is not on tape survives a pause and goes first after it.
 
+use std::sync::Arc;
+
 use link::{
-    Answer, ClientEvent, CopyRange, RangeEnd, RangeSource, StreamBody, StreamId, StreamSender,
+    Answer, ClientEvent, CopyRange, RangeEnd, RangeSource, StreamId, StreamSender,
     StreamSenderOutput, Work,
 };
-use model::{JobId, LeaseId, SiteName, Ulid};
+use model::{JobId, LeaseId, Ulid};
 use tape::{Control, TapeError};
 
 use crate::engine::now_ms;
-use crate::link::{DeviceEvent, LeaseHandle};
+use crate::link::{DeviceEvent, LeaseHandle, RemoteSite};
 use crate::mover::{Counters, Fed, Feed, Run, Stop};
 
 /// What a stream from a foreign mover keeps between runs.
@@ -17,10 +19,8 @@ pub struct ForeignStream {
     feed: Feed,
     sender: Option<StreamSender>,
     /// The site that the stream goes to, and the lease that it was last written under.
-    site: Option<SiteName>,
+    site: Option<Arc<RemoteSite>>,
     lease: Option<LeaseId>,
-    /// Openings of the stream that the receiver has not answered.
-    openings: u32,
     /// Bytes of the stream that are on tape.
     written: u64,
     /// A piece that found no room.
@@ -31,7 +31,7 @@ impl ForeignStream {
     /// A stream that begins.
     pub fn new(feed: Feed) -> Self {
         let (sender, site, lease, held) = (None, None, None, None);
-        Self { feed, sender, site, lease, openings: 0, written: 0, held }
+        Self { feed, sender, site, lease, written: 0, held }
     }
 
     /// Bytes received that are on no tape.
@@ -41,11 +41,20 @@ impl ForeignStream {
     }
 }
 
+impl Drop for ForeignStream {
+    /// What is not on tape never will be: the other site need not keep it.
+    fn drop(&mut self) {
+        let (Some(site), Some(sender)) = (&self.site, &self.sender) else { return };
+        if !(sender.is_finished() && sender.pushed() == self.written) {
+            site.give_up_stream(sender.stream(), "the copy has ended");
+        }
+    }
+}
+
 /// One run of a foreign stream into a ghost drive.
 pub(super) struct Writing<'a> {
     pub(super) stream: &'a mut ForeignStream,
     pub(super) lease: &'a mut LeaseHandle,
-    pub(super) site: &'a SiteName,
     pub(super) run: &'a Run,
     pub(super) counters: &'a Counters,
 }
@@ -62,11 +71,12 @@ impl Writing<'_> {
     }
 
     fn begin(&mut self) -> Result<StreamId, Stop> {
-        if self.stream.site.as_ref().is_some_and(|site| site != self.site) {
+        let site = self.lease.site();
+        if self.stream.site.as_ref().is_some_and(|former| !Arc::ptr_eq(former, site)) {
             let cause = "the bytes received for another site can not be taken to this one";
             return Err(Stop::internal(cause));
         }
-        self.stream.site = Some(self.site.clone());
+        self.stream.site = Some(Arc::clone(site));
         let new = || StreamSender::new(StreamId(Ulid::generate(now_ms())));
         let lease = self.lease.id();
         let former = self.stream.lease.replace(lease);
@@ -116,9 +126,18 @@ impl Writing<'_> {
             return Err(stop);
         }
         match result.end {
-            RangeEnd::Done if self.is_finished() => Ok(Stop::PeerClosed),
             RangeEnd::Done => self.wait_for_more(),
-            RangeEnd::EarlyWarning | RangeEnd::Overflow => Ok(Stop::EndOfMedium),
+            RangeEnd::EarlyWarning => {
+                let record = self.run.record_size as u64;
+                let full = self.run.limit.is_some_and(|limit| limit - result.bytes < record);
+                // Whether that is the end of the medium is known when something more wants to be
+                // written.
+                match self.wait_for_more()? {
+                    Stop::Limit if !full => Ok(Stop::EndOfMedium),
+                    stop => Ok(stop),
+                }
+            }
+            RangeEnd::Overflow => Ok(Stop::EndOfMedium),
             RangeEnd::MediaError(sense) => Ok(Stop::from_tape(&TapeError::Check(sense))),
             RangeEnd::Cancelled => Ok(Stop::Cancelled),
             RangeEnd::NotReplicated | RangeEnd::NotMine => {
@@ -200,21 +219,11 @@ impl Writing<'_> {
 
     fn stream_event(&mut self, event: DeviceEvent) -> Result<(), Stop> {
         let Some(sender) = &mut self.stream.sender else { return Ok(()) };
-        let openings = &mut self.stream.openings;
         let result = match event {
-            DeviceEvent::Stream(StreamBody::Accept { .. }) if *openings > 1 => {
-                // Of an opening that another one has followed.
-                *openings -= 1;
-                Ok(())
-            }
-            DeviceEvent::Stream(body) => {
-                if matches!(body, StreamBody::Accept { .. }) {
-                    *openings = openings.saturating_sub(1);
-                }
-                sender.handle(body)
-            }
+            // Of a stream that is over.
+            DeviceEvent::Stream(message) if message.stream != sender.stream() => Ok(()),
+            DeviceEvent::Stream(message) => sender.handle(message.body),
             DeviceEvent::Down => {
-                *openings = 0;
                 sender.on_disconnect();
                 Ok(())
             }
@@ -253,11 +262,7 @@ impl Writing<'_> {
         }
         while let Some(output) = sender.poll() {
             match output {
-                StreamSenderOutput::Send(message) => {
-                    let opens = matches!(message.body, StreamBody::Open { .. });
-                    self.stream.openings += u32::from(opens);
-                    self.lease.send_stream(message);
-                }
+                StreamSenderOutput::Send(message) => self.lease.send_stream(message),
                 StreamSenderOutput::Done => {}
                 StreamSenderOutput::Failed(error) => {
                     return Err(Stop::internal(error.to_string()));

@@ -1,5 +1,7 @@
 //! One open device of a remote site, as the thread that owns it uses it.
 
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -20,6 +22,10 @@ pub struct LeaseHandle {
     site: Arc<RemoteSite>,
     lease: LeaseId,
     events: Receiver<DeviceEvent>,
+    /// The stream that is written or read through this lease.
+    stream: Cell<Option<StreamId>>,
+    /// What came for that stream while something else was awaited.
+    kept: RefCell<VecDeque<DeviceEvent>>,
 }
 
 impl LeaseHandle {
@@ -28,7 +34,8 @@ impl LeaseHandle {
         lease: LeaseId,
         events: Receiver<DeviceEvent>,
     ) -> Self {
-        Self { site, lease, events }
+        let (stream, kept) = (Cell::new(None), RefCell::default());
+        Self { site, lease, events, stream, kept }
     }
 
     /// Waits until the device is open there.
@@ -90,6 +97,23 @@ impl LeaseHandle {
     /// The next event, at most as long as the control allows: it is looked at before every event,
     /// since progress may come without a gap.
     pub fn next_event(&self, control: &Control) -> Result<DeviceEvent, TapeError> {
+        let kept = self.kept.borrow_mut().pop_front();
+        kept.map_or_else(|| self.receive(control), Ok)
+    }
+
+    /// Keeps for the stream what came between two of its runs, which is bounded by its credit. Of a
+    /// link that broke nothing counts that came before.
+    fn keep(&self, event: DeviceEvent) {
+        let mut kept = self.kept.borrow_mut();
+        if matches!(event, DeviceEvent::Down) {
+            kept.clear();
+        }
+        if self.stream.get().is_some() {
+            kept.push_back(event);
+        }
+    }
+
+    fn receive(&self, control: &Control) -> Result<DeviceEvent, TapeError> {
         loop {
             control.check()?;
             match self.events.recv_timeout(LOOK.min(control.remaining())) {
@@ -104,11 +128,16 @@ impl LeaseHandle {
 
     /// Lets the messages of a stream come here.
     pub fn join_stream(&self, stream: StreamId) {
+        if self.stream.replace(Some(stream)) != Some(stream) {
+            self.kept.borrow_mut().clear();
+        }
         self.site.join_stream(self.lease, stream);
     }
 
     /// The stream is over, or goes on elsewhere.
     pub fn leave_stream(&self, stream: StreamId) {
+        self.stream.set(None);
+        self.kept.borrow_mut().clear();
         self.site.leave_stream(stream);
     }
 
@@ -120,9 +149,7 @@ impl LeaseHandle {
 
     /// Sends a stream message, waiting for room; one that finds the link down is lost with it.
     pub fn send_stream(&self, message: Stream) {
-        if let Some(bulk) = self.site.bulk() {
-            let _ = bulk.send(true, Message::Stream(message).encode());
-        }
+        self.site.send_stream(message);
     }
 
     /// Numbers a work and sends it; its answer comes as an event. While the link is down it waits
@@ -170,7 +197,7 @@ impl LeaseHandle {
         let mut cancelled = false;
         loop {
             let patient = Control::new(control.remaining(), patience(cancelled, control));
-            let event = match self.next_event(&patient) {
+            let event = match self.receive(&patient) {
                 Err(TapeError::Cancelled) => {
                     cancelled = true;
                     self.cancel(None);
@@ -193,7 +220,10 @@ impl LeaseHandle {
                     return Err(TapeError::Lost(refusal.to_string()));
                 }
                 DeviceEvent::Down if cancelled => return Err(given_up()),
-                _ => {}
+                event @ (DeviceEvent::Stream(_) | DeviceEvent::Down | DeviceEvent::Up) => {
+                    self.keep(event);
+                }
+                DeviceEvent::Lease(_) | DeviceEvent::Woken => {}
             }
         }
     }

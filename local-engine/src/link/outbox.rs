@@ -111,6 +111,11 @@ impl Bulk {
         queue.blocking_send(frame).map_err(|_| ())
     }
 
+    /// Queues an urgent frame if there is room. Never waits.
+    pub(super) fn offer(&self, frame: Bytes) {
+        drop(self.urgent.try_send(frame));
+    }
+
     /// A sign of life; data under way is one too.
     pub(super) fn ping(&self) {
         drop(self.rest.try_send(Message::Ping(0).encode()));

@@ -41,7 +41,7 @@ pub enum DeviceEvent {
     /// Of the lease.
     Lease(ClientEvent),
     /// Of a stream that belongs to it.
-    Stream(StreamBody),
+    Stream(Stream),
     /// The link broke.
     Down,
     /// The link is back.
@@ -369,7 +369,7 @@ impl RemoteSite {
         let state = self.lock();
         let slot = state.streams.get(&message.stream).and_then(|lease| state.leases.get(lease));
         if let Some(slot) = slot {
-            drop(slot.events.send(DeviceEvent::Stream(message.body)));
+            drop(slot.events.send(DeviceEvent::Stream(message)));
         }
     }
 
@@ -456,6 +456,22 @@ impl RemoteSite {
 
     pub(super) fn events_of(&self, lease: LeaseId) -> Option<Sender<DeviceEvent>> {
         self.lock().leases.get(&lease).map(|slot| slot.events.clone())
+    }
+
+    /// Sends a stream message, waiting for room; one that finds the link down is lost with it.
+    pub(super) fn send_stream(&self, message: Stream) {
+        if let Some(bulk) = self.bulk() {
+            let _ = bulk.send(true, Message::Stream(message).encode());
+        }
+    }
+
+    /// Tells the site that a stream is given up. Never waits: what is not told now is forgotten
+    /// there when too many streams are open.
+    pub fn give_up_stream(&self, stream: StreamId, why: &str) {
+        if let Some(bulk) = self.bulk() {
+            let message = Stream { stream, body: StreamBody::Abort(why.to_owned()) };
+            bulk.offer(Message::Stream(message).encode());
+        }
     }
 
     pub(super) fn bulk(&self) -> Option<Bulk> {

@@ -48,6 +48,9 @@ pub enum StreamBody {
     Open {
         /// The sender still has every byte from here on.
         base: u64,
+        /// Counts the openings of the stream from 0: an answer to an earlier one may be on its way
+        /// still, or may be lost.
+        opening: u32,
     },
     /// Receiver: begin there. Answers each `Open`.
     Accept {
@@ -55,6 +58,8 @@ pub enum StreamBody {
         from: u64,
         /// The sender may offer up to here.
         limit: u64,
+        /// The opening that it answers.
+        opening: u32,
     },
     /// Sender: the next chunks.
     Offer {

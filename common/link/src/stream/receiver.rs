@@ -331,7 +331,7 @@ impl StreamReceiver {
                 self.fail_quietly(StreamError::Aborted(why));
                 Ok(())
             }
-            StreamBody::Open { base } => self.open(base),
+            StreamBody::Open { base, opening } => self.open(base, opening),
             StreamBody::Offer { sequence, offset, chunks, marks } if self.opened => {
                 self.offered(sequence, offset, &chunks, marks)
             }
@@ -356,7 +356,7 @@ impl StreamReceiver {
         self.told.saturating_add(STREAM_WINDOW)
     }
 
-    fn open(&mut self, base: u64) -> Result<(), StreamError> {
+    fn open(&mut self, base: u64, opening: u32) -> Result<(), StreamError> {
         if base > self.end || (self.opened && self.has_records) {
             return self.broken("can not begin again there");
         }
@@ -365,7 +365,7 @@ impl StreamReceiver {
         }
         self.opened = true;
         (self.next_sequence, self.finish, self.told) = (0, None, self.consumed);
-        self.send(StreamBody::Accept { from: self.end, limit: self.limit() });
+        self.send(StreamBody::Accept { from: self.end, limit: self.limit(), opening });
         Ok(())
     }
 

@@ -58,6 +58,8 @@ enum State {
 pub struct StreamSender {
     stream: StreamId,
     state: State,
+    /// The last opening, counted from 0.
+    opening: u32,
     chunker: Chunker,
     /// Bytes pushed and bytes cut, as stream offsets.
     pushed: u64,
@@ -87,10 +89,11 @@ pub struct StreamSender {
 impl StreamSender {
     /// Begins a stream at offset 0; [`StreamSender::poll`] gives the first message.
     pub fn new(stream: StreamId) -> Self {
-        let open = Stream { stream, body: StreamBody::Open { base: 0 } };
+        let open = Stream { stream, body: StreamBody::Open { base: 0, opening: 0 } };
         Self {
             stream,
             state: State::Waiting,
+            opening: 0,
             chunker: Chunker::default(),
             pushed: 0,
             cut: 0,
@@ -220,7 +223,8 @@ impl StreamSender {
             return Err(StreamError::Aborted("the link broke".to_owned()));
         }
         if self.state != State::Over {
-            self.send(StreamBody::Open { base: self.consumed });
+            self.opening = self.opening.wrapping_add(1);
+            self.send(StreamBody::Open { base: self.consumed, opening: self.opening });
         }
         Ok(())
     }
@@ -237,7 +241,9 @@ impl StreamSender {
                 self.out.push_back(StreamSenderOutput::Failed(StreamError::Aborted(why)));
                 Ok(())
             }
-            (StreamBody::Accept { from, limit }, State::Waiting) => self.accepted(from, limit),
+            // Of an opening that another one has followed.
+            (StreamBody::Accept { opening, .. }, _) if opening != self.opening => Ok(()),
+            (StreamBody::Accept { from, limit, .. }, State::Waiting) => self.accepted(from, limit),
             (StreamBody::Want { sequence, wanted }, State::Streaming) => {
                 self.wanted(sequence, &wanted)
             }

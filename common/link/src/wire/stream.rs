@@ -12,9 +12,11 @@ use crate::stream::{OFFER_CHUNKS_MAX, OFFER_MARKS_MAX, Stream, StreamBody, Strea
 pub(super) fn stream(message: &Stream) -> (proto::Stream, Bytes) {
     let mut payload = Bytes::new();
     let body = match &message.body {
-        StreamBody::Open { base } => Body::Open(wire::Open { base: *base }),
-        StreamBody::Accept { from, limit } => {
-            Body::Accept(wire::Accept { from: *from, limit: *limit })
+        StreamBody::Open { base, opening } => {
+            Body::Open(wire::Open { base: *base, opening: *opening })
+        }
+        StreamBody::Accept { from, limit, opening } => {
+            Body::Accept(wire::Accept { from: *from, limit: *limit, opening: *opening })
         }
         StreamBody::Offer { sequence, offset, chunks, marks } => Body::Offer(wire::Offer {
             sequence: *sequence,
@@ -44,8 +46,10 @@ pub(super) fn read_stream(
 ) -> Result<Stream, DecodeError> {
     let stream = StreamId(ulid(&message.stream, "stream")?);
     let body = match message.body.ok_or(DecodeError::Missing("a stream message"))? {
-        Body::Open(it) => StreamBody::Open { base: it.base },
-        Body::Accept(it) => StreamBody::Accept { from: it.from, limit: it.limit },
+        Body::Open(it) => StreamBody::Open { base: it.base, opening: it.opening },
+        Body::Accept(it) => {
+            StreamBody::Accept { from: it.from, limit: it.limit, opening: it.opening }
+        }
         Body::Offer(offer) => {
             within("marks", offer.marks.len(), OFFER_MARKS_MAX)?;
             let list = offer.chunks.unwrap_or_default();

@@ -361,8 +361,12 @@ fn stream_message() -> impl Strategy<Value = Stream> {
         |(sequence, offset, chunks, marks)| StreamBody::Offer { sequence, offset, chunks, marks },
     );
     let body = prop_oneof![
-        any::<u64>().prop_map(|base| StreamBody::Open { base }),
-        any::<(u64, u64)>().prop_map(|(from, limit)| StreamBody::Accept { from, limit }),
+        any::<(u64, u32)>().prop_map(|(base, opening)| StreamBody::Open { base, opening }),
+        any::<(u64, u64, u32)>().prop_map(|(from, limit, opening)| StreamBody::Accept {
+            from,
+            limit,
+            opening
+        }),
         offer,
         (any::<u32>(), vec(any::<bool>(), 0..40))
             .prop_map(|(sequence, wanted)| StreamBody::Want { sequence, wanted }),
