@@ -147,6 +147,10 @@ fn reel(rng: &mut Rng, files: &[Vec<u64>], marked: bool) -> Vec<Item> {
             items.push(Item::Filemark);
         }
     }
+    if items.is_empty() {
+        // Something must overwrite what is on the tape.
+        items.push(Item::Filemark);
+    }
     items
 }
 
@@ -313,7 +317,7 @@ pub(crate) fn length_of(item: &Item) -> u64 {
 /// A case in which everything is random.
 fn random(rng: &mut Rng, number: u64) -> Case {
     let route = ROUTES[(number % 8) as usize];
-    let version = if number / 8 % 2 == 0 { Version::V4 } else { Version::V3 };
+    let version = if (number / 8).is_multiple_of(2) { Version::V4 } else { Version::V3 };
     let small = rng.chance(1, 2);
     let (before, start) = before(rng, small);
     let mut case = Case {
@@ -408,7 +412,7 @@ pub(crate) const SWEEP: u64 = SWEEPS * 2 * SWEPT.len() as u64 * (PART + 1);
 fn sweep(rng: &mut Rng, number: u64) -> Case {
     let route = ROUTES[(number % SWEEPS) as usize];
     let rest = number / SWEEPS;
-    let version = if rest % 2 == 0 { Version::V4 } else { Version::V3 };
+    let version = if rest.is_multiple_of(2) { Version::V4 } else { Version::V3 };
     let rest = rest / 2;
     let size = SWEPT[(rest % SWEPT.len() as u64) as usize];
     let fits = rest / SWEPT.len() as u64 % (PART + 1);
