@@ -139,8 +139,12 @@ fn transfer(input: &mut Input<'_>) {
 fn stream_body(input: &mut Input<'_>) -> StreamBody {
     let sequence = input.number() as u32;
     match input.below(12) {
-        0 => StreamBody::Open { base: input.number() },
-        1 => StreamBody::Accept { from: input.number(), limit: input.number() },
+        0 => StreamBody::Open { base: input.number(), opening: input.below(4) as u32 },
+        1 => StreamBody::Accept {
+            from: input.number(),
+            limit: input.number(),
+            opening: input.below(4) as u32,
+        },
         2..5 => StreamBody::Offer {
             sequence,
             offset: input.number(),
