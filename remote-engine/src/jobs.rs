@@ -320,14 +320,16 @@ impl Jobs {
         of_site.map(report).collect()
     }
 
-    /// A site knows of a job's end. Of a copy that waits here for its next tape, or for anything
-    /// else, it says that it is over; one whose device is still held ends with that.
+    /// A site has taken over the report of a job.
     pub fn acknowledged(&self, site: &SiteName, id: JobId) {
-        let known = self.reports().iter().any(|kept| kept.job == id && kept.site == *site);
-        if known {
-            self.change_reports(|reports| reports.retain(|kept| kept.job != id));
-            return;
-        }
+        self.change_reports(|reports| {
+            reports.retain(|kept| kept.job != id || kept.site != *site);
+        });
+    }
+
+    /// A site that asked for a copy has ended it. One that waits here for its next tape, or for
+    /// anything else, is over; one whose device is still held ends with that.
+    pub fn over(&self, site: &SiteName, id: JobId) {
         let _ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
         let mut copies = self.copies(|owner| owner.site == *site).into_iter();
         match copies.find(|(job, _)| job.id == id) {
@@ -406,6 +408,9 @@ mod tests {
             (report.flushed_bytes, report.flushed_object, report.complete),
             (400, Some(4), false)
         );
+        // That it is over for its originator does not mean that the report was met.
+        jobs.over(&next.owner.site, first.id);
+        assert_eq!(jobs.reports_for(&next.owner.site).len(), 1);
         jobs.acknowledged(&next.owner.site, first.id);
         assert!(jobs.reports_for(&next.owner.site).is_empty());
     }
@@ -418,13 +423,13 @@ mod tests {
             let copy = copy(number, 1);
             jobs.begin_copy(&copy).unwrap();
             if before {
-                jobs.acknowledged(&copy.owner.site, copy.id);
+                jobs.over(&copy.owner.site, copy.id);
                 assert_eq!(state(&jobs, &copy), JobState::InProgress);
             }
             jobs.let_go(copy.id, 700, true);
             if !before {
                 assert_eq!(state(&jobs, &copy), JobState::InProgress);
-                jobs.acknowledged(&copy.owner.site, copy.id);
+                jobs.over(&copy.owner.site, copy.id);
             }
             let row = jobs.catalogue.job(copy.id).unwrap().unwrap();
             assert_eq!((row.state, row.bytes), (JobState::Done, 700));
@@ -439,7 +444,7 @@ mod tests {
         assert_eq!(jobs.begin_copy(&next), Ok(700));
         jobs.enter(first.id, JobState::PausedEom, None);
         assert_eq!(state(&jobs, &first), JobState::PausedEom);
-        jobs.acknowledged(&first.owner.site, first.id);
+        jobs.over(&first.owner.site, first.id);
         assert_eq!(state(&jobs, &first), JobState::Cancelled);
         // Its originator was restarted and never says a word.
         let lost = copy(4, 1);
@@ -471,7 +476,7 @@ mod tests {
         jobs.set_whole(whole.id, true);
         jobs.enter(rest.id, JobState::PausedEom, None);
         for copy in [&whole, &rest, &running] {
-            jobs.acknowledged(&copy.owner.site, copy.id);
+            jobs.over(&copy.owner.site, copy.id);
         }
         let states = [&whole, &rest, &running].map(|copy| state(&jobs, copy));
         assert_eq!(states, [JobState::Done, JobState::Cancelled, JobState::InProgress]);

@@ -183,7 +183,7 @@ impl Local {
 
     /// Says that a job has ended, and waits until the engine has taken note.
     pub(crate) async fn end_job(&mut self, job: JobId) {
-        self.send(Message::JobAck(job)).await;
+        self.send(Message::JobOver(job)).await;
         self.send(Message::Ping(1)).await;
         loop {
             match self.control.next().await {
