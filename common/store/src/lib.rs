@@ -37,6 +37,7 @@ mod chunker;
 mod codec;
 mod compare;
 mod container;
+mod crew;
 mod error;
 #[cfg(test)]
 mod golden;

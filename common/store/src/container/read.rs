@@ -49,11 +49,9 @@ impl Containers {
         decompressor: &mut Decompressor,
         mut each: impl FnMut(Bytes),
     ) -> Result<()> {
-        let find = |chunk: &ChunkRef| {
-            let missing = || StoreError::MissingChunk(chunk.digest);
-            self.lookup(&chunk.digest).filter(|l| l.raw_len == chunk.len).ok_or_else(missing)
-        };
-        let places = chunks.iter().map(find).collect::<Result<Vec<_>>>()?;
+        let find = |chunk: &ChunkRef| self.lookup(&chunk.digest).filter(|l| l.raw_len == chunk.len);
+        // Those before one that is missing can be read.
+        let places: Vec<_> = chunks.iter().map_while(find).collect();
         let mut first = 0;
         while first < places.len() {
             let group = together(&places[first..]);
@@ -76,7 +74,10 @@ impl Containers {
             }
             first += group;
         }
-        Ok(())
+        match chunks.get(places.len()) {
+            Some(missing) => Err(StoreError::MissingChunk(missing.digest)),
+            None => Ok(()),
+        }
     }
 
     /// The chunk turned out to be damaged, wherever it lies.
