@@ -14,6 +14,7 @@ use model::{CartridgeId, GenerationId};
 
 use crate::chunker::Chunker;
 use crate::codec::{Compressor, Decompressor, name};
+use crate::collect::Hold;
 use crate::journal::{self, Event, Found, Journal, JournalHeader, Totals};
 use crate::layout::Layout;
 use crate::recipe::{Identity, layout_of};
@@ -44,6 +45,8 @@ struct Writer {
     dirty: bool,
     /// Some flush was acknowledged: the generation outlives the image.
     acknowledged: bool,
+    /// What it relies on stays until the recipe names it.
+    _hold: Hold,
 }
 
 /// A cartridge open for reading and writing, by one owner; see [`Reel`] for moving and reading.
@@ -85,6 +88,7 @@ impl std::fmt::Debug for Image {
 
 impl Image {
     pub(crate) fn open(inner: &Arc<Inner>, cartridge: CartridgeId) -> Result<Self> {
+        let _opening = inner.opening();
         let open = inner.take_image(cartridge)?;
         let image = Self::build(inner, cartridge, open);
         if image.is_err() {
@@ -301,6 +305,7 @@ impl Writer {
             tail_logged: 0,
             dirty: false,
             acknowledged: false,
+            _hold: Hold::new(inner),
         }
     }
 
@@ -449,6 +454,9 @@ impl Resumed {
         fits.ok_or_else(|| StoreError::Damaged { path: path.clone(), what })?;
         let journal = Journal::resume(inner.vfs.as_ref(), path, &self.inspected)
             .map_err(|error| inner.containers.poisoned_by(error))?;
+        let writer = Writer::new(inner, journal);
+        // Under its hold, so that a collection that comes later keeps them.
+        inner.stamp(layout)?;
         Ok(Writer {
             ledger: Ledger {
                 unique_bytes: self.inspected.totals.unique_bytes,
@@ -458,7 +466,7 @@ impl Resumed {
             tail_logged: layout.tail.len(),
             dirty: false,
             acknowledged: true,
-            ..Writer::new(inner, journal)
+            ..writer
         })
     }
 }
