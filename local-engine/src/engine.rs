@@ -11,6 +11,7 @@ use service::config::{Auth, LocalConfig};
 use service::messages;
 use service::shutdown::{self, Shutdown};
 use service::state::StateDir;
+use service::upkeep::Upkeep;
 use store::{GenerationReader, Store};
 use svs::{Catalogue, EventKind, LibraryRole};
 use tokio::net::TcpListener;
@@ -60,7 +61,15 @@ pub async fn serve(config: LocalConfig, shutdown: Shutdown) -> Result<(), Failur
     let (no_links, links_down) = shutdown::channel();
     let links = engine.links.clone();
     let linked = tokio::spawn(async move { links.run(links_down).await });
-    let admin = crate::admin::start(&engine, &shutdown)?;
+    let ground = &engine.ground;
+    let upkeep = Upkeep::new(
+        ground.store.clone(),
+        Arc::clone(&ground.catalogue),
+        ground.config.store.clone(),
+        shutdown.clone(),
+    );
+    let kept_up = tokio::spawn(Arc::clone(&upkeep).run());
+    let admin = crate::admin::start(&engine, upkeep, &shutdown)?;
     let shared = shared(&engine);
     let site = &config.site.name;
     say(&engine, messages::ENGINE_STARTED).await;
@@ -70,6 +79,7 @@ pub async fn serve(config: LocalConfig, shutdown: Shutdown) -> Result<(), Failur
     no_links.trigger();
     drop(linked.await);
     admin.abort();
+    drop(kept_up.await);
     say(&engine, messages::ENGINE_STOPPED).await;
     tracing::info!(%site, "local-engine stopped");
     Ok(())

@@ -10,6 +10,7 @@
 //! - [`admin`]: JSON requests over a Unix socket, for the command line.
 //! - [`state`]: the state directory, one engine at a time.
 //! - [`owner`]: the thread that owns an open device.
+//! - [`upkeep`]: the store's space given back and its data checked, by schedule and by command.
 //! - [`messages`]: numbered messages, to the log and as events.
 //! - [`cli`], [`logging`], [`shutdown`]: `main` of an engine.
 //!
@@ -39,3 +40,4 @@ pub mod pki;
 pub mod shutdown;
 pub mod state;
 pub mod tls;
+pub mod upkeep;

@@ -182,6 +182,8 @@ mod tests {
         import_export = 0\ncapacity = \"16MB\"\nearly_warning = \"1MB\"\n\
         cartridges = { prefix = \"BIG\", count = 1 }\n";
 
+    type Case = (u64, u64, bool, bool);
+
     fn control() -> Control {
         Control::within(PATIENCE)
     }
@@ -289,7 +291,7 @@ mod tests {
         let (mut named, mut moved) = (drives.remove(0), drives.remove(0));
         // Record size, ranges of (offset, length, padded, beyond early warning); 3 MB to the
         // warning and 4 MB in all.
-        let cases: [(u32, &[(u64, u64, bool, bool)]); 6] = [
+        let cases: [(u32, &[Case]); 6] = [
             (65_536, &[(0, 2_000_000, false, false), (1_966_080, 300_000, true, false)]),
             (1_000, &[(17, 2_999_500, true, false), (5, 900, true, false)]),
             (262_144, &[(3_333, 11_000_000, false, false), (0, 9_000_000, false, true)]),

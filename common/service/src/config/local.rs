@@ -8,7 +8,8 @@ use serde::Deserialize;
 
 use super::check::{Findings, libraries, read_password, resolve};
 use super::{
-    ConfigError, EngineConfig, Log, PhysicalLibrary, Secret, Site, TlsFiles, VirtualLibrary, parse,
+    ConfigError, EngineConfig, Log, PhysicalLibrary, Secret, Site, TlsFiles, Upkeep,
+    VirtualLibrary, parse,
 };
 use crate::tls;
 
@@ -33,6 +34,9 @@ pub struct LocalConfig {
     /// `[[physical_library]]`: libraries that stand at this site.
     #[serde(default, rename = "physical_library")]
     pub physical_libraries: Vec<PhysicalLibrary>,
+    /// `[store]`.
+    #[serde(default)]
+    pub store: Upkeep,
     /// `[log]`.
     #[serde(default)]
     pub log: Log,
@@ -213,6 +217,7 @@ impl LocalConfig {
         let mut findings = Findings::default();
         findings.state_dir(&self.site.state_dir);
         findings.log(&self.log);
+        self.store.check(&mut findings);
         self.check_ndmp(&mut findings);
         self.check_links(&mut findings);
         libraries(&self.virtual_libraries, &self.physical_libraries, &mut findings);

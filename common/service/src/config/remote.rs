@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::check::{Findings, directory_of, libraries, resolve};
 use super::local::default_lease;
-use super::{ConfigError, EngineConfig, Log, PhysicalLibrary, Site, TlsFiles, parse};
+use super::{ConfigError, EngineConfig, Log, PhysicalLibrary, Site, TlsFiles, Upkeep, parse};
 
 /// The configuration of `remote-engine`.
 #[derive(Clone, Debug, Deserialize)]
@@ -25,6 +25,9 @@ pub struct RemoteConfig {
     /// `[[physical_library]]`.
     #[serde(default, rename = "physical_library")]
     pub physical_libraries: Vec<PhysicalLibrary>,
+    /// `[store]`.
+    #[serde(default)]
+    pub store: Upkeep,
     /// `[log]`.
     #[serde(default)]
     pub log: Log,
@@ -75,6 +78,7 @@ impl RemoteConfig {
         let mut findings = Findings::default();
         findings.state_dir(&self.site.state_dir);
         findings.log(&self.log);
+        self.store.check(&mut findings);
         findings.lease("link", self.link.lease_seconds);
         findings.tls("link", crate::tls::server_config(self.link.tls()));
         libraries(&[], &self.physical_libraries, &mut findings);
