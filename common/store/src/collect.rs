@@ -68,15 +68,15 @@ pub struct Checked {
 }
 
 impl Store {
-    /// Keeps every chunk that is asked for from now on ([`Store::missing`], [`Store::put_stored_chunk`])
-    /// from being freed. Images, imports and readers have their own.
+    /// Keeps every chunk that is asked for from now on ([`Store::missing`],
+    /// [`Store::put_stored_chunk`]) from being freed. Images, imports and readers have their own.
     pub fn hold(&self) -> Hold {
         Hold::new(&self.0)
     }
 
     /// Frees the chunks that no generation needs. Containers of which less than `live_percent` is
-    /// needed are given up, and what is needed of them written anew. Goes on beside everything else;
-    /// one at a time. Stops early, between two containers, when `stop` says so.
+    /// needed are given up, and what is needed of them written anew. Goes on beside everything
+    /// else; one at a time. Stops early, between two containers, when `stop` says so.
     ///
     /// # Errors
     /// [`StoreError::NotCollected`] if it is not known what is needed; nothing was freed then.

@@ -20,10 +20,9 @@ pub(crate) struct Crew<Job, Done> {
     taken: usize,
 }
 
-/// Threads beside the one that gives the jobs: as many as there are processors for.
+/// As many threads as there are processors for.
 pub(crate) fn threads() -> usize {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    processors.saturating_sub(1).clamp(1, MOST)
+    std::thread::available_parallelism().map_or(1, usize::from).clamp(1, MOST)
 }
 
 impl<Job: Send + 'static, Done: Send + 'static> Crew<Job, Done> {

@@ -75,8 +75,17 @@ impl Named {
 /// A block that is not stored yet.
 struct Waiting {
     block: Block,
-    /// A thread names it; else it is named when its turn comes.
-    given: bool,
+    by: By,
+}
+
+/// Who names a block.
+enum By {
+    /// One of the threads.
+    Crew,
+    /// Whoever writes has, since the threads had enough to do.
+    Writer(Named),
+    /// Nobody would; whoever stores it does.
+    Nobody,
 }
 
 /// How far the first block is stored.
@@ -90,51 +99,59 @@ struct First {
 pub(super) struct Naming {
     inner: Arc<Inner>,
     crew: Option<Crew<Block, Named>>,
+    compressor: Compressor,
     blocks: VecDeque<Waiting>,
     first: Option<First>,
 }
 
 impl Naming {
     pub(super) fn new(inner: &Arc<Inner>) -> Self {
-        Self { inner: inner.clone(), crew: None, blocks: VecDeque::new(), first: None }
+        let compressor = Compressor::new(inner.options.zstd_level);
+        Self { inner: inner.clone(), crew: None, compressor, blocks: VecDeque::new(), first: None }
     }
 
     /// Whether the oldest block has to be stored before another one is given.
     pub(super) fn is_full(&self) -> bool {
-        self.crew.as_ref().is_some_and(|crew| crew.is_full() || self.blocks.len() > crew.size() * 2)
+        self.crew.as_ref().is_some_and(|crew| self.blocks.len() > 2 * crew.size() + 1)
     }
 
     /// Has a block named.
     pub(super) fn give(&mut self, block: Block) {
         let (inner, level) = (&self.inner, self.inner.options.zstd_level);
         let crew = self.crew.get_or_insert_with(|| {
-            Crew::start("naming", threads(), || {
+            // One processor is the writer's own, which helps when it would have to wait.
+            Crew::start("naming", threads().saturating_sub(1).max(1), || {
                 let (inner, mut compressor) = (inner.clone(), Compressor::new(level));
                 move |block: Block| Named::of(&block, &inner, &mut compressor)
             })
         });
-        let given = crew.give(block.clone()).is_ok();
-        self.blocks.push_back(Waiting { block, given });
+        let by = match crew.is_full() {
+            true => By::Writer(Named::of(&block, &self.inner, &mut self.compressor)),
+            false => crew.give(block.clone()).map_or(By::Nobody, |()| By::Crew),
+        };
+        self.blocks.push_back(Waiting { block, by });
     }
 
     /// Whether a chunk can be stored now; with `wait`, whether there is one at all.
     pub(super) fn is_ready(&mut self, wait: bool) -> bool {
-        let Some(Waiting { block, given }) = self.blocks.front() else { return false };
-        if self.first.is_none() {
-            let taken = match self.crew.as_mut().filter(|_| *given) {
-                Some(crew) => match crew.take(wait) {
-                    Some(named) => named,
-                    None if crew.under_way() > 0 => return false,
-                    None => None,
-                },
-                None => None,
-            };
-            let named = taken.unwrap_or_else(|| {
-                let mut compressor = Compressor::new(self.inner.options.zstd_level);
-                Named::of(block, &self.inner, &mut compressor)
-            });
-            self.first = Some(First { named, number: 0, offset: 0 });
+        let Some(Waiting { block, by }) = self.blocks.front_mut() else { return false };
+        if self.first.is_some() {
+            return true;
         }
+        let named = match (std::mem::replace(by, By::Nobody), &mut self.crew) {
+            (By::Writer(named), _) => Some(named),
+            (By::Crew, Some(crew)) => match crew.take(wait) {
+                // If its thread died of it there is nothing.
+                Some(named) => named,
+                None => {
+                    *by = By::Crew;
+                    return false;
+                }
+            },
+            _ => None,
+        };
+        let named = named.unwrap_or_else(|| Named::of(block, &self.inner, &mut self.compressor));
+        self.first = Some(First { named, number: 0, offset: 0 });
         true
     }
 
