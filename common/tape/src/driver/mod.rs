@@ -23,6 +23,7 @@ mod agree;
 mod changer;
 mod channel;
 mod drive;
+mod iscsi;
 mod local;
 #[cfg(test)]
 mod tests;
@@ -30,5 +31,6 @@ mod transport;
 
 pub use changer::ScsiChanger;
 pub use drive::ScsiDrive;
+pub use iscsi::{IscsiOptions, IscsiTransport, Portal, discover};
 pub use local::LocalTransport;
 pub use transport::{Data, ScsiCompletion, ScsiTransport, TransportError};
