@@ -7,7 +7,7 @@
 //!   the negotiation of limits ([`Limits`]).
 //! * [`Session`]: one command at a time with its data in either direction, pings, task management,
 //!   logout. What it wants sent comes out as [`Action`]s.
-//! * [`Url`]: `iscsi://HOST:PORT/TARGET/LUN`.
+//! * [`Url`] is where a logical unit is: `iscsi://HOST:PORT/TARGET/LUN`.
 //!
 //! One connection, error recovery level 0: after anything out of order the session is over, and
 //! nothing is ever sent a second time. Invariants: whatever bytes come in, reading them ends

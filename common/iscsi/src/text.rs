@@ -125,7 +125,10 @@ fn hex(digits: &[u8]) -> Option<Vec<u8>> {
 
 fn base64(digits: &[u8]) -> Option<Vec<u8>> {
     let end = digits.iter().position(|digit| *digit == b'=').unwrap_or(digits.len());
-    if digits.len() % 4 != 0 || digits.len() - end > 2 || digits[end..].iter().any(|d| *d != b'=') {
+    if !digits.len().is_multiple_of(4)
+        || digits.len() - end > 2
+        || digits[end..].iter().any(|d| *d != b'=')
+    {
         return None;
     }
     let (mut bytes, mut held, mut count) = (Vec::new(), 0u32, 0);

@@ -25,7 +25,7 @@ fn what_init_writes_loads_as_it_is() {
     assert_eq!(local.ndmp.listen.to_string(), "127.0.0.1:10000");
     assert_eq!(local.links[0].connect, remote.link.listen.to_string());
     assert_eq!(local.site.catalogue(), dir.path().join("hq/svs.db"));
-    assert_eq!(remote.physical_libraries[0].path, dir.path().join("ptl0"));
+    assert_eq!(remote.physical_libraries[0].file().unwrap().path, dir.path().join("ptl0"));
     assert_eq!(remote.peers[0].name, local.site.name);
     let names = local.virtual_libraries[0].device_names();
     let names: Vec<_> = names.iter().map(ToString::to_string).collect();

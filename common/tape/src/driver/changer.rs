@@ -78,8 +78,17 @@ impl<T: ScsiTransport> ScsiChanger<T> {
             let head = self.channel.fetch_anew(cdb(8), 8, control)?;
             let size = ElementReport::parse(&head).map_err(malformed)?.byte_count as usize + 8;
             let size = size.min(TRANSFER_MAX);
-            let bytes = self.channel.fetch_anew(cdb(size), size, control)?;
-            let report = ElementReport::parse(&bytes).map_err(malformed)?;
+            let mut bytes = self.channel.fetch_anew(cdb(size), size, control)?;
+            // Some changers count their header into the bytes that follow it, and leave out the
+            // last eight: of a tag nothing is lost by that, of an identifier its end.
+            let is_cut = bytes.len() + 8 == size;
+            if is_cut {
+                bytes.resize(size, 0);
+            }
+            let mut report = ElementReport::parse(&bytes).map_err(malformed)?;
+            if is_cut && identities {
+                report.elements.last_mut().map(|last| last.identity.take());
+            }
             // Some changers answer with more than was asked for.
             let wanted = start..=start.saturating_add(batch - 1);
             let elements = report.elements.into_iter();

@@ -34,6 +34,10 @@ pub struct ScsiDrive<T> {
     expected: Option<ObjectNumber>,
     /// READ POSITION has no long form here.
     is_short: bool,
+    /// READ POSITION has told a position: when it does not, something is wrong.
+    is_telling: bool,
+    /// LOCATE is not there at all.
+    is_without_locate: bool,
 }
 
 impl<T: ScsiTransport> ScsiDrive<T> {
@@ -41,7 +45,14 @@ impl<T: ScsiTransport> ScsiDrive<T> {
     pub fn open(transport: T, control: &Control) -> Result<Self, TapeError> {
         let mut channel = Channel::new(transport);
         let identity = channel.identify(DeviceType::Tape, control)?;
-        Ok(Self { channel, identity, expected: None, is_short: false })
+        Ok(Self {
+            channel,
+            identity,
+            expected: None,
+            is_short: false,
+            is_telling: false,
+            is_without_locate: false,
+        })
     }
 
     /// Sets how long to wait between two looks at a device that is not ready yet; at first 1 s.
@@ -57,6 +68,12 @@ impl<T: ScsiTransport> ScsiDrive<T> {
     }
 
     fn report(&mut self, control: &Control) -> Result<PositionReport, TapeError> {
+        let report = self.any_report(control)?;
+        self.is_telling |= report.object.is_some();
+        Ok(report)
+    }
+
+    fn any_report(&mut self, control: &Control) -> Result<PositionReport, TapeError> {
         let mut read = |form, length: usize| {
             let cdb = Cdb::ReadPosition { form, allocation: 0 };
             let bytes = self.channel.fetch(cdb, length, control)?;
@@ -67,10 +84,54 @@ impl<T: ScsiTransport> ScsiDrive<T> {
                 Err(TapeError::Check(sense)) if sense.is(Sense::INVALID_FIELD_IN_CDB) => {
                     self.is_short = true;
                 }
+                // Object 0 that is not the beginning is an answer without a position in it.
+                Ok(report) if report.object == Some(0) && !report.at_bot => self.is_short = true,
                 report => return report,
             }
         }
         read(PositionForm::Short, 20)
+    }
+
+    /// To an object without LOCATE: from the beginning, over record after record and filemark after
+    /// filemark.
+    fn walk_to(&mut self, object: ObjectNumber, control: &Control) -> Result<(), TapeError> {
+        const STEP: u64 = 0x7f_ffff;
+        self.rewind(control)?;
+        let mut left = object;
+        while left > 0 {
+            let step = left.min(STEP);
+            let spaced = self.space(SpaceKind::Records, step as i64, control)?;
+            // A filemark that stopped it was passed, so every step passes something.
+            left -= match spaced.stop {
+                SpaceStop::Done => step,
+                SpaceStop::Filemark if spaced.residual < step => step - spaced.residual + 1,
+                SpaceStop::Filemark => 1,
+                _ => return Err(TapeError::Check(Sense::END_OF_DATA)),
+            };
+        }
+        self.expected = Some(object);
+        Ok(())
+    }
+
+    /// Where a tape stands after SPACE, as far as that can be counted.
+    fn spaced_to(
+        before: Option<ObjectNumber>,
+        kind: SpaceKind,
+        count: i64,
+        spaced: Spaced,
+    ) -> Option<ObjectNumber> {
+        let passed = count.unsigned_abs().saturating_sub(spaced.residual);
+        let mark = u64::from(spaced.stop == SpaceStop::Filemark);
+        match (kind, spaced.stop) {
+            (_, SpaceStop::BeginningOfTape) => Some(0),
+            (SpaceKind::Records, SpaceStop::Done | SpaceStop::Filemark) if count < 0 => {
+                before?.checked_sub(passed + mark)
+            }
+            (SpaceKind::Records, SpaceStop::Done | SpaceStop::Filemark) => {
+                before?.checked_add(passed + mark)
+            }
+            _ => None,
+        }
     }
 
     /// The position before a command. Unknown where the drive does not tell: then the command
@@ -303,7 +364,9 @@ impl<T: ScsiTransport> TapeDrive for ScsiDrive<T> {
     fn position(&mut self, control: &Control) -> Result<Position, TapeError> {
         let report = self.report(control)?;
         let unknown = || TapeError::PositionUnknown("the drive does not know it".to_owned());
-        let object = report.object.ok_or_else(unknown)?;
+        // For a drive that never knows is counted, from the last REWIND on.
+        let counted = self.expected.filter(|_| !self.is_telling);
+        let object = report.object.or(counted).ok_or_else(unknown)?;
         self.expected = Some(object);
         let in_flight = report.medium_object.map_or(0, |on_tape| object.saturating_sub(on_tape));
         Ok(Position {
@@ -323,9 +386,19 @@ impl<T: ScsiTransport> TapeDrive for ScsiDrive<T> {
     }
 
     fn locate(&mut self, object: ObjectNumber, control: &Control) -> Result<(), TapeError> {
-        self.act(locate(object), Data::None, Redo::Repeat, control)?.done()?;
-        self.expected = Some(object);
-        Ok(())
+        if !self.is_without_locate {
+            let reply = match self.act(locate(object), Data::None, Redo::Repeat, control) {
+                Err(TapeError::Check(sense)) if sense.is(Sense::INVALID_OPERATION_CODE) => {
+                    self.is_without_locate = true;
+                    return self.walk_to(object, control);
+                }
+                reply => reply?,
+            };
+            reply.done()?;
+            self.expected = Some(object);
+            return Ok(());
+        }
+        self.walk_to(object, control)
     }
 
     fn space(
@@ -340,8 +413,11 @@ impl<T: ScsiTransport> TapeDrive for ScsiDrive<T> {
             SpaceKind::EndOfData => SpaceCode::EndOfData,
         };
         let cdb = Cdb::Space { code, count };
+        let before = self.before(control)?;
         let reply = self.act(cdb, Data::None, Redo::Return, control)?;
-        spaced(&reply, kind, count)
+        let spaced = spaced(&reply, kind, count)?;
+        self.expected = Self::spaced_to(before, kind, count, spaced);
+        Ok(spaced)
     }
 
     fn read(&mut self, buffer: &mut [u8], control: &Control) -> Result<ReadEnd, TapeError> {
@@ -386,7 +462,9 @@ impl<T: ScsiTransport> TapeDrive for ScsiDrive<T> {
 
     fn load(&mut self, control: &Control) -> Result<(), TapeError> {
         let cdb = Cdb::LoadUnload { immediate: false, action: 1 };
-        self.act(cdb, Data::None, Redo::Repeat, control)?.done()
+        self.act(cdb, Data::None, Redo::Repeat, control)?.done()?;
+        self.expected = Some(0);
+        Ok(())
     }
 
     fn unload(&mut self, control: &Control) -> Result<(), TapeError> {

@@ -26,6 +26,15 @@ pub struct Portal {
     pub port: u16,
 }
 
+impl std::str::FromStr for Portal {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (host, port) = Url::parse_portal(text).ok_or(())?;
+        Ok(Self { host, port })
+    }
+}
+
 /// Asks a portal for its targets, and each target for its logical units.
 ///
 /// # Errors

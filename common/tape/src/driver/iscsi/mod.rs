@@ -76,18 +76,6 @@ impl IscsiTransport {
         Ok(Self { line: Arc::new(Mutex::new(line)), keeper: None })
     }
 
-    /// LOGICAL UNIT RESET: every initiator finds 06/29, and what a drive had in its buffer may be
-    /// lost.
-    ///
-    /// # Errors
-    /// The target could not be reached, or did not do it.
-    pub fn reset(&mut self) -> Result<(), TransportError> {
-        let mut line = lock(&self.line);
-        let lun = line.url.lun_field();
-        let result = line.connect(Instant::now() + CONNECT)?.reset(lun);
-        result.map_err(|text| line.give_up(text))
-    }
-
     fn keep(&mut self) {
         if self.keeper.is_some() {
             return;
@@ -188,6 +176,14 @@ impl ScsiTransport for IscsiTransport {
         let result = lock(&self.line).execute(cdb, data, Instant::now() + timeout);
         self.keep();
         result
+    }
+
+    /// Every initiator finds 06/29, and what a drive had in its buffer may be lost.
+    fn reset(&mut self) -> Result<(), TransportError> {
+        let mut line = lock(&self.line);
+        let lun = line.url.lun_field();
+        let result = line.connect(Instant::now() + CONNECT)?.reset(lun);
+        result.map_err(|text| line.give_up(text))
     }
 }
 
