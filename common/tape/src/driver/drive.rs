@@ -8,6 +8,7 @@ use scsi::mam::{Attribute, id as attribute};
 use scsi::{Cdb, Destination, DeviceType, PositionForm, PositionReport, Sense, SpaceCode};
 
 use super::channel::{ATTENTIONS_MAX, Channel, Fault, Reply, TRANSFER_MAX, malformed, moved};
+use super::place::Place;
 use super::transport::{Data, ScsiTransport};
 use crate::{
     CdbRequest, Completion, Control, DeviceIdentity, DriveState, MediumState, Position, ReadEnd,
@@ -34,10 +35,23 @@ pub struct ScsiDrive<T> {
     expected: Option<ObjectNumber>,
     /// READ POSITION has no long form here.
     is_short: bool,
-    /// READ POSITION has told a position: when it does not, something is wrong.
-    is_telling: bool,
+    /// Whether READ POSITION has ever told a position, once it was asked. Of a drive that has, it is
+    /// a fault when it does not.
+    is_telling: Option<bool>,
     /// LOCATE is not there at all.
     is_without_locate: bool,
+    /// Nothing was sent yet that moves or writes.
+    is_fresh: bool,
+    /// Where a drive without positions was left, for who opens it next.
+    place: Place,
+    /// How often a cartridge had been moved when it was last counted.
+    moves: u64,
+}
+
+impl<T> Drop for ScsiDrive<T> {
+    fn drop(&mut self) {
+        self.place.leave(self.moves, self.expected.filter(|_| self.is_telling == Some(false)));
+    }
 }
 
 impl<T: ScsiTransport> ScsiDrive<T> {
@@ -50,9 +64,30 @@ impl<T: ScsiTransport> ScsiDrive<T> {
             identity,
             expected: None,
             is_short: false,
-            is_telling: false,
+            is_telling: None,
             is_without_locate: false,
+            is_fresh: true,
+            place: Place::default(),
+            moves: 0,
         })
+    }
+
+    /// Goes on counting where the last user of the drive left it. Whoever moves a cartridge clears
+    /// the place.
+    pub fn resuming(mut self, place: Place) -> Self {
+        (self.moves, self.expected) = place.look();
+        self.place = place;
+        self
+    }
+
+    /// What was counted before a cartridge was moved was counted on another tape.
+    fn follow_moves(&mut self) {
+        let (moves, _) = self.place.look();
+        if moves != self.moves {
+            self.moves = moves;
+            self.expected = None;
+            self.is_fresh = true;
+        }
     }
 
     /// Sets how long to wait between two looks at a device that is not ready yet; at first 1 s.
@@ -69,7 +104,8 @@ impl<T: ScsiTransport> ScsiDrive<T> {
 
     fn report(&mut self, control: &Control) -> Result<PositionReport, TapeError> {
         let report = self.any_report(control)?;
-        self.is_telling |= report.object.is_some();
+        let tells = report.object.is_some() || self.is_telling == Some(true);
+        self.is_telling = Some(tells);
         Ok(report)
     }
 
@@ -113,6 +149,22 @@ impl<T: ScsiTransport> ScsiDrive<T> {
         Ok(())
     }
 
+    /// Over filemarks of a drive without positions: by reading, since somebody has to count.
+    fn read_over(&mut self, filemarks: u64, control: &Control) -> Result<Spaced, TapeError> {
+        let mut left = filemarks;
+        let stop = loop {
+            if left == 0 {
+                break SpaceStop::Done;
+            }
+            match self.read(&mut [0], control)? {
+                ReadEnd::Record { .. } => {}
+                ReadEnd::Filemark => left -= 1,
+                ReadEnd::EndOfData => break SpaceStop::EndOfData,
+            }
+        };
+        Ok(Spaced { residual: left, stop })
+    }
+
     /// Where a tape stands after SPACE, as far as that can be counted.
     fn spaced_to(
         before: Option<ObjectNumber>,
@@ -137,6 +189,7 @@ impl<T: ScsiTransport> ScsiDrive<T> {
     /// The position before a command. Unknown where the drive does not tell: then the command
     /// itself will say what is wrong. A unit attention met here is the caller's.
     fn before(&mut self, control: &Control) -> Result<Option<ObjectNumber>, TapeError> {
+        self.follow_moves();
         if self.expected.is_none() {
             self.expected = match self.report(control) {
                 Ok(report) => report.object,
@@ -161,6 +214,7 @@ impl<T: ScsiTransport> ScsiDrive<T> {
             Redo::Return | Redo::Wrote(_) => self.before(control)?,
         };
         self.expected = None;
+        self.is_fresh = false;
         let cause = match self.channel.send(cdb, &mut data, control) {
             Ok(reply) => return Ok(reply),
             Err(Fault::Told(error)) => return Err(error),
@@ -286,6 +340,13 @@ fn optional<V>(result: Result<V, TapeError>) -> Result<Option<V>, TapeError> {
     }
 }
 
+/// Whether a command may leave the tape elsewhere: every one that is not known to only ask.
+fn may_move(cdb: &[u8]) -> bool {
+    const ASKS: [u8; 15] =
+        [0x00, 0x03, 0x05, 0x12, 0x1a, 0x1e, 0x34, 0x44, 0x4d, 0x5a, 0x5e, 0x8c, 0xa0, 0xa2, 0xa3];
+    !cdb.first().is_some_and(|code| ASKS.contains(code))
+}
+
 fn locate(object: ObjectNumber) -> Cdb {
     let destination = Destination::Object(object);
     Cdb::Locate { immediate: false, partition: None, destination }
@@ -362,11 +423,20 @@ impl<T: ScsiTransport> TapeDrive for ScsiDrive<T> {
     }
 
     fn position(&mut self, control: &Control) -> Result<Position, TapeError> {
+        self.follow_moves();
         let report = self.report(control)?;
         let unknown = || TapeError::PositionUnknown("the drive does not know it".to_owned());
         // For a drive that never knows is counted, from the last REWIND on.
-        let counted = self.expected.filter(|_| !self.is_telling);
-        let object = report.object.or(counted).ok_or_else(unknown)?;
+        let counted = self.expected.filter(|_| self.is_telling == Some(false));
+        let object = match report.object.or(counted) {
+            Some(object) => object,
+            // Nobody can know where it stands, and nothing was done yet that this could undo.
+            None if self.is_fresh && self.is_telling == Some(false) => {
+                self.rewind(control)?;
+                0
+            }
+            None => return Err(unknown()),
+        };
         self.expected = Some(object);
         let in_flight = report.medium_object.map_or(0, |on_tape| object.saturating_sub(on_tape));
         Ok(Position {
@@ -414,6 +484,11 @@ impl<T: ScsiTransport> TapeDrive for ScsiDrive<T> {
         };
         let cdb = Cdb::Space { code, count };
         let before = self.before(control)?;
+        if self.is_telling == Some(false) && before.is_some() && kind == SpaceKind::Filemarks {
+            if let Ok(count @ 1..) = u64::try_from(count) {
+                return self.read_over(count, control);
+            }
+        }
         let reply = self.act(cdb, Data::None, Redo::Return, control)?;
         let spaced = spaced(&reply, kind, count)?;
         self.expected = Self::spaced_to(before, kind, count, spaced);
@@ -477,7 +552,14 @@ impl<T: ScsiTransport> TapeDrive for ScsiDrive<T> {
         request: &CdbRequest,
         control: &Control,
     ) -> Result<Completion, TapeError> {
-        self.expected = None;
-        self.channel.pass(request, control)
+        let completion = self.channel.pass(request, control);
+        let attention = completion.as_ref().is_ok_and(|completion| {
+            Sense::parse(&completion.sense).is_some_and(|sense| sense.is_unit_attention())
+        });
+        if attention || completion.is_err() || may_move(&request.cdb) {
+            self.expected = None;
+        }
+        self.is_fresh &= !may_move(&request.cdb);
+        completion
     }
 }

@@ -25,6 +25,7 @@ mod channel;
 mod drive;
 mod iscsi;
 mod local;
+mod place;
 mod sg;
 #[cfg(test)]
 mod tests;
@@ -34,5 +35,6 @@ pub use changer::ScsiChanger;
 pub use drive::ScsiDrive;
 pub use iscsi::{IscsiOptions, IscsiTransport, Portal, discover};
 pub use local::LocalTransport;
+pub use place::Place;
 pub use sg::{SgNode, SgTransport, sg_nodes};
 pub use transport::{Data, ScsiCompletion, ScsiTransport, TransportError};

@@ -13,7 +13,7 @@ use scsi::{
     PositionReport, Sense, StandardInquiry, VitalPage,
 };
 
-use super::{Data, ScsiChanger, ScsiCompletion, ScsiDrive, ScsiTransport, TransportError};
+use super::{Data, Place, ScsiChanger, ScsiCompletion, ScsiDrive, ScsiTransport, TransportError};
 use crate::{
     CdbRequest, Control, MediumChanger, ReadEnd, SpaceKind, SpaceStop, Spaced, TapeDrive,
     TapeError, WriteEnd,
@@ -475,7 +475,7 @@ fn mute() -> [Answer; 2] {
     [Answer::Good(long.encode(PositionForm::Long)), Answer::Good(short.encode(PositionForm::Short))]
 }
 
-fn mute_drive() -> (ScsiDrive<Script>, Script) {
+fn fresh_mute_drive() -> (ScsiDrive<Script>, Script) {
     let script = Script::default();
     let inquiry = StandardInquiry::new(DeviceType::Tape, "TGT", "ULT3580", "1");
     let serial = VitalPage::SerialNumber("S1".into()).encode(DeviceType::Tape);
@@ -483,9 +483,15 @@ fn mute_drive() -> (ScsiDrive<Script>, Script) {
     let mut drive = ScsiDrive::open(script.clone(), &control()).unwrap();
     drive.set_poll(Duration::ZERO);
     script.then(mute());
-    let unknown = drive.position(&control());
-    assert!(matches!(unknown, Err(TapeError::PositionUnknown(_))), "{unknown:?}");
-    script.asked();
+    (drive, script)
+}
+
+fn mute_drive() -> (ScsiDrive<Script>, Script) {
+    let (mut drive, script) = fresh_mute_drive();
+    // Where nobody can know where the tape stands it is rewound.
+    script.then([good()]);
+    assert_eq!(drive.position(&control()).unwrap().object, 0);
+    assert_eq!(script.asked(), [0x12, 0x12, 0x34, 0x34, 0x01]);
     (drive, script)
 }
 
@@ -493,12 +499,11 @@ fn mute_drive() -> (ScsiDrive<Script>, Script) {
 fn a_drive_without_positions_is_counted_for() {
     let (mut drive, script) = mute_drive();
     let [_, short] = mute();
-    script.then([good(), good(), good(), short.clone()]);
-    drive.rewind(&control()).unwrap();
+    script.then([good(), good(), short.clone()]);
     drive.write(&[1; 9], &control()).unwrap();
     drive.write_filemarks(1, &control()).unwrap();
     assert_eq!(drive.position(&control()).unwrap().object, 2);
-    assert_eq!(script.asked(), [0x01, 0x0a, 0x10, 0x34]);
+    assert_eq!(script.asked(), [0x0a, 0x10, 0x34]);
     // After a lost answer nobody knows.
     script.then([broken(), short.clone()]);
     let lost = drive.write(&[1; 9], &control());
@@ -507,6 +512,50 @@ fn a_drive_without_positions_is_counted_for() {
     script.then([short]);
     let unknown = drive.position(&control());
     assert!(matches!(unknown, Err(TapeError::PositionUnknown(_))), "{unknown:?}");
+}
+
+#[test]
+fn what_was_counted_is_kept_for_the_next_user_of_the_same_tape() {
+    let place = Place::default();
+    let [_, short] = mute();
+    let open = || {
+        let (drive, script) = fresh_mute_drive();
+        (drive.resuming(place.clone()), script)
+    };
+    let at = |drive: &mut ScsiDrive<Script>| drive.position(&control()).unwrap().object;
+    let (mut first, script) = open();
+    script.then([good(), good(), short.clone()]);
+    assert_eq!(at(&mut first), 0);
+    first.write(&[1; 9], &control()).unwrap();
+    assert_eq!(at(&mut first), 1);
+    drop(first);
+    let (mut second, script) = open();
+    assert_eq!(at(&mut second), 1);
+    // Another tape, under the open drive: it is rewound, and counted anew.
+    place.forget();
+    script.then([short.clone(), good()]);
+    assert_eq!(at(&mut second), 0);
+    // What a user of the tape before has counted is nobody's any more.
+    place.forget();
+    drop(second);
+    assert_eq!(place.look().1, None);
+}
+
+#[test]
+fn filemarks_are_counted_by_reading_where_nobody_else_counts() {
+    let (mut drive, script) = mute_drive();
+    let [_, short] = mute();
+    let longer = || check(Sense::INCORRECT_LENGTH.with_information(-99));
+    let filemark = || check(Sense::FILEMARK_DETECTED);
+    script.then([longer(), filemark(), longer(), longer(), filemark(), short.clone()]);
+    let done = Spaced { residual: 0, stop: SpaceStop::Done };
+    assert_eq!(drive.space(SpaceKind::Filemarks, 2, &control()), Ok(done));
+    assert_eq!(drive.position(&control()).unwrap().object, 5);
+    script.then([longer(), check(Sense::END_OF_DATA), short]);
+    let end = Spaced { residual: 3, stop: SpaceStop::EndOfData };
+    assert_eq!(drive.space(SpaceKind::Filemarks, 3, &control()), Ok(end));
+    assert_eq!(drive.position(&control()).unwrap().object, 6);
+    script.asked();
 }
 
 #[test]

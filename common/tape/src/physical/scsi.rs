@@ -1,5 +1,6 @@
 //! A library behind SCSI: a changer and drives wherever they are.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +11,7 @@ use model::{Barcode, DeviceRole};
 use super::watch::{Wake, watch};
 use super::{Address, AnyChanger, AnyDrive, LibraryLook, PhysicalLibrary};
 use crate::driver::{
-    Data, IscsiOptions, Portal, ScsiChanger, ScsiCompletion, ScsiDrive, ScsiTransport,
+    Data, IscsiOptions, Place, Portal, ScsiChanger, ScsiCompletion, ScsiDrive, ScsiTransport,
     TransportError,
 };
 use crate::{Control, TapeError};
@@ -65,11 +66,24 @@ pub(super) struct Shared {
     /// Something may have moved since the last look.
     pub(super) is_stale: AtomicBool,
     seen: Mutex<Seen>,
+    /// By their numbers, where drives without positions were left.
+    places: Mutex<BTreeMap<u16, Place>>,
 }
 
 impl Shared {
     pub(super) fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn place(&self, index: u16) -> Place {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.entry(index).or_default().clone()
+    }
+
+    /// A cartridge may have been moved: a tape that comes into a drive stands at its beginning.
+    fn forget_places(&self) {
+        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.values().for_each(Place::forget);
     }
 
     /// A way to a device that tells when it changes what the library looks like.
@@ -101,6 +115,9 @@ impl ScsiTransport for Telling {
         let attention = result.as_ref().is_ok_and(|completion| {
             scsi::Sense::parse(&completion.sense).is_some_and(|sense| sense.is_unit_attention())
         });
+        if moves(cdb) {
+            self.shared.forget_places();
+        }
         if attention || moves(cdb) {
             self.shared.is_stale.store(true, Ordering::Release);
         }
@@ -133,8 +150,12 @@ impl ScsiLibrary {
     /// # Errors
     /// The system has no thread to give.
     pub fn open(spec: ScsiLibrarySpec) -> std::io::Result<Self> {
-        let shared =
-            Arc::new(Shared { spec, is_stale: AtomicBool::new(true), seen: Mutex::default() });
+        let shared = Arc::new(Shared {
+            spec,
+            is_stale: AtomicBool::new(true),
+            seen: Mutex::default(),
+            places: Mutex::default(),
+        });
         let (wake, woken) = sync_channel(64);
         watch(Arc::clone(&shared), woken)?;
         Ok(Self { shared, wake })
@@ -176,13 +197,15 @@ impl PhysicalLibrary for ScsiLibrary {
 
     fn open_drive(&self, index: u16, _: u64, control: &Control) -> Result<AnyDrive, TapeError> {
         let address = self.drive_address(index)?;
-        ScsiDrive::open(self.shared.way(&address)?, control)
+        let drive = ScsiDrive::open(self.shared.way(&address)?, control)?;
+        Ok(drive.resuming(self.shared.place(index)))
     }
 
     /// With ways to the drives, so that a drive is unloaded before a cartridge is taken from it.
     fn open_changer(&self, _: u64, control: &Control) -> Result<AnyChanger, TapeError> {
         let address = self.changer_address()?;
-        let mut changer = ScsiChanger::open(self.shared.way(&address)?, control)?;
+        let changer = ScsiChanger::open(self.shared.way(&address)?, control)?;
+        let mut changer = changer.composing();
         let drives: Vec<_> = {
             let seen = self.shared.seen();
             let looks = seen.look.iter().flat_map(|look| &look.drives);
