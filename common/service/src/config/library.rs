@@ -300,27 +300,31 @@ impl PhysicalLibrary {
             return Ok(());
         };
         let name = &self.name;
-        let at = |text| format!("physical_library {name}: chap: {text}");
-        if chap.target_user.is_some() != chap.target_secret_file.is_some() {
-            return Err(at("target_user and target_secret_file go together".to_owned()));
-        }
-        let target = chap.target_secret_file.as_deref();
-        read_password(&mut chap.secret, Some(&chap.secret_file)).map_err(at)?;
-        read_password(&mut chap.target_secret, target).map_err(at)?;
-        let secrets = [Some(&chap.secret), target.map(|_| &chap.target_secret)];
-        for secret in secrets.into_iter().flatten() {
-            // RFC 7143 9.2.1 wants 96 bits; that is what targets refuse as well.
-            let length = secret.as_ref().map_or(0, |secret| secret.expose().len());
-            if !(12..=255).contains(&length) {
-                return Err(at(format!("a secret has 12 to 255 bytes, this one {length}")));
-            }
-        }
-        let exposed = |secret: &Option<Secret>| secret.as_ref().map(|it| it.expose().to_owned());
-        if target.is_some() && exposed(&chap.secret) == exposed(&chap.target_secret) {
-            return Err(at("both directions need secrets of their own".to_owned()));
-        }
-        Ok(())
+        read_chap(chap).map_err(|text| format!("physical_library {name}: chap: {text}"))
     }
+}
+
+/// Reads the secrets of `chap` out of their files.
+pub(crate) fn read_chap(chap: &mut Chap) -> Result<(), String> {
+    if chap.target_user.is_some() != chap.target_secret_file.is_some() {
+        return Err("target_user and target_secret_file go together".to_owned());
+    }
+    let target = chap.target_secret_file.as_deref();
+    read_password(&mut chap.secret, Some(&chap.secret_file))?;
+    read_password(&mut chap.target_secret, target)?;
+    let both = [Some(&chap.secret), target.map(|_| &chap.target_secret)];
+    for secret in both.into_iter().flatten() {
+        // RFC 7143 9.2.1 wants 96 bits; that is what targets refuse as well.
+        let length = secret.as_ref().map_or(0, |secret| secret.expose().len());
+        if !(12..=255).contains(&length) {
+            return Err(format!("a secret has 12 to 255 bytes, this one {length}"));
+        }
+    }
+    let exposed = |secret: &Option<Secret>| secret.as_ref().map(|it| it.expose().to_owned());
+    if target.is_some() && exposed(&chap.secret) == exposed(&chap.target_secret) {
+        return Err("both directions need secrets of their own".to_owned());
+    }
+    Ok(())
 }
 
 /// The distance from early warning to the end of a cartridge: as configured, else a twentieth of

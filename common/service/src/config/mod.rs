@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 pub(crate) use check::private;
 pub use error::{ConfigError, Problem};
+pub(crate) use library::read_chap;
 pub use library::{
     Backend, Chap, FileBackend, PhysicalLibrary, ScsiBackend, ScsiDevices, VirtualLibrary,
 };

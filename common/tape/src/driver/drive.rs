@@ -40,6 +40,8 @@ pub struct ScsiDrive<T> {
     is_telling: Option<bool>,
     /// LOCATE is not there at all.
     is_without_locate: bool,
+    /// The filemark that was read last.
+    mark: Option<ObjectNumber>,
     /// Nothing was sent yet that moves or writes.
     is_fresh: bool,
     /// Where a drive without positions was left, for who opens it next.
@@ -66,6 +68,7 @@ impl<T: ScsiTransport> ScsiDrive<T> {
             is_short: false,
             is_telling: None,
             is_without_locate: false,
+            mark: None,
             is_fresh: true,
             place: Place::default(),
             moves: 0,
@@ -485,8 +488,14 @@ impl<T: ScsiTransport> TapeDrive for ScsiDrive<T> {
         let cdb = Cdb::Space { code, count };
         let before = self.before(control)?;
         if self.is_telling == Some(false) && before.is_some() && kind == SpaceKind::Filemarks {
-            if let Ok(count @ 1..) = u64::try_from(count) {
-                return self.read_over(count, control);
+            match count {
+                1.. => return self.read_over(count.unsigned_abs(), control),
+                // Back over the filemark that was just read: one object.
+                -1 if before.is_some_and(|at| at.checked_sub(1) == self.mark) => {
+                    self.space(SpaceKind::Records, -1, control)?;
+                    return Ok(Spaced { residual: 0, stop: SpaceStop::Done });
+                }
+                _ => {}
             }
         }
         let reply = self.act(cdb, Data::None, Redo::Return, control)?;
@@ -506,6 +515,7 @@ impl<T: ScsiTransport> TapeDrive for ScsiDrive<T> {
         let reply = self.act(cdb, Data::In(buffer), Redo::Return, control)?;
         let end = read_end(&reply, asked)?;
         self.note(before, u64::from(end != ReadEnd::EndOfData));
+        self.mark = before.filter(|_| end == ReadEnd::Filemark);
         Ok(end)
     }
 

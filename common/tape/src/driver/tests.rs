@@ -551,6 +551,14 @@ fn filemarks_are_counted_by_reading_where_nobody_else_counts() {
     let done = Spaced { residual: 0, stop: SpaceStop::Done };
     assert_eq!(drive.space(SpaceKind::Filemarks, 2, &control()), Ok(done));
     assert_eq!(drive.position(&control()).unwrap().object, 5);
+    // Back over the one that was just read, whether the drive stops there or takes it for a record.
+    for stop in [good(), check(Sense::FILEMARK_DETECTED.with_information(1))] {
+        script.then([stop, short.clone(), filemark(), short.clone()]);
+        assert_eq!(drive.space(SpaceKind::Filemarks, -1, &control()), Ok(done));
+        assert_eq!(drive.position(&control()).unwrap().object, 4);
+        assert_eq!(drive.read(&mut [0], &control()), Ok(ReadEnd::Filemark));
+        assert_eq!(drive.position(&control()).unwrap().object, 5);
+    }
     script.then([longer(), check(Sense::END_OF_DATA), short]);
     let end = Spaced { residual: 3, stop: SpaceStop::EndOfData };
     assert_eq!(drive.space(SpaceKind::Filemarks, 3, &control()), Ok(end));

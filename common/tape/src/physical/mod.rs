@@ -8,6 +8,7 @@
 
 mod address;
 mod file;
+mod find;
 mod matching;
 mod scsi;
 mod watch;
@@ -18,6 +19,7 @@ use crate::driver::{ScsiChanger, ScsiDrive, ScsiTransport};
 use crate::{Control, DeviceIdentity, DriveState, Inventory, TapeError};
 
 pub use address::{Address, AddressError};
+pub use find::{Found, FoundDrive, find};
 pub use matching::{Matched, match_drives};
 pub use scsi::{ScsiLibrary, ScsiLibrarySpec, Ways};
 

@@ -7,15 +7,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use model::ElementType;
-use scsi::{Cdb, Sense, StandardInquiry};
+use scsi::{Cdb, Sense};
 
+use super::find::{Found, find};
 use super::matching::match_drives;
 use super::scsi::{Shared, Ways};
 use super::{Address, AnyChanger, DriveLook, LibraryLook};
-use crate::driver::{Data, ScsiChanger, ScsiDrive, ScsiTransport, discover, sg_nodes};
+use crate::driver::{ScsiChanger, ScsiDrive};
 use crate::{
-    CdbRequest, Control, DeviceIdentity, DriveState, ElementStatus, Inventory, MediumChanger,
-    MediumState, TapeDrive, TapeError,
+    CdbRequest, Control, DeviceIdentity, DriveState, ElementStatus, MediumChanger, MediumState,
+    TapeDrive, TapeError,
 };
 
 /// How often the changer is asked whether anything happened.
@@ -206,70 +207,23 @@ fn drive_look(bay: &ElementStatus, way: Option<&(Address, Option<DeviceIdentity>
 }
 
 /// The changer and the drives of a library.
-fn resolve(shared: &Arc<Shared>) -> Result<(Address, Vec<Address>), TapeError> {
-    let found = match &shared.spec.ways {
+fn resolve(shared: &Shared) -> Result<(Address, Vec<Address>), TapeError> {
+    let portal = match &shared.spec.ways {
         Ways::Named { changer, drives } => return Ok((changer.clone(), drives.clone())),
-        Ways::Portal(portal) => {
-            let found = discover(portal, &shared.spec.options);
-            let found = found.map_err(|error| TapeError::Unreachable(error.to_string()))?;
-            found.into_iter().map(Address::Iscsi).collect()
-        }
-        Ways::Nodes => sg_nodes().into_iter().map(|node| Address::Node(node.path)).collect(),
+        Ways::Portal(portal) => Some(portal),
+        Ways::Nodes => None,
     };
-    let mut candidates = candidates(shared, found);
-    match candidates.len() {
-        1 => Ok(candidates.remove(0)),
+    let mut found = find(portal, &shared.spec.options)?;
+    match found.len() {
+        1 => {
+            let Found { changer, drives, .. } = found.remove(0);
+            Ok((changer, drives.into_iter().filter_map(|drive| drive.address).collect()))
+        }
         0 => Err(TapeError::Unreachable("no changer was found".to_owned())),
         _ => {
-            let all: Vec<_> = candidates.iter().map(|(changer, _)| changer.to_string()).collect();
+            let all: Vec<_> = found.iter().map(|found| found.changer.to_string()).collect();
             let text = format!("several changers were found; name one of {}", all.join(", "));
             Err(TapeError::Unreachable(text))
         }
     }
-}
-
-/// Each changer among devices with the drives that it says are its own, or with all if it says
-/// nothing.
-fn candidates(shared: &Arc<Shared>, found: Vec<Address>) -> Vec<(Address, Vec<Address>)> {
-    let (mut changers, mut drives) = (Vec::new(), Vec::new());
-    for address in found {
-        match kind(shared, &address) {
-            Ok(0x01) => {
-                let way = shared.way(&address);
-                let drive = way.and_then(|way| ScsiDrive::open(way, &Control::within(ASK)));
-                drives.push((address, drive.map(|drive| drive.identity()).ok()));
-            }
-            Ok(0x08) => changers.push(address),
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%address, %error, "a device is passed over"),
-        }
-    }
-    let identities: Vec<_> = drives.iter().map(|(_, identity)| identity.clone()).collect();
-    changers
-        .into_iter()
-        .filter_map(|changer| {
-            let inventory = inventory(shared, &changer).ok()?;
-            let elements = inventory.elements.into_iter();
-            let bays: Vec<_> = elements.filter(|e| e.kind == ElementType::DataTransfer).collect();
-            let matched = match_drives(&bays, &identities).into_iter().filter_map(|it| it.way);
-            let own = matched.filter_map(|way| drives.get(way)).map(|(address, _)| address.clone());
-            Some((changer, own.collect()))
-        })
-        .collect()
-}
-
-fn inventory(shared: &Arc<Shared>, changer: &Address) -> Result<Inventory, TapeError> {
-    let mut changer = ScsiChanger::open(shared.way(changer)?, &Control::within(ASK))?;
-    changer.inventory(&Control::within(INVENTORY))
-}
-
-/// The peripheral device type.
-fn kind(shared: &Arc<Shared>, address: &Address) -> Result<u8, TapeError> {
-    let mut way = shared.way(address)?;
-    let mut bytes = [0; 36];
-    let cdb = Cdb::Inquiry { page: None, allocation: 36 }.encode();
-    let asked = way.execute(&cdb, Data::In(&mut bytes), ASK);
-    asked.map_err(|error| TapeError::Unreachable(error.to_string()))?;
-    let found = StandardInquiry::parse(&bytes);
-    found.map(|found| found.device_type).map_err(|error| TapeError::Unreachable(error.to_string()))
 }
