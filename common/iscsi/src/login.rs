@@ -203,7 +203,15 @@ impl Login {
                 pairs.add("SessionType", "Normal").add("TargetName", target.clone())
             }
         };
-        pairs.add("AuthMethod", if chap.is_some() { "CHAP" } else { "None" });
+        // Many targets tell everybody what there is, and prove themselves only to who uses it.
+        pairs.add(
+            "AuthMethod",
+            match (&chap, &options.kind) {
+                (None, _) => "None",
+                (Some(_), Kind::Normal { .. }) => "CHAP",
+                (Some(_), Kind::Discovery) => "CHAP,None",
+            },
+        );
         let login = Self {
             options,
             stage: Stage::Method,
@@ -272,6 +280,7 @@ impl Login {
         let wanted = if self.chap.is_some() { "CHAP" } else { "None" };
         if self.stage == Stage::Method {
             match pairs.get("AuthMethod") {
+                Some("None") if self.options.kind == Kind::Discovery => self.chap = None,
                 Some(answered) if answered != wanted => {
                     return Err(LoginError::Method { wanted, answered: answered.to_owned() });
                 }

@@ -179,6 +179,20 @@ fn a_target_can_not_talk_us_out_of_a_password() {
 }
 
 #[test]
+fn a_target_may_tell_everybody_what_there_is() {
+    let asking = LoginOptions { kind: Kind::Discovery, ..options(credentials(true)) };
+    let (mut login, _, opening) = Login::new(asking);
+    let opening = Pairs::parse(&opening).unwrap();
+    assert_eq!(opening.get("AuthMethod"), Some("CHAP,None"));
+    assert_eq!((opening.get("SessionType"), opening.get("TargetName")), (Some("Discovery"), None));
+    let none = text(&[("AuthMethod", "None")]);
+    let (request, _) = sent(login.receive(&response(false, 0, 0), &none));
+    assert!(request.transit);
+    let (_, offer) = sent(login.receive(&response(true, 0, 1), b""));
+    assert_eq!((offer.get("DataDigest"), offer.get("MaxBurstLength")), (Some("CRC32C,None"), None));
+}
+
+#[test]
 fn refusals_say_why() {
     let refused = |class, detail, data: &[u8]| {
         let (mut login, ..) = Login::new(options(None));
