@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tape::driver::Portal;
 
-use crate::config::{Chap, EngineConfig};
+use crate::config::{Chap, EngineConfig, Log};
 use crate::physical::{self, Looking};
 use crate::shutdown::{self, Shutdown};
 use crate::{logging, messages};
@@ -115,6 +115,10 @@ where
                 secret: None,
                 target_secret: None,
             });
+            let log = Log { level: "warn".to_owned(), ..Log::default() };
+            if let Err(error) = logging::init(&log) {
+                return complain(&error, EXIT_USAGE);
+            }
             match physical::discover(&Looking { portal, initiator, chap }) {
                 Ok(text) if text.is_empty() => complain(&"no tape library was found", EXIT_FAILED),
                 Ok(text) => {
