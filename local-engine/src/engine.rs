@@ -17,7 +17,7 @@ use svs::{Catalogue, EventKind, LibraryRole};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use vfs::RealVfs;
+use vfs::{RealVfs, Vfs};
 
 use crate::device::{DeviceLine, Library, Registry};
 use crate::library::{LocalPhysical, StoreShelf, VirtualLibrary};
@@ -106,10 +106,10 @@ async fn say(engine: &Arc<Engine>, id: &'static str) {
 
 /// Opens state, store and libraries. Blocks.
 pub(crate) fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
-    let vfs = Arc::new(RealVfs);
+    let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
     let catalogue = Arc::new(Catalogue::open(&config.site.catalogue())?);
     let options = store::Options::default();
-    let (store, report) = Store::open(vfs.clone(), &config.site.store(), &options)?;
+    let (store, report) = Store::open(Arc::clone(&vfs), &config.site.store(), &options)?;
     recovery::match_catalogue(&store, &report, &catalogue)?;
     recovery::end_old_jobs(&catalogue)?;
     let registry = Arc::new(Registry::default());
@@ -129,7 +129,8 @@ pub(crate) fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
     }
     recovery::seal_abandoned(&ground.store, &ground.catalogue)?;
     for library in &ground.config.physical_libraries {
-        ground.registry.add(Arc::new(LocalPhysical::open(vfs.clone(), library)?))?;
+        let site = &ground.config.site.name;
+        ground.registry.add(Arc::new(LocalPhysical::open(&vfs, library, site)?))?;
     }
     for library in ground.registry.libraries() {
         list(&ground, library.as_ref())?;
@@ -146,10 +147,10 @@ fn list(ground: &Ground, library: &dyn Library) -> Result<(), svs::SvsError> {
         () if config.virtual_libraries.iter().any(|v| v.name == name) => {
             (LibraryRole::Virtual, "store")
         }
-        () if config.physical_libraries.iter().any(|p| p.name == name) => {
-            (LibraryRole::Physical, "file")
-        }
-        () => return Ok(()),
+        () => match config.physical_libraries.iter().find(|p| p.name == name) {
+            Some(physical) => (LibraryRole::Physical, physical.backend.as_str()),
+            None => return Ok(()),
+        },
     };
     let devices: Vec<_> = lines.iter().map(DeviceLine::row).collect();
     let row = svs::Library {

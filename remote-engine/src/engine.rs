@@ -104,7 +104,7 @@ fn open(config: RemoteConfig, reporter: Reporter) -> Result<Arc<Ground>, Failure
     let (store, found) = Store::open(Arc::clone(&vfs), &config.site.store(), &options)?;
     let jobs = Jobs::open(Arc::clone(&catalogue))?;
     recovery::recover(&store, &found, &catalogue, &jobs)?;
-    let libraries = Libraries::open(&vfs, &config.physical_libraries)?;
+    let libraries = Libraries::open(&vfs, &config)?;
     Ok(Arc::new(Ground {
         engine: EngineId::generate(now_ms()),
         store,

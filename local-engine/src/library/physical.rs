@@ -1,15 +1,12 @@
 //! A physical library at this site, driven by this engine.
 
-use std::path::Path;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use copy::Holder;
-use model::{DeviceName, ElementType, LibraryName};
+use model::{DeviceName, DeviceRole, LibraryName, SiteName};
 use ndmp::tape::{Failure, FailureKind};
 use service::config::PhysicalLibrary as Configured;
-use tape::driver::{LocalTransport, ScsiDrive};
-use tape::file::{FileLibrary, FileLibraryError, FileLibrarySpec, FileMedium};
-use tape::target::TargetLibrary;
+use tape::physical::{AnyDrive, PhysicalLibrary};
 use tape::{
     CdbRequest, Completion, Control, DeviceIdentity, DriveState, Position, ReadEnd, SpaceKind,
     Spaced, TapeDrive, TapeError, WriteEnd,
@@ -24,60 +21,35 @@ use crate::mover::EngineDrive;
 /// A library that stands here.
 pub struct LocalPhysical {
     name: LibraryName,
-    library: Arc<FileLibrary>,
-    lines: Vec<DeviceLine>,
+    library: Arc<dyn PhysicalLibrary>,
 }
 
 impl LocalPhysical {
     /// Opens the library that the configuration names.
-    pub fn open(vfs: Arc<dyn Vfs>, config: &Configured) -> Result<Self, FileLibraryError> {
-        let path: &Path = &config.path;
-        let spec = FileLibrarySpec {
-            name: config.name.to_string(),
-            drives: config.drives,
-            slots: config.slots,
-            import_export: config.import_export,
-            capacity: config.capacity.0,
-            early_warning: Some(config.early_warning_bytes()),
-            barcodes: config.barcodes(),
-        };
-        let library = Arc::new(FileLibrary::open(vfs, path, &spec)?);
-        let lines = lines(&config.name, &library);
-        Ok(Self { name: config.name.clone(), library, lines })
+    pub fn open(
+        vfs: &Arc<dyn Vfs>,
+        config: &Configured,
+        site: &SiteName,
+    ) -> Result<Self, service::cli::Failure> {
+        let library = service::physical::open(vfs, config, site)?;
+        Ok(Self { name: config.name.clone(), library })
     }
-}
-
-/// The target behind the transports, for what needs no command.
-fn target(library: &FileLibrary) -> MutexGuard<'_, TargetLibrary<FileMedium>> {
-    library.library().lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The changer's library, as one initiator uses it.
 struct ChangerHome {
-    library: Arc<FileLibrary>,
+    library: Arc<dyn PhysicalLibrary>,
     nexus: u64,
 }
 
 impl Home for ChangerHome {
     fn forget(&self) {
-        self.library.forget_nexus(self.nexus);
+        self.library.forget(self.nexus);
     }
 
-    fn reset(&self) {
-        target(&self.library).reset();
+    fn reset(&self) -> Result<(), TapeError> {
+        self.library.reset(DeviceRole::Changer)
     }
-}
-
-fn lines(name: &LibraryName, library: &FileLibrary) -> Vec<DeviceLine> {
-    let target = target(library);
-    let mut lines = vec![line(DeviceName::changer(name.clone()), target.identity())];
-    let inventory = target.inventory();
-    let drives = inventory.elements.iter().filter(|e| e.kind == ElementType::DataTransfer);
-    for (index, element) in (0u16..).zip(drives) {
-        let identity = element.drive.clone().unwrap_or_default();
-        lines.push(line(DeviceName::drive(name.clone(), index), &identity));
-    }
-    lines
 }
 
 impl Library for LocalPhysical {
@@ -86,7 +58,21 @@ impl Library for LocalPhysical {
     }
 
     fn devices(&self) -> Vec<DeviceLine> {
-        self.lines.clone()
+        let (identity, drives) = match self.library.glance() {
+            Some(look) => {
+                (look.identity, look.drives.into_iter().map(|it| it.identity).collect::<Vec<_>>())
+            }
+            // A library that was not reached yet.
+            None => {
+                let count = usize::from(self.library.drive_count());
+                (DeviceIdentity::default(), vec![DeviceIdentity::default(); count])
+            }
+        };
+        let changer = line(DeviceName::changer(self.name.clone()), &identity);
+        let drives = (0u16..)
+            .zip(&drives)
+            .map(|(index, identity)| line(DeviceName::drive(self.name.clone(), index), identity));
+        std::iter::once(changer).chain(drives).collect()
     }
 
     fn open_drive(
@@ -95,10 +81,11 @@ impl Library for LocalPhysical {
         opener: &Opener,
         control: &Control,
     ) -> Result<Box<dyn EngineDrive>, Failure> {
-        let transport = self.library.drive_transport(index, opener.nexus);
-        let transport =
-            transport.ok_or_else(|| Failure::new(FailureKind::NoDevice, "no such drive"))?;
-        let drive = ScsiDrive::open(transport, control).map_err(|error| failure(&error))?;
+        if index >= self.library.drive_count() {
+            return Err(Failure::new(FailureKind::NoDevice, "no such drive"));
+        }
+        let drive = self.library.open_drive(index, opener.nexus, control);
+        let drive = drive.map_err(|error| failure(&error))?;
         let (library, name, nexus) = (Arc::clone(&self.library), self.name.clone(), opener.nexus);
         Ok(Box::new(PhysicalDrive { name, index, drive, library, nexus }))
     }
@@ -108,7 +95,7 @@ impl Library for LocalPhysical {
         opener: &Opener,
         control: &Control,
     ) -> Result<Box<dyn EngineChanger>, Failure> {
-        let changer = self.library.changer(opener.nexus, control);
+        let changer = self.library.open_changer(opener.nexus, control);
         let changer = changer.map_err(|error| failure(&error))?;
         let home = ChangerHome { library: Arc::clone(&self.library), nexus: opener.nexus };
         Ok(Box::new(Forgetting::new(changer, home)))
@@ -119,14 +106,14 @@ impl Library for LocalPhysical {
 struct PhysicalDrive {
     name: LibraryName,
     index: u16,
-    drive: ScsiDrive<LocalTransport>,
-    library: Arc<FileLibrary>,
+    drive: AnyDrive,
+    library: Arc<dyn PhysicalLibrary>,
     nexus: u64,
 }
 
 impl Drop for PhysicalDrive {
     fn drop(&mut self) {
-        self.library.forget_nexus(self.nexus);
+        self.library.forget(self.nexus);
     }
 }
 
@@ -141,21 +128,14 @@ impl EngineDrive for PhysicalDrive {
 
     /// Of what the library knows: a command would take a unit attention that a client must see.
     fn medium_name(&mut self) -> String {
-        let target = target(&self.library);
-        let drive = target.drives().nth(usize::from(self.index));
-        let drive = drive.map(|drive| drive.lock().unwrap_or_else(PoisonError::into_inner));
-        match drive.as_ref().and_then(|drive| drive.cartridge()) {
-            Some(barcode) => format!("{}/{barcode}", self.name),
+        match self.library.medium(self.index) {
+            Some((barcode, _)) => format!("{}/{barcode}", self.name),
             None => format!("{}/-", self.name),
         }
     }
 
     fn reset(&mut self, _control: &Control) -> Result<(), TapeError> {
-        let target = target(&self.library);
-        if let Some(drive) = target.drives().nth(usize::from(self.index)) {
-            drive.lock().unwrap_or_else(PoisonError::into_inner).reset();
-        }
-        Ok(())
+        self.library.reset(DeviceRole::Drive(self.index))
     }
 }
 

@@ -218,7 +218,8 @@ impl Home for ChangerHome {
         locked(&self.target).forget_nexus(self.nexus);
     }
 
-    fn reset(&self) {
+    fn reset(&self) -> Result<(), tape::TapeError> {
         locked(&self.target).reset();
+        Ok(())
     }
 }

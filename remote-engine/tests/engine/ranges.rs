@@ -37,9 +37,10 @@ pub(crate) fn copied(answer: Answer) -> RangeResult {
 
 /// The records and filemarks (`None`) of the cartridge in a drive, read without the engine.
 pub(crate) fn tape_of(site: &Site, drive: usize) -> Vec<Option<Bytes>> {
-    let config = &site.config.physical_libraries[0];
+    let library = &site.config.physical_libraries[0];
+    let config = library.file().unwrap();
     let spec = FileLibrarySpec {
-        name: config.name.to_string(),
+        name: library.name.to_string(),
         drives: config.drives,
         slots: config.slots,
         import_export: config.import_export,

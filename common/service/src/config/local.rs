@@ -311,7 +311,7 @@ impl EngineConfig for LocalConfig {
         for link in &mut config.links {
             resolve(&base, [&mut link.ca, &mut link.certificate, &mut link.key]);
         }
-        resolve(&base, config.physical_libraries.iter_mut().map(|library| &mut library.path));
+        config.physical_libraries.iter_mut().for_each(|library| library.resolve(&base));
         resolve(&base, config.ndmp.users.iter_mut().filter_map(|u| u.password_file.as_mut()));
         let mut texts: Vec<_> = config
             .ndmp
@@ -322,6 +322,8 @@ impl EngineConfig for LocalConfig {
                 read.err().map(|text| format!("ndmp.user {:?}: {text}", user.name))
             })
             .collect();
+        let libraries = config.physical_libraries.iter_mut();
+        texts.extend(libraries.filter_map(|library| library.read_secrets().err()));
         // A password that could not be read is one problem, not two.
         if texts.is_empty() {
             texts = config.check();

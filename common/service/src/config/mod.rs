@@ -16,7 +16,10 @@ use serde::Deserialize;
 
 pub(crate) use check::private;
 pub use error::{ConfigError, Problem};
-pub use library::{Backend, PhysicalLibrary, VirtualLibrary};
+pub(crate) use library::read_chap;
+pub use library::{
+    Backend, Chap, FileBackend, PhysicalLibrary, ScsiBackend, ScsiDevices, VirtualLibrary,
+};
 pub use local::{Auth, LinkTo, LocalConfig, Ndmp, NdmpUser, Replication, ReplicationStart};
 pub use remote::{LinkListen, Peer, RemoteConfig};
 pub use secret::Secret;

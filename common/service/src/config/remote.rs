@@ -134,8 +134,13 @@ impl EngineConfig for RemoteConfig {
             &base,
             [&mut config.site.state_dir, &mut link.ca, &mut link.certificate, &mut link.key],
         );
-        resolve(&base, config.physical_libraries.iter_mut().map(|library| &mut library.path));
-        let texts = config.check();
+        config.physical_libraries.iter_mut().for_each(|library| library.resolve(&base));
+        let libraries = config.physical_libraries.iter_mut();
+        let mut texts: Vec<_> = libraries.filter_map(|it| it.read_secrets().err()).collect();
+        // A secret that could not be read is one problem, not two.
+        if texts.is_empty() {
+            texts = config.check();
+        }
         if texts.is_empty() { Ok(config) } else { Err(ConfigError::new(path, texts)) }
     }
 
