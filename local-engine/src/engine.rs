@@ -61,12 +61,16 @@ pub async fn serve(config: LocalConfig, shutdown: Shutdown) -> Result<(), Failur
     let links = engine.links.clone();
     let linked = tokio::spawn(async move { links.run(links_down).await });
     let admin = crate::admin::start(&engine, &shutdown)?;
+    let smis = crate::smis::start(&engine, &shutdown).await?;
     let shared = shared(&engine);
     let site = &config.site.name;
     say(&engine, messages::ENGINE_STARTED).await;
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(%site, ndmp = %address, version, "local-engine ready");
     listen(listener, shared, &shutdown, config.ndmp.max_sessions).await;
+    for listener in smis {
+        drop(listener.await);
+    }
     no_links.trigger();
     drop(linked.await);
     admin.abort();

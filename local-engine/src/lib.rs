@@ -8,6 +8,7 @@
 //!   library    virtual libraries over the store, physical ones at this site
 //!   ghost      libraries of remote sites, shown as if they were here
 //!   link       remote engines: connection, leases, replication
+//!   smis       the same libraries, copies and jobs for management applications
 //!   recovery   what a start does with what a crash left
 //!   admin      answers to the command line
 //! ```
@@ -22,6 +23,7 @@ pub mod link;
 pub mod mover;
 pub mod recovery;
 pub mod session;
+pub mod smis;
 #[cfg(test)]
 mod testing;
 

@@ -7,6 +7,7 @@ use copy::Holder;
 use model::{DeviceName, ElementType, LibraryName};
 use ndmp::tape::{Failure, FailureKind};
 use service::config::PhysicalLibrary as Configured;
+use svs::LibraryRole;
 use tape::driver::{LocalTransport, ScsiDrive};
 use tape::file::{FileLibrary, FileLibraryError, FileLibrarySpec, FileMedium};
 use tape::target::TargetLibrary;
@@ -18,7 +19,7 @@ use vfs::Vfs;
 
 use super::forgetting::{Forgetting, Home};
 use super::virtuals::line;
-use crate::device::{DeviceLine, EngineChanger, Library, Opener, failure};
+use crate::device::{DeviceLine, EngineChanger, Library, LibraryView, Opener, failure};
 use crate::mover::EngineDrive;
 
 /// A library that stands here.
@@ -26,6 +27,8 @@ pub struct LocalPhysical {
     name: LibraryName,
     library: Arc<FileLibrary>,
     lines: Vec<DeviceLine>,
+    /// Bytes on each cartridge.
+    capacity: u64,
 }
 
 impl LocalPhysical {
@@ -43,7 +46,7 @@ impl LocalPhysical {
         };
         let library = Arc::new(FileLibrary::open(vfs, path, &spec)?);
         let lines = lines(&config.name, &library);
-        Ok(Self { name: config.name.clone(), library, lines })
+        Ok(Self { name: config.name.clone(), library, lines, capacity: config.capacity.0 })
     }
 }
 
@@ -87,6 +90,17 @@ impl Library for LocalPhysical {
 
     fn devices(&self) -> Vec<DeviceLine> {
         self.lines.clone()
+    }
+
+    fn view(&self) -> Option<LibraryView> {
+        let target = target(&self.library);
+        Some(LibraryView {
+            role: LibraryRole::Physical,
+            online: true,
+            identity: target.identity().clone(),
+            inventory: target.inventory(),
+            capacity: Some(self.capacity),
+        })
     }
 
     fn open_drive(

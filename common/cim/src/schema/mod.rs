@@ -235,10 +235,14 @@ impl Schema {
         let parent = class.superclass.as_deref().and_then(|name| self.class(name)).cloned();
         if let Some(parent) = &parent {
             class.properties = inherited(&parent.properties, class.properties, |p| p, adopt);
-            class.methods =
-                inherited(&parent.methods, class.methods, |m| &m.feature, |m, parent| {
+            class.methods = inherited(
+                &parent.methods,
+                class.methods,
+                |m| &m.feature,
+                |m, parent| {
                     adopt(&mut m.feature, &parent.feature);
-                });
+                },
+            );
             class.association |= parent.association;
             class.indication |= parent.indication;
         }
@@ -259,7 +263,8 @@ impl Schema {
             let features: Vec<_> = class.properties.iter().chain(parameters).collect();
             for feature in &features {
                 let named = feature.class.iter().chain(&feature.embedded);
-                if let Some(missing) = named.filter(|n| !n.is_empty() && self.class(n).is_none()).next()
+                if let Some(missing) =
+                    named.filter(|n| !n.is_empty() && self.class(n).is_none()).next()
                 {
                     let text = format!("{}.{} names {missing}", class.name, feature.name);
                     return Err(SchemaError(text));
@@ -306,7 +311,8 @@ fn adopt(new: &mut Feature, old: &Feature) {
         new.values.clone_from(&old.values);
     }
     for qualifier in &old.qualifiers {
-        if !new.qualifiers.iter().any(|q| q.name == qualifier.name) && qualifier.name != "Override" {
+        if !new.qualifiers.iter().any(|q| q.name == qualifier.name) && qualifier.name != "Override"
+        {
             new.qualifiers.push(qualifier.clone());
         }
     }

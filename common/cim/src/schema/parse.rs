@@ -24,8 +24,7 @@ pub(super) fn file(
     file: &str,
     text: &str,
 ) -> Result<Vec<Read>, SchemaError> {
-    let mut reading =
-        Reading { declarations, read: Vec::new(), class: None, open: Open::Nothing };
+    let mut reading = Reading { declarations, read: Vec::new(), class: None, open: Open::Nothing };
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -152,8 +151,7 @@ fn declaration(rest: &str) -> Result<Declaration, String> {
     let mut words = rest.split_whitespace();
     let name = words.next().ok_or("a qualifier without a name")?.to_owned();
     let (kind, array, _) = kind(words.next().ok_or("a qualifier without a type")?)?;
-    let mut declaration =
-        Declaration { name, kind, array, default: None, scopes: Vec::new() };
+    let mut declaration = Declaration { name, kind, array, default: None, scopes: Vec::new() };
     for word in words {
         match word.split_once('=') {
             Some(("default", value)) => declaration.default = Some(value.to_owned()),

@@ -113,7 +113,8 @@ impl<R: Repository> Server<R> {
         for way in self.ways(from, walk).into_iter().filter(|way| !way.is_abstract) {
             for joined in self.repository.instances(&way.name, Some(path))? {
                 let mut roles = joined.properties.iter().filter_map(reference);
-                let own = |(name, end): &(&Name, &Path)| role_fits(walk.role, name) && end.same(path);
+                let own =
+                    |(name, end): &(&Name, &Path)| role_fits(walk.role, name) && end.same(path);
                 let Some(role) = roles.find(own).map(|(name, _)| name.clone()) else { continue };
                 if !walk.far {
                     found.push(joined);
@@ -202,13 +203,7 @@ fn reference((name, value): &(Name, Value)) -> Option<(&Name, &Path)> {
     value.reference().map(|path| (name, path))
 }
 
-fn object_of(
-    e: &Encoder<'_>,
-    w: &mut Writer,
-    instance: &Instance,
-    wanted: Wanted,
-    shape: &Shape,
-) {
+fn object_of(e: &Encoder<'_>, w: &mut Writer, instance: &Instance, wanted: Wanted, shape: &Shape) {
     match wanted {
         Wanted::Names => w.within("OBJECTPATH", &[], |w| e.path(w, &instance.path)),
         Wanted::Objects => w.within("VALUE.OBJECTWITHPATH", &[], |w| {

@@ -11,9 +11,10 @@ impl<R: Repository> Server<R> {
         let shape = class_shape(p, true)?;
         let shape = Shape { properties: p.names("PropertyList")?, ..shape };
         p.end()?;
-        let class = self.schema.class(name).ok_or_else(|| {
-            CimError::new(Status::NotFound, format!("there is no class {name}"))
-        })?;
+        let class = self
+            .schema
+            .class(name)
+            .ok_or_else(|| CimError::new(Status::NotFound, format!("there is no class {name}")))?;
         Ok(self.write(|e, w| w.within("IRETURNVALUE", &[], |w| e.class(w, class, &shape))))
     }
 
@@ -46,9 +47,10 @@ impl<R: Repository> Server<R> {
         let name = p.needed_text("QualifierName")?;
         p.end()?;
         let mut all = self.schema.declarations().iter();
-        let found = all.find(|declaration| same_name(&declaration.name, name)).ok_or_else(|| {
-            CimError::new(Status::NotFound, format!("there is no qualifier {name}"))
-        })?;
+        let found =
+            all.find(|declaration| same_name(&declaration.name, name)).ok_or_else(|| {
+                CimError::new(Status::NotFound, format!("there is no qualifier {name}"))
+            })?;
         Ok(self.write(|_, w| {
             w.within("IRETURNVALUE", &[], |w| crate::wire::declaration(w, found));
         }))

@@ -107,9 +107,9 @@ impl<R: Repository> Server<R> {
 /// Every property is one of the class, and of its type; names get the class's spelling.
 fn check_properties(class: &Class, instance: &mut Instance, space: &str) -> Result<(), CimError> {
     for (name, value) in &mut instance.properties {
-        let feature = class.property(name).ok_or_else(|| {
-            CimError::parameter(format!("{} has no property {name}", class.name))
-        })?;
+        let feature = class
+            .property(name)
+            .ok_or_else(|| CimError::parameter(format!("{} has no property {name}", class.name)))?;
         *name = feature.name.clone();
         settle(value, space);
         if !fits(feature, value) {

@@ -193,9 +193,9 @@ impl<R: Repository> Server<R> {
 
     /// A class that an instance operation names.
     fn class(&self, name: &str) -> Result<&Class, CimError> {
-        self.schema.class(name).ok_or_else(|| {
-            CimError::new(Status::InvalidClass, format!("there is no class {name}"))
-        })
+        self.schema
+            .class(name)
+            .ok_or_else(|| CimError::new(Status::InvalidClass, format!("there is no class {name}")))
     }
 
     /// The class of a path, once the path's keys fit it; a key without a name gets the only one.
@@ -286,7 +286,8 @@ fn inputs(
         let unknown = || CimError::parameter(format!("there is no parameter {name}"));
         let parameter = method.parameter(name).ok_or_else(unknown)?;
         let feature = &parameter.feature;
-        let value = crate::wire::typed(raw, feature.kind, feature.array, feature.embedded.is_some());
+        let value =
+            crate::wire::typed(raw, feature.kind, feature.array, feature.embedded.is_some());
         let mut value =
             value.map_err(|error| CimError::parameter(format!("{name}: {}", error.text)))?;
         settle(&mut value, space);

@@ -56,9 +56,7 @@ impl<'a> Parameters<'a> {
     pub(super) fn number(&mut self, name: &str) -> Result<Option<u32>, CimError> {
         match self.take(name) {
             Raw::Null => Ok(None),
-            Raw::Text(text) => {
-                text.trim().parse().map(Some).map_err(|_| Self::wrong(name))
-            }
+            Raw::Text(text) => text.trim().parse().map(Some).map_err(|_| Self::wrong(name)),
             _ => Err(Self::wrong(name)),
         }
     }

@@ -235,8 +235,15 @@ pub(super) fn instance(element: &Element, nested: usize) -> Result<Instance, Ref
     let class = element.attribute("CLASSNAME").unwrap_or_default().to_owned();
     let mut instance = Instance { path: Path::new("", class), properties: Vec::new() };
     const ATTRIBUTES: [&str; 9] = [
-        "NAME", "TYPE", "CLASSORIGIN", "PROPAGATED", "EmbeddedObject", "EMBEDDEDOBJECT",
-        "xml:lang", "ARRAYSIZE", "REFERENCECLASS",
+        "NAME",
+        "TYPE",
+        "CLASSORIGIN",
+        "PROPAGATED",
+        "EmbeddedObject",
+        "EMBEDDEDOBJECT",
+        "xml:lang",
+        "ARRAYSIZE",
+        "REFERENCECLASS",
     ];
     for child in &element.children {
         let (array, needed) = match child.name.as_str() {
@@ -255,7 +262,8 @@ pub(super) fn instance(element: &Element, nested: usize) -> Result<Instance, Ref
                 Type::parse(word).ok_or_else(|| invalid(format!("a type {word:?}")))?
             }
         };
-        let embedded = ["EmbeddedObject", "EMBEDDEDOBJECT"].iter().any(|a| child.attribute(a).is_some());
+        let embedded =
+            ["EmbeddedObject", "EMBEDDEDOBJECT"].iter().any(|a| child.attribute(a).is_some());
         let raw = value(&child.children)?;
         let value = convert(&raw, kind, array, embedded, nested).map_err(invalid)?;
         if instance.properties.iter().any(|(known, _)| crate::same_name(known, &name)) {
@@ -330,7 +338,8 @@ fn integer(text: &str) -> Option<i128> {
 }
 
 fn scalar(text: &str, kind: Type) -> Result<Scalar, String> {
-    let wrong = || format!("{:?} is no {}", text.chars().take(40).collect::<String>(), kind.as_str());
+    let wrong =
+        || format!("{:?} is no {}", text.chars().take(40).collect::<String>(), kind.as_str());
     match kind {
         Type::Boolean => match text.trim().to_ascii_lowercase().as_str() {
             "true" => Ok(Scalar::Boolean(true)),
@@ -358,9 +367,9 @@ fn scalar(text: &str, kind: Type) -> Result<Scalar, String> {
 /// 25 characters: `yyyymmddhhmmss.mmmmmmsutc` or `ddddddddhhmmss.mmmmmm:000` (DSP0004 5.2.4).
 fn is_datetime(text: &str) -> bool {
     let digits = |range: std::ops::Range<usize>| {
-        text.as_bytes().get(range).is_some_and(|b| {
-            b.iter().all(|c| c.is_ascii_digit() || *c == b'*')
-        })
+        text.as_bytes()
+            .get(range)
+            .is_some_and(|b| b.iter().all(|c| c.is_ascii_digit() || *c == b'*'))
     };
     text.len() == 25
         && digits(0..14)

@@ -2,7 +2,9 @@
 
 use crate::schema::{Declaration, Qualifier};
 use crate::xml::Writer;
-use crate::{Class, Feature, Instance, KeyValue, Method, Path, Scalar, Schema, Type, Value, same_name};
+use crate::{
+    Class, Feature, Instance, KeyValue, Method, Path, Scalar, Schema, Type, Value, same_name,
+};
 
 /// What of an instance or a class is written.
 #[derive(Clone, Debug, Default)]
@@ -104,7 +106,8 @@ impl Encoder<'_> {
     /// INSTANCENAME, the keys in the order of the class.
     pub fn instance_name(&self, w: &mut Writer, path: &Path) {
         let class = self.schema.class(&path.class);
-        let place = |name: &str| class.and_then(|c| c.keys().position(|k| same_name(&k.name, name)));
+        let place =
+            |name: &str| class.and_then(|c| c.keys().position(|k| same_name(&k.name, name)));
         let mut keys: Vec<_> = path.keys.iter().collect();
         keys.sort_by_key(|(name, _)| place(name));
         w.within("INSTANCENAME", &[("CLASSNAME", &path.class)], |w| {
@@ -218,7 +221,8 @@ impl Encoder<'_> {
                 class.qualifiers.iter().for_each(|q| qualifier(w, q));
             }
             for feature in class.properties.iter().filter(|p| own(p) && shape.wants(&p.name)) {
-                let default = feature.default.as_ref().map(|text| Scalar::Text(text.clone().into()));
+                let default =
+                    feature.default.as_ref().map(|text| Scalar::Text(text.clone().into()));
                 let default = default.map_or(Value::Null, Value::One);
                 self.property(w, class, feature, &default, shape, true);
             }

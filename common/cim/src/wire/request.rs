@@ -1,6 +1,8 @@
 //! A request message (DSP0201 5.1, DSP0203).
 
-use super::decode::{attributes, class_name, invalid, local_namespace, no_text, object, only, value};
+use super::decode::{
+    attributes, class_name, invalid, local_namespace, no_text, object, only, value,
+};
 use super::{Head, Raw};
 use crate::Path;
 use crate::xml::{Element, Limits, read};
@@ -92,7 +94,12 @@ impl Request {
     }
 }
 
-fn version(element: &Element, name: &str, wanted: &str, cim_error: &'static str) -> Result<(), Refusal> {
+fn version(
+    element: &Element,
+    name: &str,
+    wanted: &str,
+    cim_error: &'static str,
+) -> Result<(), Refusal> {
     let version = element.attribute(name).unwrap_or_default();
     let mut parts = version.split('.');
     let major = parts.next().unwrap_or_default();
@@ -158,7 +165,9 @@ fn call(element: &Element) -> Result<Call, Refusal> {
         }
         "METHODCALL" => {
             let target = match (first.name.as_str(), object(first)?) {
-                ("LOCALINSTANCEPATH" | "LOCALCLASSPATH", Raw::Path(path) | Raw::Class(path)) => path,
+                ("LOCALINSTANCEPATH" | "LOCALCLASSPATH", Raw::Path(path) | Raw::Class(path)) => {
+                    path
+                }
                 (other, _) => return Err(invalid(format!("METHODCALL of {other}"))),
             };
             let parameters = parameters(rest, "PARAMVALUE")?;
@@ -184,9 +193,7 @@ fn parameters(elements: &[Element], wanted: &str) -> Result<Vec<(String, Raw)>, 
         }
         // A class name is a parameter's own kind of value.
         let value = match element.children.as_slice() {
-            [class] if class.name == "CLASSNAME" => {
-                Raw::Class(Path::new("", class_name(class)?))
-            }
+            [class] if class.name == "CLASSNAME" => Raw::Class(Path::new("", class_name(class)?)),
             children => value(children)?,
         };
         found.push((name.to_owned(), value));

@@ -164,8 +164,7 @@ impl Tree<'_> {
         if self.open.len() >= self.limits.depth {
             return Err(fault(format!("elements deeper than {}", self.limits.depth)));
         }
-        let mut element =
-            Element { name: self.name(start.name().0)?, ..Element::default() };
+        let mut element = Element { name: self.name(start.name().0)?, ..Element::default() };
         for attribute in start.attributes() {
             let attribute = attribute.map_err(|error| fault(error.to_string()))?;
             if element.attributes.len() >= self.limits.attributes {

@@ -8,7 +8,8 @@ use serde::Deserialize;
 
 use super::check::{Findings, libraries, read_password, resolve};
 use super::{
-    ConfigError, EngineConfig, Log, PhysicalLibrary, Secret, Site, TlsFiles, VirtualLibrary, parse,
+    ConfigError, EngineConfig, Log, PhysicalLibrary, Secret, Site, Smis, TlsFiles, VirtualLibrary,
+    parse,
 };
 use crate::tls;
 
@@ -21,6 +22,9 @@ pub struct LocalConfig {
     /// `[ndmp]`.
     #[serde(default)]
     pub ndmp: Ndmp,
+    /// `[smis]`.
+    #[serde(default)]
+    pub smis: Smis,
     /// `[[link]]`: the remote engines. None for a site alone.
     #[serde(default, rename = "link")]
     pub links: Vec<LinkTo>,
@@ -214,6 +218,7 @@ impl LocalConfig {
         findings.state_dir(&self.site.state_dir);
         findings.log(&self.log);
         self.check_ndmp(&mut findings);
+        self.smis.check(&mut findings);
         self.check_links(&mut findings);
         libraries(&self.virtual_libraries, &self.physical_libraries, &mut findings);
         findings.require(
@@ -317,6 +322,7 @@ impl EngineConfig for LocalConfig {
                 read.err().map(|text| format!("ndmp.user {:?}: {text}", user.name))
             })
             .collect();
+        texts.extend(config.smis.settle(&base));
         // A password that could not be read is one problem, not two.
         if texts.is_empty() {
             texts = config.check();

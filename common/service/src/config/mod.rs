@@ -7,6 +7,7 @@ mod local;
 mod parse;
 mod remote;
 mod secret;
+mod smis;
 
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,7 @@ pub use library::{Backend, PhysicalLibrary, VirtualLibrary};
 pub use local::{Auth, LinkTo, LocalConfig, Ndmp, NdmpUser, Replication, ReplicationStart};
 pub use remote::{LinkListen, Peer, RemoteConfig};
 pub use secret::Secret;
+pub use smis::{Smis, SmisUser};
 
 /// A configuration of one of the engines.
 pub trait EngineConfig: Sized + Send + 'static {

@@ -1,0 +1,91 @@
+//! SMI-S: the same libraries, copies and jobs as over NDMP, for management applications.
+//!
+//! ```text
+//!   http     sockets, TLS, limits; bytes to `cim` and back
+//!   auth     who may come in
+//!   model    libraries, tapes, jobs and profiles as CIM instances, made when they are asked for
+//!   store    what a client made: filters, destinations, subscriptions
+//!   copying  copies that the engine runs by itself
+//! ```
+
+mod auth;
+mod http;
+mod model;
+
+use std::sync::Arc;
+
+use cim::{CimError, Instance, Invoked, Method, Path, Repository, Schema, Server, Status, Value};
+use service::cli::Failure;
+use service::shutdown::Shutdown;
+use tokio::task::JoinHandle;
+
+use crate::engine::Engine;
+use model::Model;
+
+/// The namespace of the server and its profiles.
+const INTEROP: &str = "interop";
+/// The namespace of libraries, tapes and jobs.
+const ROOT: &str = "root/twinreel";
+
+/// The engine as CIM instances.
+struct EngineRepository {
+    engine: Arc<Engine>,
+    schema: Arc<Schema>,
+}
+
+impl Repository for EngineRepository {
+    fn instances(&self, class: &str, like: Option<&Path>) -> Result<Vec<Instance>, CimError> {
+        Model::new(&self.engine).instances(class, like)
+    }
+
+    fn create(&self, instance: Instance) -> Result<Path, CimError> {
+        Err(read_only(instance.class()))
+    }
+
+    fn modify(&self, path: &Path, _properties: Vec<(String, Value)>) -> Result<(), CimError> {
+        Err(read_only(&path.class))
+    }
+
+    fn delete(&self, path: &Path) -> Result<(), CimError> {
+        Err(read_only(&path.class))
+    }
+
+    fn invoke(
+        &self,
+        path: &Path,
+        method: &Method,
+        _inputs: Vec<(String, Value)>,
+    ) -> Result<Invoked, CimError> {
+        Err(not_available(path, method))
+    }
+}
+
+fn read_only(class: &str) -> CimError {
+    let text = format!("instances of {class} are not made, changed or removed by clients");
+    CimError::new(Status::NotSupported, text)
+}
+
+fn not_available(path: &Path, method: &Method) -> CimError {
+    let text = format!("{} does not offer {}", path.class, method.feature.name);
+    CimError::new(Status::MethodNotAvailable, text)
+}
+
+/// Listens as the configuration says, until the shutdown. Nothing where it is off.
+///
+/// # Errors
+/// A socket or a certificate can not be used.
+pub async fn start(
+    engine: &Arc<Engine>,
+    shutdown: &Shutdown,
+) -> Result<Vec<JoinHandle<()>>, Failure> {
+    let config = &engine.ground.config.smis;
+    if !config.is_on() {
+        return Ok(Vec::new());
+    }
+    let schema = Arc::new(Schema::served().map_err(|error| error.to_string())?);
+    let repository = EngineRepository { engine: Arc::clone(engine), schema: Arc::clone(&schema) };
+    let name = rustix::system::uname();
+    let host = name.nodename().to_string_lossy().into_owned();
+    let server = Server::new(schema, vec![INTEROP, ROOT], host, repository);
+    http::listen(server, config, shutdown).await
+}
