@@ -1,7 +1,7 @@
 //! Putting the engine together: state, store, libraries, listeners; and taking it down again.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ndmp::server::{Identity, Secret, SessionConfig, User, Users};
@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use vfs::RealVfs;
 
+use crate::copies::Copies;
 use crate::device::{DeviceLine, Library, Registry};
 use crate::library::{LocalPhysical, StoreShelf, VirtualLibrary};
 use crate::link::{Ground, Links};
@@ -46,6 +47,18 @@ pub struct Engine {
     pub ground: Arc<Ground>,
     /// The remote sites.
     pub links: Links,
+    /// Copies that no session holds.
+    pub copies: Copies,
+    /// One copy is checked and written down at a time.
+    pub(crate) ordering: Mutex<()>,
+    stopping: AtomicBool,
+}
+
+impl Engine {
+    /// Whether the engine was told to stop.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
 }
 
 /// Runs the engine until the shutdown.
@@ -61,6 +74,8 @@ pub async fn serve(config: LocalConfig, shutdown: Shutdown) -> Result<(), Failur
     let links = engine.links.clone();
     let linked = tokio::spawn(async move { links.run(links_down).await });
     let admin = crate::admin::start(&engine, &shutdown)?;
+    let resumed = Arc::clone(&engine);
+    tokio::task::spawn_blocking(move || resumed.resume_copies()).await??;
     let smis = crate::smis::start(&engine, &shutdown).await?;
     let shared = shared(&engine);
     let site = &config.site.name;
@@ -71,6 +86,8 @@ pub async fn serve(config: LocalConfig, shutdown: Shutdown) -> Result<(), Failur
     for listener in smis {
         drop(listener.await);
     }
+    engine.stopping.store(true, Ordering::Release);
+    engine.copies.stop();
     no_links.trigger();
     drop(linked.await);
     admin.abort();
@@ -129,7 +146,8 @@ pub(crate) fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
         list(&ground, library.as_ref())?;
     }
     links.list_former();
-    Ok(Arc::new(Engine { ground, links }))
+    let (copies, ordering, stopping) = Default::default();
+    Ok(Arc::new(Engine { ground, links, copies, ordering, stopping }))
 }
 
 /// Enters a library of this site in the catalogue, for people. Ghosts enter themselves.

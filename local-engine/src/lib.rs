@@ -4,6 +4,7 @@
 //!   engine     putting it together: state, store, libraries, listeners
 //!   session    one NDMP control connection: socket, devices, data plane
 //!   mover      runs of the data plane: TCP, splices, offloaded ranges
+//!   copies     copies that no session holds
 //!   device     owner threads, names and claims, NDMP steps as calls of a drive
 //!   library    virtual libraries over the store, physical ones at this site
 //!   ghost      libraries of remote sites, shown as if they were here
@@ -15,6 +16,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod admin;
+pub mod copies;
 pub mod device;
 pub mod engine;
 pub mod ghost;

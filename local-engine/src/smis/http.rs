@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cim::Server;
 use cim::wire::{Head, Refusal, Request};
 use cim::xml::Limits;
+use cim::{Caller, Server};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -26,7 +26,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use super::EngineRepository;
-use super::auth::{Denied, Gatekeeper};
+use super::auth::{Denied, Gatekeeper, User};
 
 /// How long the head of a request may take, and how long a connection may be silent between two.
 const HEAD: Duration = Duration::from_secs(10);
@@ -206,8 +206,8 @@ impl Shared {
         let (parts, body) = request.into_parts();
         let extended = method(&parts)?;
         let given = parts.headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-        match self.keeper.admit(host, given).await {
-            Ok(user) => tracing::trace!(%host, user = user.0, "SMI-S request"),
+        let caller = match self.keeper.admit(host, given).await {
+            Ok(User(user)) => Caller { user, host },
             Err(Denied(delay)) => {
                 tokio::time::sleep(delay).await;
                 let mut reply = status(StatusCode::UNAUTHORIZED);
@@ -215,7 +215,7 @@ impl Shared {
                 reply.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
                 return Err(Box::new(reply));
             }
-        }
+        };
         let named = |name: &str| parts.headers.get(name).map(|value| value.as_bytes().to_vec());
         let head = Head::read(extended, &named).map_err(|refusal| {
             tracing::debug!(%host, %refusal, "SMI-S: refused");
@@ -228,16 +228,20 @@ impl Shared {
             tracing::debug!(%host, %refusal, "SMI-S: refused");
             Box::new(refused(&refusal))
         })?;
-        Ok((self.operate(request).await?, head.prefix))
+        Ok((self.operate(request, caller).await?, head.prefix))
     }
 
     /// Does it on a thread that may wait for the catalogue's disk.
-    async fn operate(self: &Arc<Self>, request: Request) -> Result<String, Box<Reply>> {
+    async fn operate(
+        self: &Arc<Self>,
+        request: Request,
+        caller: Caller,
+    ) -> Result<String, Box<Reply>> {
         let turn = Arc::clone(&self.operations).acquire_owned().await;
         let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         let shared = Arc::clone(self);
         let work = tokio::task::spawn_blocking(move || {
-            let reply = shared.server.answer(&request, now);
+            let reply = shared.server.answer(&request, &caller, now);
             drop(turn);
             reply
         });

@@ -9,12 +9,15 @@
 //! ```
 
 mod auth;
+mod copying;
 mod http;
 mod model;
 
 use std::sync::Arc;
 
-use cim::{CimError, Instance, Invoked, Method, Path, Repository, Schema, Server, Status, Value};
+use cim::{
+    Caller, CimError, Instance, Invoked, Method, Path, Repository, Schema, Server, Status, Value,
+};
 use service::cli::Failure;
 use service::shutdown::Shutdown;
 use tokio::task::JoinHandle;
@@ -38,7 +41,7 @@ impl Repository for EngineRepository {
         Model::new(&self.engine).instances(class, like)
     }
 
-    fn create(&self, instance: Instance) -> Result<Path, CimError> {
+    fn create(&self, instance: Instance, _caller: &Caller) -> Result<Path, CimError> {
         Err(read_only(instance.class()))
     }
 
@@ -54,9 +57,10 @@ impl Repository for EngineRepository {
         &self,
         path: &Path,
         method: &Method,
-        _inputs: Vec<(String, Value)>,
+        inputs: Vec<(String, Value)>,
+        caller: &Caller,
     ) -> Result<Invoked, CimError> {
-        Err(not_available(path, method))
+        copying::invoke(&self.engine, path, method, inputs, caller)
     }
 }
 

@@ -1,7 +1,7 @@
 //! GetInstance, EnumerateInstances and their names; CreateInstance, ModifyInstance, DeleteInstance.
 
 use super::parameters::Parameters;
-use super::{Answer, Repository, Server, settle};
+use super::{Answer, Caller, Repository, Server, settle};
 use crate::wire::Shape;
 use crate::{CimError, Class, Instance, Status, Value, same_name};
 
@@ -60,7 +60,7 @@ impl<R: Repository> Server<R> {
         Ok((name, shape))
     }
 
-    pub(super) fn create(&self, space: &str, p: &mut Parameters<'_>) -> Answer {
+    pub(super) fn create(&self, space: &str, p: &mut Parameters<'_>, caller: &Caller) -> Answer {
         let mut instance = p.instance("NewInstance")?;
         p.end()?;
         let class = self.class(instance.class())?;
@@ -68,7 +68,7 @@ impl<R: Repository> Server<R> {
         instance.path.class = class.name.clone();
         instance.path.namespace = space.to_owned().into();
         instance.path.keys.clear();
-        let path = self.repository.create(instance)?;
+        let path = self.repository.create(instance, caller)?;
         Ok(self.write(|e, w| w.within("IRETURNVALUE", &[], |w| e.instance_name(w, &path))))
     }
 

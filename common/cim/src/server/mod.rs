@@ -19,6 +19,15 @@ use crate::{
 use parameters::Parameters;
 use pull::Contexts;
 
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The name that was proven.
+    pub user: String,
+    /// The host that the request came from.
+    pub host: std::net::IpAddr,
+}
+
 /// What a method returned.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Invoked {
@@ -57,7 +66,7 @@ pub trait Repository: Send + Sync {
     ///
     /// # Errors
     /// [`Status::NotSupported`] for a class whose instances are not made by clients.
-    fn create(&self, instance: Instance) -> Result<Path, CimError>;
+    fn create(&self, instance: Instance, caller: &Caller) -> Result<Path, CimError>;
 
     /// Changes an instance: these properties.
     ///
@@ -80,6 +89,7 @@ pub trait Repository: Send + Sync {
         path: &Path,
         method: &Method,
         inputs: Vec<(String, Value)>,
+        caller: &Caller,
     ) -> Result<Invoked, CimError>;
 }
 
@@ -122,16 +132,15 @@ impl<R: Repository> Server<R> {
         Encoder { schema: &self.schema, host: &self.host }
     }
 
-    /// Does what a request asks, and writes the reply. `now_ms` is any clock that does not go
-    /// back: pull contexts run out by it.
-    pub fn answer(&self, request: &Request, now_ms: u64) -> String {
+    /// Does what a request of `caller` asks, and writes the reply. `now_ms` is any clock that does
+    /// not go back: pull contexts run out by it.
+    pub fn answer(&self, request: &Request, caller: &Caller, now_ms: u64) -> String {
         let id = &request.id;
         match &request.call {
             Call::Intrinsic { name, namespace, parameters } => {
                 let answer = self.namespace(namespace).and_then(|space| {
                     let mut parameters = Parameters::new(parameters);
-                    let answer = self.operate(name, &space, &mut parameters, now_ms)?;
-                    Ok(answer)
+                    self.operate(name, &space, &mut parameters, (caller, now_ms))
                 });
                 match answer {
                     Ok(inside) => Reply::intrinsic(id, name, |w| w.raw(&inside)),
@@ -139,7 +148,7 @@ impl<R: Repository> Server<R> {
                 }
             }
             Call::Extrinsic { name, target, parameters } => {
-                match self.invoke(target, name, parameters) {
+                match self.invoke(target, name, parameters, caller) {
                     Ok(reply) => reply(id, name),
                     Err(error) => Reply::error(id, name, false, &error),
                 }
@@ -162,7 +171,13 @@ impl<R: Repository> Server<R> {
         self.contexts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn operate(&self, name: &str, space: &str, p: &mut Parameters<'_>, now: u64) -> Answer {
+    fn operate(
+        &self,
+        name: &str,
+        space: &str,
+        p: &mut Parameters<'_>,
+        (caller, now): (&Caller, u64),
+    ) -> Answer {
         let operation = name.to_ascii_lowercase();
         match operation.as_str() {
             "getclass" => self.get_class(p),
@@ -177,7 +192,7 @@ impl<R: Repository> Server<R> {
             "associatornames" => self.associate(space, p, associate::Wanted::Names, true),
             "references" => self.associate(space, p, associate::Wanted::Objects, false),
             "referencenames" => self.associate(space, p, associate::Wanted::Names, false),
-            "createinstance" => self.create(space, p),
+            "createinstance" => self.create(space, p, caller),
             "modifyinstance" => self.modify(space, p),
             "deleteinstance" => self.delete(space, p),
             _ if operation.starts_with("open") || operation.starts_with("pull") => {
@@ -248,6 +263,7 @@ impl<R: Repository> Server<R> {
         target: &Path,
         name: &str,
         raw: &[(String, crate::wire::Raw)],
+        caller: &Caller,
     ) -> Result<impl FnOnce(&str, &str) -> String + '_, CimError> {
         let space = self.namespace(&target.namespace)?;
         let class = self.class(&target.class)?;
@@ -263,7 +279,7 @@ impl<R: Repository> Server<R> {
         self.checked(&mut path, &space)?;
         self.find(&path)?.ok_or_else(|| CimError::not_found(&path))?;
         let inputs = inputs(method, raw, &space)?;
-        let invoked = self.repository.invoke(&path, method, inputs)?;
+        let invoked = self.repository.invoke(&path, method, inputs, caller)?;
         Ok(move |id: &str, name: &str| {
             let outputs = invoked.outputs.iter().filter_map(|(name, value)| {
                 method.parameter(name).map(|parameter| (&parameter.feature, value))

@@ -9,7 +9,7 @@ pub(super) enum Health {
     Good,
     /// It works, and something is wrong with it.
     Degraded,
-    /// It does not work.
+    /// What is on it is not whole: the last copy to it failed or was ended.
     Failed,
     /// Its site can not be reached: what is shown is what was last seen.
     Lost,
@@ -21,7 +21,7 @@ impl Health {
         let (status, state, text): (u16, u16, _) = match self {
             Self::Good => (2, 5, "OK"),
             Self::Degraded => (3, 10, "Degraded"),
-            Self::Failed => (6, 25, "Error"),
+            Self::Failed => (6, 25, "Error: the last copy to it is not whole"),
             Self::Lost => (13, 0, "Lost Communication: as last seen"),
         };
         instance

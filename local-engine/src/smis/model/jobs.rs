@@ -123,10 +123,7 @@ impl Model<'_> {
         if !matches!(job.kind, JobKind::Copy) {
             return None;
         }
-        let last = job.target.rsplit(", ").next()?;
-        let (library, tag) = last.split_once('/')?;
-        let library = self.libraries().iter().find(|l| l.names.library().as_str() == library)?;
-        library.tapes().any(|tape| tape.tag == tag).then(|| library.names.partition(tag))
+        self.partition(job.target.rsplit(", ").next()?)
     }
 
     /// Whether the class is one of these.

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 
 use cim::{CimError, Instance, Path};
 use model::ElementType;
-use svs::{CartridgeStatus, JobFilter, JobKind, LibraryRole};
+use svs::{CartridgeStatus, JobFilter, JobKind, JobState, LibraryRole};
 use tape::ElementStatus;
 
+use super::health::Health;
 use super::{LibraryFacts, Model, Sink};
 
 /// A tape in a library.
@@ -112,13 +113,12 @@ impl LibraryFacts {
             // Variable Length; Read/Write Supported.
             .with("DataOrganization", 3u16)
             .with("Access", 3u16);
-        let instance = match (self.view.role, capacity) {
+        match (self.view.role, capacity) {
             (LibraryRole::Virtual, Some(all)) => {
                 instance.with("ConsumableBlocks", all.saturating_sub(used))
             }
             _ => instance,
-        };
-        self.element_health(tape.element).enabled(instance)
+        }
     }
 }
 
@@ -150,7 +150,7 @@ impl Model<'_> {
     }
 
     fn tape_instances(&self, class: &str, sink: &mut Sink<'_>) -> Result<(), CimError> {
-        let (known, busy) = (self.known()?, self.busy()?);
+        let (known, busy, broken) = (self.known()?, self.busy()?, self.broken()?);
         for library in self.libraries() {
             let names = &library.names;
             for tape in library.tapes() {
@@ -163,7 +163,12 @@ impl Model<'_> {
                             library.physical_tape(i, &tape, row, busy)
                         });
                     }
-                    _ => sink.add(names.partition(&tape.tag), |i| library.partition(i, &tape, row)),
+                    _ => sink.add(names.partition(&tape.tag), |i| {
+                        let whole = !broken.contains(&format!("{}/{}", names.library(), tape.tag));
+                        let health = library.element_health(tape.element);
+                        let health = if whole { health } else { Health::Failed };
+                        health.enabled(library.partition(i, &tape, row))
+                    }),
                 }
             }
         }
@@ -175,6 +180,22 @@ impl Model<'_> {
         let rows = ground.catalogue.cartridge_status().map_err(CimError::failed)?;
         let own = rows.into_iter().filter(|row| row.site == ground.config.site.name);
         Ok(own.map(|row| ((row.library.to_string(), row.barcode.to_string()), row)).collect())
+    }
+
+    /// The tapes whose last copy by this engine failed or was ended.
+    fn broken(&self) -> Result<Vec<String>, CimError> {
+        let kinds = vec![JobKind::Copy];
+        let filter = JobFilter { kinds, ..JobFilter::default() };
+        let jobs = self.engine.ground.catalogue.jobs(&filter).map_err(CimError::failed)?;
+        let mut last = HashMap::new();
+        for job in jobs {
+            let target = job.target.rsplit(", ").next().unwrap_or_default().to_owned();
+            let broken = matches!(job.state, JobState::Failed | JobState::Cancelled);
+            let ours = job.requested_by.starts_with("smis ");
+            last.insert(target, broken && ours && job.bytes > 0);
+        }
+        let broken = last.into_iter().filter(|(_, broken)| *broken);
+        Ok(broken.map(|(target, _)| target).collect())
     }
 
     /// The tapes of copies that have not ended, as the rows name them.

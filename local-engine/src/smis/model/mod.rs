@@ -10,6 +10,7 @@ mod libraries;
 mod media;
 mod names;
 mod profiles;
+mod replication;
 
 use std::cell::OnceCell;
 
@@ -18,7 +19,8 @@ use cim::{CimError, Instance, Path};
 use crate::device::LibraryView;
 use crate::engine::Engine;
 
-pub(super) use names::{Names, TapeName};
+pub(super) use jobs::{job_errors, job_instance, job_of, job_path};
+pub(super) use names::{Names, TapeName, tape_of};
 
 /// One look at the engine.
 pub(super) struct Model<'a> {
@@ -94,11 +96,6 @@ impl<'a> Model<'a> {
         })
     }
 
-    /// The library of a system's name.
-    pub(super) fn library(&self, system: &str) -> Option<&LibraryFacts> {
-        self.libraries().iter().find(|library| library.names.system_name() == system)
-    }
-
     /// The instances of a class.
     pub(super) fn instances(
         &self,
@@ -109,6 +106,7 @@ impl<'a> Model<'a> {
         let done = self.library_instances(class, &mut sink)
             || self.media_instances(class, &mut sink)?
             || self.job_instances(class, &mut sink)?
+            || self.replication_instances(class, &mut sink)?
             || self.interop_instances(class, &mut sink)
             || self.profile_instances(class, &mut sink);
         tracing::trace!(class, done, found = sink.found.len(), "SMI-S instances");
