@@ -4,14 +4,17 @@
 //!   http     sockets, TLS, limits; bytes to `cim` and back
 //!   auth     who may come in
 //!   model    libraries, tapes, jobs and profiles as CIM instances, made when they are asked for
-//!   store    what a client made: filters, destinations, subscriptions
-//!   copying  copies that the engine runs by itself
+//!   copying  methods: copies that the engine runs by itself, and their jobs
+//!   wishes   what a client made: filters, destinations, subscriptions
+//!   indications  what has changed, sent to whoever asked
 //! ```
 
 mod auth;
 mod copying;
 mod http;
+mod indications;
 mod model;
+mod wishes;
 
 use std::sync::Arc;
 
@@ -24,6 +27,7 @@ use tokio::task::JoinHandle;
 
 use crate::engine::Engine;
 use model::Model;
+use wishes::{Wishes, is_wish};
 
 /// The namespace of the server and its profiles.
 const INTEROP: &str = "interop";
@@ -33,24 +37,39 @@ const ROOT: &str = "root/twinreel";
 /// The engine as CIM instances.
 struct EngineRepository {
     engine: Arc<Engine>,
-    schema: Arc<Schema>,
+    wishes: Arc<Wishes>,
 }
 
 impl Repository for EngineRepository {
     fn instances(&self, class: &str, like: Option<&Path>) -> Result<Vec<Instance>, CimError> {
-        Model::new(&self.engine).instances(class, like)
+        match is_wish(class) {
+            true => Ok(self.wishes.of(class)),
+            false => Model::new(&self.engine).instances(class, like),
+        }
     }
 
-    fn create(&self, instance: Instance, _caller: &Caller) -> Result<Path, CimError> {
-        Err(read_only(instance.class()))
+    fn create(&self, instance: Instance, caller: &Caller) -> Result<Path, CimError> {
+        match is_wish(instance.class()) && instance.path.namespace == INTEROP {
+            true => {
+                let host = Model::new(&self.engine).appliance_name();
+                self.wishes.create(instance, &host, caller)
+            }
+            false => Err(read_only(instance.class())),
+        }
     }
 
-    fn modify(&self, path: &Path, _properties: Vec<(String, Value)>) -> Result<(), CimError> {
-        Err(read_only(&path.class))
+    fn modify(&self, path: &Path, properties: Vec<(String, Value)>) -> Result<(), CimError> {
+        match is_wish(&path.class) {
+            true => self.wishes.modify(path, properties),
+            false => Err(read_only(&path.class)),
+        }
     }
 
     fn delete(&self, path: &Path) -> Result<(), CimError> {
-        Err(read_only(&path.class))
+        match is_wish(&path.class) {
+            true => self.wishes.delete(path),
+            false => Err(read_only(&path.class)),
+        }
     }
 
     fn invoke(
@@ -87,9 +106,17 @@ pub async fn start(
         return Ok(Vec::new());
     }
     let schema = Arc::new(Schema::served().map_err(|error| error.to_string())?);
-    let repository = EngineRepository { engine: Arc::clone(engine), schema: Arc::clone(&schema) };
+    let catalogue = Arc::clone(&engine.ground.catalogue);
+    let (known, hosts) = (Arc::clone(&schema), config.indication_hosts.clone());
+    let open = move || Wishes::open(&known, &catalogue, hosts);
+    let wishes = Arc::new(tokio::task::spawn_blocking(open).await??);
+    let repository = EngineRepository { engine: Arc::clone(engine), wishes: Arc::clone(&wishes) };
     let name = rustix::system::uname();
     let host = name.nodename().to_string_lossy().into_owned();
+    let indications =
+        indications::run(Arc::clone(engine), Arc::clone(&schema), wishes, shutdown.clone());
     let server = Server::new(schema, vec![INTEROP, ROOT], host, repository);
-    http::listen(server, config, shutdown).await
+    let mut tasks = http::listen(server, config, shutdown).await?;
+    tasks.push(tokio::spawn(indications));
+    Ok(tasks)
 }

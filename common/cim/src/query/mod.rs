@@ -143,9 +143,7 @@ struct Compared {
 impl Operand {
     fn value(&self, of: &Instance) -> Compared {
         match self {
-            Self::Literal(scalar) => {
-                Compared { value: Value::One(scalar.clone()), any: false }
-            }
+            Self::Literal(scalar) => Compared { value: Value::One(scalar.clone()), any: false },
             Self::Property(property) => {
                 Compared { value: property.value(of), any: property.element == Element::Any }
             }

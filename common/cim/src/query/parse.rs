@@ -218,7 +218,9 @@ impl Parser {
         let any = self.take_keyword("ANY");
         if !any {
             match self.peek() {
-                Some(Token::Number(_) | Token::Text(_) | Token::Sign("-")) => return self.literal(),
+                Some(Token::Number(_) | Token::Text(_) | Token::Sign("-")) => {
+                    return self.literal();
+                }
                 Some(Token::Word(word)) => {
                     let truth = [("TRUE", true), ("FALSE", false)];
                     let truth = truth.into_iter().find(|(name, _)| word.eq_ignore_ascii_case(name));

@@ -29,16 +29,35 @@ fn the_standard_filters_choose_what_they_say() {
     let from = "SELECT * FROM CIM_InstModification WHERE SourceInstance ISA CIM_ConcreteJob AND ";
     // (condition, done, failed, moved)
     let rows = [
-        ("SourceInstance.CIM_ConcreteJob::PercentComplete <> \
-          PreviousInstance.CIM_ConcreteJob::PercentComplete", true, false, true),
+        (
+            "SourceInstance.CIM_ConcreteJob::PercentComplete <> \
+          PreviousInstance.CIM_ConcreteJob::PercentComplete",
+            true,
+            false,
+            true,
+        ),
         ("SourceInstance.JobState <> PreviousInstance.JobState", true, true, false),
-        ("ANY SourceInstance.CIM_ConcreteJob::OperationalStatus[*] = 17 AND \
-          ANY SourceInstance.CIM_ConcreteJob::OperationalStatus[*] = 2", true, false, false),
-        ("SourceInstance.OperationalStatus[0]=17 AND SourceInstance.OperationalStatus[1]=6",
-          false, true, false),
+        (
+            "ANY SourceInstance.CIM_ConcreteJob::OperationalStatus[*] = 17 AND \
+          ANY SourceInstance.CIM_ConcreteJob::OperationalStatus[*] = 2",
+            true,
+            false,
+            false,
+        ),
+        (
+            "SourceInstance.OperationalStatus[0]=17 AND SourceInstance.OperationalStatus[1]=6",
+            false,
+            true,
+            false,
+        ),
         ("sourceinstance.jobstate = 7 or (SourceInstance.JobState=10)", true, true, false),
         ("NOT SourceInstance.JobState >= 7", false, false, true),
-        ("SourceInstance.OperationalStatus <> PreviousInstance.OperationalStatus", true, true, false),
+        (
+            "SourceInstance.OperationalStatus <> PreviousInstance.OperationalStatus",
+            true,
+            true,
+            false,
+        ),
         ("SourceInstance.Name = 'it''s' AND SourceInstance.Nothing IS NULL", true, true, true),
         ("SourceInstance.Name IS NOT NULL AND SourceInstance.Name = \"it's\"", true, true, true),
         ("SourceInstance.PercentComplete > -1", true, true, true),
@@ -51,10 +70,14 @@ fn the_standard_filters_choose_what_they_say() {
     assert!(chooses("select * from CIM_InstIndication", &done));
     assert!(!chooses("SELECT * FROM CIM_InstCreation", &done));
     assert!(!chooses(
-        "SELECT * FROM CIM_InstModification WHERE SourceInstance ISA CIM_TapeDrive", &done));
+        "SELECT * FROM CIM_InstModification WHERE SourceInstance ISA CIM_TapeDrive",
+        &done
+    ));
     assert!(chooses(
         "SELECT SourceInstance.Name, IndicationTime FROM CIM_InstModification \
-         WHERE SourceInstance ISA \"CIM_Job\";", &done));
+         WHERE SourceInstance ISA \"CIM_Job\";",
+        &done
+    ));
 }
 
 #[test]
@@ -62,10 +85,21 @@ fn what_is_no_query_is_told() {
     let deep = format!("SELECT * FROM A WHERE {}a = 1{}", "(".repeat(40), ")".repeat(40));
     let long = format!("SELECT * FROM A WHERE a = '{}'", "x".repeat(5000));
     for text in [
-        "", "SELECT", "SELECT * FROM", "SELECT * FROM A WHERE", "SELECT * FROM A B",
-        "SELECT * FROM A WHERE a", "SELECT * FROM A WHERE a =", "SELECT * FROM A WHERE a = 'x",
-        "SELECT * FROM A WHERE (a = 1", "SELECT * FROM A WHERE a[x] = 1", "DELETE FROM A",
-        "SELECT * FROM A WHERE 1 ISA B", "SELECT * FROM A WHERE a = #", &deep, &long,
+        "",
+        "SELECT",
+        "SELECT * FROM",
+        "SELECT * FROM A WHERE",
+        "SELECT * FROM A B",
+        "SELECT * FROM A WHERE a",
+        "SELECT * FROM A WHERE a =",
+        "SELECT * FROM A WHERE a = 'x",
+        "SELECT * FROM A WHERE (a = 1",
+        "SELECT * FROM A WHERE a[x] = 1",
+        "DELETE FROM A",
+        "SELECT * FROM A WHERE 1 ISA B",
+        "SELECT * FROM A WHERE a = #",
+        &deep,
+        &long,
         "SELECT * FROM A WHERE a = 99999999999999999999999999999999999999999999",
     ] {
         assert!(Query::parse(text).is_err(), "{text}");

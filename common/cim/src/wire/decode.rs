@@ -308,6 +308,14 @@ fn convert(
     }
 }
 
+/// Reads an INSTANCE that was written before ([`super::Encoder::instance`]).
+///
+/// # Errors
+/// The text is none; in words.
+pub fn read_instance(text: &str) -> Result<Instance, String> {
+    embedded_instance(text, 1)
+}
+
 /// The text of an embedded instance.
 pub(super) fn embedded_instance(text: &str, nested: usize) -> Result<Instance, String> {
     if nested > EMBEDDED_MAX {

@@ -10,7 +10,7 @@ mod request;
 #[cfg(test)]
 mod tests;
 
-pub use decode::{Raw, typed};
+pub use decode::{Raw, read_instance, typed};
 pub(crate) use encode::declaration;
 pub use encode::{Encoder, Shape};
 pub use export::{ExportReply, export, export_reply};

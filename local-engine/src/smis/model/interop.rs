@@ -5,6 +5,7 @@ use cim::{Instance, Path};
 use super::health::Health;
 use super::names::of_system;
 use super::{Model, Sink};
+use crate::smis::indications::{RETRIES, RETRY};
 use crate::smis::{INTEROP, ROOT};
 
 const MANAGER: &str = "CIM_ObjectManager";
@@ -80,8 +81,8 @@ impl Model<'_> {
                 let i = i
                     .with("ElementName", "Indication service")
                     .with("FilterCreationEnabled", true)
-                    .with("DeliveryRetryAttempts", 3u16)
-                    .with("DeliveryRetryInterval", 20u32)
+                    .with("DeliveryRetryAttempts", RETRIES)
+                    .with("DeliveryRetryInterval", RETRY.as_secs() as u32)
                     // Remove.
                     .with("SubscriptionRemovalAction", 2u16)
                     .with("SubscriptionRemovalTimeInterval", 2_592_000u32)

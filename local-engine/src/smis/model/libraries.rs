@@ -155,7 +155,7 @@ impl Model<'_> {
         system(&self.appliance_name())
     }
 
-    pub(super) fn appliance_name(&self) -> String {
+    pub(in crate::smis) fn appliance_name(&self) -> String {
         format!("{}:engine", self.site())
     }
 

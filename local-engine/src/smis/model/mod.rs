@@ -19,7 +19,8 @@ use cim::{CimError, Instance, Path};
 use crate::device::LibraryView;
 use crate::engine::Engine;
 
-pub(super) use jobs::{job_errors, job_instance, job_of, job_path};
+pub(super) use health::datetime;
+pub(super) use jobs::{job_errors, job_of, job_path};
 pub(super) use names::{Names, TapeName, tape_of};
 
 /// One look at the engine.
