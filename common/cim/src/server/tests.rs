@@ -188,7 +188,7 @@ fn instances_are_enumerated_with_their_subclasses() {
         let of = |p: &Element| p.attribute("NAME").unwrap().to_owned();
         tree.children.iter().map(of).collect()
     };
-    assert_eq!(properties(&found[0].children[1]), ["ElementName", "CreationClassName", "Name"]);
+    assert_eq!(properties(&found[0].children[1]), ["ElementName", "Name", "CreationClassName"]);
     // By name, one that is NULL is told as NULL; an empty list asks for nothing.
     let list = Raw::Texts(vec![Some("Roles".into()), Some("odd".into())]);
     let wanted = vec![("InstanceName", Raw::Path(system(1))), ("PropertyList", list)];
