@@ -110,8 +110,8 @@ impl Copying<'_> {
         self.go_to_begin(drive)?;
         self.job.enter(JobState::InProgress, None);
         match (self.order.generation, source) {
-            (Some(generation), _) => self.from_store(generation, drive, &plan)?,
-            (None, Some(source)) => self.from_drive(source.drive.as_mut(), drive)?,
+            (Some(generation), _) => self.copy_generation(generation, drive, &plan)?,
+            (None, Some(source)) => self.copy_tape(source.drive.as_mut(), drive)?,
             (None, None) => return Err(Halt::Failed("there is no source".into())),
         }
         self.flush(drive, 0)
@@ -153,7 +153,7 @@ impl Copying<'_> {
         Ok(())
     }
 
-    fn from_store(
+    fn copy_generation(
         &mut self,
         generation: GenerationId,
         drive: &mut dyn EngineDrive,
@@ -253,7 +253,7 @@ impl Copying<'_> {
     }
 
     /// From a tape in a drive, object by object.
-    fn from_drive(
+    fn copy_tape(
         &mut self,
         source: &mut dyn EngineDrive,
         target: &mut dyn EngineDrive,

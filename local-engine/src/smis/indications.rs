@@ -150,6 +150,28 @@ fn same(one: &Instance, other: &Instance) -> bool {
             .all(|(one, other)| one.0 == other.0 && (one.1 == other.1 || restless(&one.0)))
 }
 
+/// A job that has ended, as it was when it was written down.
+fn unfinished(job: &Instance) -> Option<Instance> {
+    let ended = matches!(job.get("JobState").integer(), Some(7..=10));
+    ended.then(|| {
+        let mut begun = job.clone();
+        for (name, value) in [
+            ("JobState", 2u16.into()),
+            ("OperationalStatus", vec![2u16].into()),
+            ("HealthState", 5u16.into()),
+            ("PercentComplete", 0u16.into()),
+            ("JobStatus", "pending".into()),
+            ("StateText", "pending".into()),
+            ("ErrorCode", 0u16.into()),
+            ("ErrorDescription", "".into()),
+            ("BytesCopied", 0u64.into()),
+        ] {
+            begun.set(name, value);
+        }
+        begun
+    })
+}
+
 fn differences(before: &Seen, now: &Seen, news: &mut Vec<Instance>) {
     let mut tell = |class, source: &Instance, previous: Option<&Instance>| {
         let indication = Instance::embedded(class)
@@ -168,7 +190,14 @@ fn differences(before: &Seen, now: &Seen, news: &mut Vec<Instance>) {
     };
     for (path, instance) in now {
         match before.get(path) {
-            None => tell("CIM_InstCreation", instance, None),
+            None => match unfinished(instance) {
+                // It came and ended between two looks: who waits for its end must hear of it.
+                Some(begun) => {
+                    tell("CIM_InstCreation", &begun, None);
+                    tell("CIM_InstModification", instance, Some(&begun));
+                }
+                None => tell("CIM_InstCreation", instance, None),
+            },
             Some(previous) if !same(previous, instance) => {
                 tell("CIM_InstModification", instance, Some(previous));
             }

@@ -334,7 +334,7 @@ mod tests {
         Caller { user: "a".into(), host: "192.0.2.1".parse().unwrap() }
     }
 
-    fn wishes(dir: &std::path::Path) -> Wishes {
+    fn open(dir: &std::path::Path) -> Wishes {
         let schema = Arc::new(Schema::served().unwrap());
         let catalogue = Arc::new(Catalogue::open(&dir.join("svs.db")).unwrap());
         Wishes::open(&schema, &catalogue, None).unwrap()
@@ -357,7 +357,7 @@ mod tests {
     #[test]
     fn a_subscription_is_kept_over_a_restart_and_holds_its_ends() {
         let dir = tempfile::tempdir().unwrap();
-        let wishes = self::wishes(dir.path());
+        let wishes = open(dir.path());
         let query = "SELECT * FROM CIM_InstCreation WHERE SourceInstance ISA CIM_Job";
         let f = wishes.create(filter(query), "host", &caller()).unwrap();
         let d = wishes.create(destination("http://127.0.0.1:5000/"), "host", &caller()).unwrap();
@@ -366,7 +366,7 @@ mod tests {
         assert_eq!(again.unwrap_err().status, Status::AlreadyExists);
         assert_eq!(wishes.delete(&f).unwrap_err().status, Status::Failed);
         drop(wishes);
-        let wishes = self::wishes(dir.path());
+        let wishes = open(dir.path());
         let found = wishes.subscriptions();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].destination, "http://127.0.0.1:5000/");
@@ -380,7 +380,7 @@ mod tests {
     #[test]
     fn what_can_not_be_served_is_refused_at_once() {
         let dir = tempfile::tempdir().unwrap();
-        let wishes = self::wishes(dir.path());
+        let wishes = open(dir.path());
         let status = |wish| wishes.create(wish, "host", &caller()).unwrap_err().status;
         assert_eq!(status(filter("SELECT")), Status::InvalidQuery);
         assert_eq!(status(filter("SELECT * FROM CIM_Job")), Status::InvalidQuery);

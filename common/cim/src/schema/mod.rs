@@ -262,10 +262,8 @@ impl Schema {
             let parameters = class.methods.iter().flat_map(|m| &m.parameters).map(|p| &p.feature);
             let features: Vec<_> = class.properties.iter().chain(parameters).collect();
             for feature in &features {
-                let named = feature.class.iter().chain(&feature.embedded);
-                if let Some(missing) =
-                    named.filter(|n| !n.is_empty() && self.class(n).is_none()).next()
-                {
+                let mut named = feature.class.iter().chain(&feature.embedded);
+                if let Some(missing) = named.find(|n| !n.is_empty() && self.class(n).is_none()) {
                     let text = format!("{}.{} names {missing}", class.name, feature.name);
                     return Err(SchemaError(text));
                 }
