@@ -196,7 +196,8 @@ class Copies:
 
     def __init__(self) -> None:
         self.connection = connect(None)
-        self.service = self.connection.EnumerateInstanceNames("Twinreel_ReplicationService")[0]
+        services = self.connection.EnumerateInstanceNames("Twinreel_ReplicationService")
+        self.service = next(path for path in services if path["SystemName"].endswith(":vtl0"))
 
     def tape(self, library: str, barcode: str) -> pywbem.CIMInstanceName:
         """The partition of a tape."""

@@ -129,7 +129,8 @@ fn returned(tree: Element) -> Vec<Element> {
 fn every_fault_has_the_code_that_clients_expect() {
     let path = |path: Path| Raw::Path(path);
     let unknown = system(9);
-    let rows: Vec<(&str, Vec<(&str, Raw)>, u8)> = vec![
+    type Row = (&'static str, Vec<(&'static str, Raw)>, u8);
+    let rows: Vec<Row> = vec![
         ("GetClass", vec![("ClassName", class("X"))], 6),
         ("GetClass", vec![], 4),
         ("GetClass", vec![("ClassName", class("CIM_Job")), ("Odd", text("1"))], 4),

@@ -62,7 +62,7 @@ impl Model<'_> {
                 for (path, name) in self.namespaces() {
                     sink.add(path, |i| {
                         // Instances of classes of CIM.
-                        i.with("ClassType", 2u16).with("ElementName", name)
+                        i.with("ClassType", 2u16).with("ClassInfo", 0u16).with("ElementName", name)
                     });
                 }
             }
@@ -130,6 +130,7 @@ fn mechanism(instance: Instance) -> Instance {
         .with("ElementName", "CIM-XML")
         .with("CommunicationMechanism", 2u16)
         .with("CIMXMLProtocolVersion", 1u16)
+        .with("CIMValidated", true)
         .with("Version", "1.0")
         // Basic Read, Schema Manipulation is none; Basic Write, Instance Manipulation,
         // Association Traversal, Qualifier Declaration, Indications.
