@@ -72,7 +72,7 @@ impl Stage {
         self.operator.load("vtl0", "VTA001L8", 0);
         let source = self.operator.read("vtl0/drive0");
         assert!(source.len() > 2);
-        assert_eq!(read_tape(&self.operator.ghost_files(), target), source);
+        assert_eq!(read_tape(&self.pair.ghost_files(), target), source);
     }
 }
 
