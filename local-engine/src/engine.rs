@@ -1,7 +1,7 @@
 //! Putting the engine together: state, store, libraries, listeners; and taking it down again.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ndmp::server::{Identity, Secret, SessionConfig, User, Users};
@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use vfs::{RealVfs, Vfs};
 
+use crate::copies::Copies;
 use crate::device::{DeviceLine, Library, Registry};
 use crate::library::{LocalPhysical, StoreShelf, VirtualLibrary};
 use crate::link::{Ground, Links};
@@ -47,6 +48,18 @@ pub struct Engine {
     pub ground: Arc<Ground>,
     /// The remote sites.
     pub links: Links,
+    /// Copies that no session holds.
+    pub copies: Copies,
+    /// One copy is checked and written down at a time.
+    pub(crate) ordering: Mutex<()>,
+    stopping: AtomicBool,
+}
+
+impl Engine {
+    /// Whether the engine was told to stop.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
 }
 
 /// Runs the engine until the shutdown.
@@ -70,12 +83,20 @@ pub async fn serve(config: LocalConfig, shutdown: Shutdown) -> Result<(), Failur
     );
     let kept_up = tokio::spawn(Arc::clone(&upkeep).run());
     let admin = crate::admin::start(&engine, upkeep, &shutdown)?;
+    let resumed = Arc::clone(&engine);
+    tokio::task::spawn_blocking(move || resumed.resume_copies()).await??;
+    let smis = crate::smis::start(&engine, &shutdown).await?;
     let shared = shared(&engine);
     let site = &config.site.name;
     say(&engine, messages::ENGINE_STARTED).await;
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(%site, ndmp = %address, version, "local-engine ready");
     listen(listener, shared, &shutdown, config.ndmp.max_sessions).await;
+    for listener in smis {
+        drop(listener.await);
+    }
+    engine.stopping.store(true, Ordering::Release);
+    engine.copies.stop();
     no_links.trigger();
     drop(linked.await);
     admin.abort();
@@ -136,7 +157,8 @@ pub(crate) fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
         list(&ground, library.as_ref())?;
     }
     links.list_former();
-    Ok(Arc::new(Engine { ground, links }))
+    let (copies, ordering, stopping) = Default::default();
+    Ok(Arc::new(Engine { ground, links, copies, ordering, stopping }))
 }
 
 /// Enters a library of this site in the catalogue, for people. Ghosts enter themselves.

@@ -4,16 +4,19 @@
 //!   engine     putting it together: state, store, libraries, listeners
 //!   session    one NDMP control connection: socket, devices, data plane
 //!   mover      runs of the data plane: TCP, splices, offloaded ranges
+//!   copies     copies that no session holds
 //!   device     owner threads, names and claims, NDMP steps as calls of a drive
 //!   library    virtual libraries over the store, physical ones at this site
 //!   ghost      libraries of remote sites, shown as if they were here
 //!   link       remote engines: connection, leases, replication
+//!   smis       the same libraries, copies and jobs for management applications
 //!   recovery   what a start does with what a crash left
 //!   admin      answers to the command line
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod admin;
+pub mod copies;
 pub mod device;
 pub mod engine;
 pub mod ghost;
@@ -22,6 +25,7 @@ pub mod link;
 pub mod mover;
 pub mod recovery;
 pub mod session;
+pub mod smis;
 #[cfg(test)]
 mod testing;
 

@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import ndmjob
+import smis
 from report import want
 
 HERE = Path(__file__).resolve().parent
@@ -62,6 +63,21 @@ cartridges = { prefix = "TNY", count = 4 }
 """
 
 
+# The server for management applications; the certificate is that of the pair.
+SMIS = """
+[smis]
+http = "{http}"
+https = "{https}"
+certificate = "pki/hq.pem"
+key = "pki/hq.key"
+login_attempts = 0
+
+[[smis.user]]
+name = "smis"
+password = "peers"
+"""
+
+
 class Pair:
     """Both engines as `twinreel init` sets them up, on free ports; with `library`, a configuration
     of a library named ptl0, in place of the one made of files."""
@@ -71,7 +87,9 @@ class Pair:
         program = os.environ.get("TWINREEL_BIN", str(HERE.parents[1] / "target/release/twinreel"))
         subprocess.run([program, "init", work], stdin=subprocess.DEVNULL, check=True)
         address, link = (f"127.0.0.1:{free_port()}" for _ in range(2))
-        local = self.rewrite("local.toml", {"listen": address, "connect": link}, SMALL)
+        plain, secure = (f"127.0.0.1:{free_port()}" for _ in range(2))
+        more = SMALL + SMIS.format(http=plain, https=secure)
+        local = self.rewrite("local.toml", {"listen": address, "connect": link}, more)
         if library:
             self.replace_library(library)
         remote = self.rewrite("remote.toml", {"listen": link}, "")
@@ -83,6 +101,7 @@ class Pair:
         ghost = self.library(remote["physical_library"][0], f"{remote['site']['name']}-")
         self.server = ndmjob.Server(address, *self.user(local), self.library(virtual[0]),
                                     small=self.library(virtual[-1]), other=ghost)
+        self.smis = smis.Server(plain, secure, "smis", "peers", work / "local.toml", program)
 
     def replace_library(self, library: str) -> None:
         """Puts another library into the remote engine's configuration."""

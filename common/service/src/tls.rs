@@ -97,10 +97,13 @@ fn identity(files: TlsFiles<'_>) -> Result<Identity, TlsError> {
         roots.add(ca).map_err(|error| unusable(files.ca, explain(&error)))?;
     }
     let chain = certificates(files.certificate)?;
-    crate::config::private(files.key).map_err(TlsError::Exposed)?;
-    let key = PrivateKeyDer::from_pem_file(files.key)
-        .map_err(|_| unusable(files.key, "holds no private key (-----BEGIN PRIVATE KEY-----)"))?;
-    Ok(Identity { roots: Arc::new(roots), chain, key })
+    Ok(Identity { roots: Arc::new(roots), chain, key: private_key(files.key)? })
+}
+
+fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    crate::config::private(file).map_err(TlsError::Exposed)?;
+    PrivateKeyDer::from_pem_file(file)
+        .map_err(|_| unusable(file, "holds no private key (-----BEGIN PRIVATE KEY-----)"))
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
@@ -172,6 +175,22 @@ pub fn server_config(files: TlsFiles<'_>) -> Result<Arc<ServerConfig>, TlsError>
         .map_err(|error| own(files, &error))?
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)
+        .map_err(|error| own(files, &error))?;
+    Ok(Arc::new(config))
+}
+
+/// What a server for anybody's programs speaks with: TLS 1.2 and 1.3, no certificate asked for.
+///
+/// # Errors
+/// Every [`TlsError`] that names a file.
+pub fn https_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+    let files = TlsFiles { ca: certificate, certificate, key };
+    let chain = certificates(certificate)?;
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(|error| own(files, &error))?
+        .with_no_client_auth()
+        .with_single_cert(chain, private_key(key)?)
         .map_err(|error| own(files, &error))?;
     Ok(Arc::new(config))
 }

@@ -3,6 +3,8 @@
 mod registry;
 mod steps;
 
-pub use registry::{Claim, Device, DeviceLine, EngineChanger, Library, Opener, Registry};
+pub use registry::{
+    Claim, Device, DeviceLine, EngineChanger, Library, LibraryView, Opener, Registry,
+};
 pub use service::owner::{Gone, Owner};
 pub use steps::{failure, run_step};

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use model::{DeviceName, DeviceRole, LibraryName};
 use ndmp::tape::{Failure, FailureKind};
-use tape::{CdbRequest, Completion, Control, MediumChanger, TapeError};
+use svs::LibraryRole;
+use tape::{CdbRequest, Completion, Control, DeviceIdentity, Inventory, MediumChanger, TapeError};
 
 use crate::mover::EngineDrive;
 
@@ -35,6 +36,21 @@ impl DeviceLine {
     }
 }
 
+/// What a library is known to hold, without a command to any device.
+#[derive(Clone, Debug)]
+pub struct LibraryView {
+    /// What stands behind it.
+    pub role: LibraryRole,
+    /// Whether it answers.
+    pub online: bool,
+    /// Who the changer is.
+    pub identity: DeviceIdentity,
+    /// Every element; of a library that does not answer as it was last seen.
+    pub inventory: Inventory,
+    /// Bytes that fit on a cartridge, if that is known.
+    pub capacity: Option<u64>,
+}
+
 /// Who opens a device.
 #[derive(Clone, Debug)]
 pub struct Opener {
@@ -53,6 +69,10 @@ pub trait Library: Send + Sync {
     /// Whether there is a device of this role.
     fn has(&self, role: DeviceRole) -> bool {
         self.devices().iter().any(|line| line.name.role == role)
+    }
+    /// What is in it, as far as that is known.
+    fn view(&self) -> Option<LibraryView> {
+        None
     }
     /// Opens drive `index`; blocks, at most as the control says.
     fn open_drive(

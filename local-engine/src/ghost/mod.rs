@@ -17,9 +17,10 @@ use link::{LibraryReport, RefusalWhy};
 use model::{DeviceName, DeviceRole, LibraryName};
 use ndmp::tape::{Failure, FailureKind};
 use scsi::Sense;
+use svs::LibraryRole;
 use tape::{Completion, Control, Operation, TapeError};
 
-use crate::device::{DeviceLine, EngineChanger, Library, Opener, failure};
+use crate::device::{DeviceLine, EngineChanger, Library, LibraryView, Opener, failure};
 use crate::link::{OpenError, RemoteSite};
 use crate::mover::EngineDrive;
 
@@ -119,6 +120,17 @@ impl Library for GhostLibrary {
             DeviceRole::Changer => true,
             DeviceRole::Drive(index) => usize::from(index) < report.drives.len(),
         }
+    }
+
+    fn view(&self) -> Option<LibraryView> {
+        let report = self.report();
+        Some(LibraryView {
+            role: LibraryRole::Ghost,
+            online: report.online && self.site.is_up(),
+            identity: report.identity,
+            inventory: report.inventory,
+            capacity: report.capacity,
+        })
     }
 
     fn open_drive(

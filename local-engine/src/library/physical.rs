@@ -6,6 +6,7 @@ use copy::Holder;
 use model::{DeviceName, DeviceRole, LibraryName, SiteName};
 use ndmp::tape::{Failure, FailureKind};
 use service::config::PhysicalLibrary as Configured;
+use svs::LibraryRole;
 use tape::physical::{AnyDrive, PhysicalLibrary};
 use tape::{
     CdbRequest, Completion, Control, DeviceIdentity, DriveState, Position, ReadEnd, SpaceKind,
@@ -15,13 +16,15 @@ use vfs::Vfs;
 
 use super::forgetting::{Forgetting, Home};
 use super::virtuals::line;
-use crate::device::{DeviceLine, EngineChanger, Library, Opener, failure};
+use crate::device::{DeviceLine, EngineChanger, Library, LibraryView, Opener, failure};
 use crate::mover::EngineDrive;
 
 /// A library that stands here.
 pub struct LocalPhysical {
     name: LibraryName,
     library: Arc<dyn PhysicalLibrary>,
+    /// Bytes on each cartridge, if they are known.
+    capacity: Option<u64>,
 }
 
 impl LocalPhysical {
@@ -32,7 +35,8 @@ impl LocalPhysical {
         site: &SiteName,
     ) -> Result<Self, service::cli::Failure> {
         let library = service::physical::open(vfs, config, site)?;
-        Ok(Self { name: config.name.clone(), library })
+        let capacity = config.file().map(|file| file.capacity.0);
+        Ok(Self { name: config.name.clone(), library, capacity })
     }
 }
 
@@ -73,6 +77,17 @@ impl Library for LocalPhysical {
             .zip(&drives)
             .map(|(index, identity)| line(DeviceName::drive(self.name.clone(), index), identity));
         std::iter::once(changer).chain(drives).collect()
+    }
+
+    fn view(&self) -> Option<LibraryView> {
+        let look = self.library.glance()?;
+        Some(LibraryView {
+            role: LibraryRole::Physical,
+            online: look.online,
+            identity: look.identity,
+            inventory: look.inventory,
+            capacity: self.capacity,
+        })
     }
 
     fn open_drive(

@@ -6,7 +6,7 @@ use model::{Barcode, CartridgeId, DeviceName, LibraryName, SiteName};
 use ndmp::tape::{Failure, FailureKind};
 use service::config::VirtualLibrary as Configured;
 use store::Store;
-use svs::Catalogue;
+use svs::{Catalogue, LibraryRole};
 use tape::target::{
     ChangerHandle, DriveSpec, InventoryStore, LibraryError, LibrarySpec, MediumError,
     SavedInventory, TargetLibrary,
@@ -16,7 +16,7 @@ use tape::{Control, DeviceIdentity};
 use super::cartridge::{StoreMedium, StoreShelf};
 use super::drive::VirtualDrive;
 use super::forgetting::{Forgetting, Home};
-use crate::device::{DeviceLine, EngineChanger, Library, Opener};
+use crate::device::{DeviceLine, EngineChanger, Library, LibraryView, Opener};
 use crate::mover::EngineDrive;
 
 /// A library whose cartridges are in the store.
@@ -25,6 +25,8 @@ pub struct VirtualLibrary {
     store: Store,
     target: Arc<Mutex<TargetLibrary<StoreMedium>>>,
     lines: Vec<DeviceLine>,
+    /// Bytes on each cartridge.
+    capacity: u64,
 }
 
 /// Why a virtual library could not be set up.
@@ -127,7 +129,8 @@ impl VirtualLibrary {
         let target = TargetLibrary::open(spec, Arc::new(shelf.clone()), Box::new(saved))
             .map_err(|error| SetUpError::Library(name.clone(), error))?;
         let store = shelf.store.clone();
-        Ok(Self { name: name.clone(), store, target: Arc::new(Mutex::new(target)), lines })
+        let target = Arc::new(Mutex::new(target));
+        Ok(Self { name: name.clone(), store, target, lines, capacity: config.capacity.0 })
     }
 
     /// The target itself, for inventories without a command.
@@ -177,6 +180,17 @@ impl Library for VirtualLibrary {
 
     fn devices(&self) -> Vec<DeviceLine> {
         self.lines.clone()
+    }
+
+    fn view(&self) -> Option<LibraryView> {
+        let target = locked(&self.target);
+        Some(LibraryView {
+            role: LibraryRole::Virtual,
+            online: true,
+            identity: target.identity().clone(),
+            inventory: target.inventory(),
+            capacity: Some(self.capacity),
+        })
     }
 
     fn open_drive(

@@ -74,6 +74,14 @@ impl JobHandle {
         Self(Arc::new(Inner { id, catalogue, requested_by, tell, state }))
     }
 
+    /// A job of this engine whose row is written: (source, target) as there.
+    pub fn of_engine(id: JobId, catalogue: Arc<Catalogue>, ends: (String, String)) -> Self {
+        let state =
+            State { written: true, source: ends.0, targets: vec![ends.1], ..State::default() };
+        let (requested_by, tell) = (String::new(), Arc::new(|_| {}));
+        Self(Arc::new(Inner { id, catalogue, requested_by, tell, state: Mutex::new(state) }))
+    }
+
     /// The job's id, the same at both sites.
     pub fn id(&self) -> JobId {
         self.0.id
@@ -229,6 +237,15 @@ impl JobHandle {
         let words: [(&str, &dyn fmt::Display); 3] =
             [("source", &state.0), ("target", &state.1), ("cause", &cause)];
         self.say(messages::COPY_FAILED, &words);
+    }
+
+    /// Somebody wished its end; what was flushed stands in the row.
+    pub fn cancelled(&self, cause: &str) {
+        self.end(|state| {
+            let mut ending = Ending::cancelled(state.with_flushed(cause));
+            ending.bytes = Some(state.bytes);
+            ending
+        });
     }
 
     /// Ends it once; its source and its target if this did.

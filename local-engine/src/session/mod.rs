@@ -38,7 +38,7 @@ use crate::device::{Claim, Device, Opener, Owner, Registry};
 use crate::engine::now_ms;
 use crate::mover::{EngineDrive, JobHandle, Surroundings};
 
-pub use admission::Admission;
+pub use admission::{Admission, LoginGate};
 use devices::gone;
 use listen::keep_alive;
 use mover::{DataPlane, Happened, Plane, What};

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::check::{Findings, libraries, read_password, resolve};
 use super::{
-    ConfigError, EngineConfig, Log, PhysicalLibrary, Secret, Site, TlsFiles, Upkeep,
+    ConfigError, EngineConfig, Log, PhysicalLibrary, Secret, Site, Smis, TlsFiles, Upkeep,
     VirtualLibrary, parse,
 };
 use crate::tls;
@@ -22,6 +22,9 @@ pub struct LocalConfig {
     /// `[ndmp]`.
     #[serde(default)]
     pub ndmp: Ndmp,
+    /// `[smis]`.
+    #[serde(default)]
+    pub smis: Smis,
     /// `[[link]]`: the remote engines. None for a site alone.
     #[serde(default, rename = "link")]
     pub links: Vec<LinkTo>,
@@ -219,6 +222,7 @@ impl LocalConfig {
         findings.log(&self.log);
         self.store.check(&mut findings);
         self.check_ndmp(&mut findings);
+        self.smis.check(&mut findings);
         self.check_links(&mut findings);
         libraries(&self.virtual_libraries, &self.physical_libraries, &mut findings);
         findings.require(
@@ -324,6 +328,7 @@ impl EngineConfig for LocalConfig {
             .collect();
         let libraries = config.physical_libraries.iter_mut();
         texts.extend(libraries.filter_map(|library| library.read_secrets().err()));
+        texts.extend(config.smis.settle(&base));
         // A password that could not be read is one problem, not two.
         if texts.is_empty() {
             texts = config.check();

@@ -7,6 +7,7 @@ mod local;
 mod parse;
 mod remote;
 mod secret;
+mod smis;
 mod upkeep;
 
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ pub use library::{
 pub use local::{Auth, LinkTo, LocalConfig, Ndmp, NdmpUser, Replication, ReplicationStart};
 pub use remote::{LinkListen, Peer, RemoteConfig};
 pub use secret::Secret;
+pub use smis::{Smis, SmisUser};
 pub use upkeep::Upkeep;
 
 /// A configuration of one of the engines.

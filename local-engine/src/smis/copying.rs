@@ -1,0 +1,340 @@
+//! Replication Services and Job Control: methods, and what is joined by them.
+
+use std::sync::Arc;
+
+use cim::{Caller, CimError, Instance, Invoked, Method, Path, Value};
+use model::JobId;
+use svs::{Job, JobFilter, JobKind, JobState};
+
+use super::model::{Model, TapeName, job_errors, job_of, job_path, tape_of};
+use super::not_available;
+use crate::copies::{Order, Refused, Section, TapeAt};
+use crate::engine::Engine;
+
+/// Return codes of the replication service.
+const DONE: u32 = 0;
+const NOT_SUPPORTED: u32 = 1;
+const FAILED: u32 = 4;
+const INVALID: u32 = 5;
+const IN_USE: u32 = 6;
+const STARTED: u32 = 4096;
+/// RequestStateChange: the job is in no state to do so.
+const INVALID_TRANSITION: u32 = 4097;
+
+/// SyncType Clone, Mode Asynchronous.
+const CLONE: i128 = 8;
+const ASYNCHRONOUS: i128 = 3;
+/// Overwrite and Append of TargetPosition.
+const OVERWRITE: i128 = 2;
+const APPEND: i128 = 3;
+/// Pairs of one list.
+const LIST_MAX: usize = 64;
+
+/// The parameters of a call by name.
+struct Inputs(Vec<(String, Value)>);
+
+impl Inputs {
+    fn get(&self, name: &str) -> &Value {
+        let found = self.0.iter().find(|(known, _)| known == name);
+        found.map_or(&Value::Null, |(_, value)| value)
+    }
+
+    fn references(&self, name: &str) -> Vec<Path> {
+        let all = self.get(name).elements().iter();
+        all.filter_map(|one| match one {
+            cim::Scalar::Reference(path) => Some(path.as_ref().clone()),
+            _ => None,
+        })
+        .collect()
+    }
+}
+
+/// Calls a method of a service or a job.
+pub(super) fn invoke(
+    engine: &Arc<Engine>,
+    path: &Path,
+    method: &Method,
+    inputs: Vec<(String, Value)>,
+    caller: &Caller,
+) -> Result<Invoked, CimError> {
+    let inputs = Inputs(inputs);
+    let call = Calling { engine, service: path, inputs, caller };
+    match (path.class.to_ascii_lowercase().as_str(), method.feature.name.as_ref()) {
+        ("twinreel_replicationservice", "CreateElementReplica") => call.create_element(),
+        ("twinreel_replicationservice", "CreateListReplica") => call.create_list(),
+        ("twinreel_replicationservice", "CopyTapeSection") => call.copy_section(),
+        ("twinreel_replicationservice", "GetAvailableTargetElements") => call.targets(),
+        ("twinreel_replicationservice", "ModifyReplicaSynchronization") => call.modify(),
+        ("twinreel_replicationservice", "GetReplicationRelationships") => call.relationships(),
+        ("twinreel_concretejob", "RequestStateChange") => call.change_job(),
+        ("twinreel_concretejob", "KillJob") => Ok(Invoked::code(call.end_job(path))),
+        ("twinreel_concretejob", "GetError") => call.job_error(),
+        ("twinreel_concretejob", "GetErrors") => call.job_errors(),
+        _ => Err(not_available(path, method)),
+    }
+}
+
+struct Calling<'a> {
+    engine: &'a Arc<Engine>,
+    service: &'a Path,
+    inputs: Inputs,
+    caller: &'a Caller,
+}
+
+fn at(name: TapeName) -> TapeAt {
+    TapeAt { library: name.library, barcode: name.barcode }
+}
+
+/// What a setting says of the section: `None` where it can not be.
+fn section_of(start: &Value, count: &Value, position: &Value) -> Option<(Section, bool)> {
+    let number = |value: &Value| value.integer().map(u64::try_from).transpose().ok();
+    let start = number(start)?.unwrap_or(0);
+    let append = match position.integer() {
+        None | Some(OVERWRITE) => false,
+        Some(APPEND) => true,
+        Some(_) => return None,
+    };
+    Some((Section { start, count: number(count)? }, append))
+}
+
+impl Calling<'_> {
+    fn order(&self, source: &Path, target: &Path, part: (Section, bool)) -> Result<Order, u32> {
+        let tape = |path| tape_of(path).map(at).ok_or(INVALID);
+        let (source, target) = (tape(source)?, tape(target)?);
+        // The service of a library copies from it and to it.
+        let own = self.service.text("SystemName").split_once(':').map(|(_, library)| library);
+        let concerns = |tape: &TapeAt| own == Some(tape.library.as_str());
+        if !concerns(&source) && !concerns(&target) {
+            return Err(INVALID);
+        }
+        let (section, append) = part;
+        let requested_by = format!("smis {} at {}", self.caller.user, self.caller.host);
+        let (generation, begins) = (None, None);
+        Ok(Order { source, target, section, append, requested_by, generation, begins })
+    }
+
+    /// Begins a copy: the job, or the return code.
+    fn begin(&self, source: &Path, target: &Path, part: (Section, bool)) -> Result<JobId, u32> {
+        let order = self.order(source, target, part)?;
+        let names = format!("{} to {}", order.source, order.target);
+        self.engine.copy(order).map_err(|refused| {
+            tracing::info!(copy = names, %refused, "SMI-S: a copy was refused");
+            match refused {
+                Refused::Invalid(_) => INVALID,
+                Refused::InUse(_) => IN_USE,
+                Refused::TooMany | Refused::Failed(_) | Refused::Catalogue(_) => FAILED,
+            }
+        })
+    }
+
+    /// The section that an embedded setting wants.
+    fn setting(&self) -> Option<(Section, bool)> {
+        match self.inputs.get("ReplicationSettingData").instance() {
+            None => Some((Section { start: 0, count: None }, false)),
+            Some(setting) => section_of(
+                setting.get("SourceStartObject"),
+                setting.get("SourceObjectCount"),
+                setting.get("TargetPosition"),
+            ),
+        }
+    }
+
+    /// Whether what is asked for is an asynchronous clone.
+    fn kind_fits(&self) -> bool {
+        let mode = self.inputs.get("Mode").integer();
+        let kind = self.inputs.get("SyncType").integer();
+        kind == Some(CLONE) && mode.is_none_or(|mode| mode == ASYNCHRONOUS)
+    }
+
+    fn create_element(&self) -> Result<Invoked, CimError> {
+        if !self.kind_fits() {
+            return Ok(Invoked::code(NOT_SUPPORTED));
+        }
+        let ends = (self.inputs.get("SourceElement"), self.inputs.get("TargetElement"));
+        let (Some(source), Some(target)) = (ends.0.reference(), ends.1.reference()) else {
+            return Ok(Invoked::code(INVALID));
+        };
+        let Some(part) = self.setting() else { return Ok(Invoked::code(INVALID)) };
+        Ok(match self.begin(source, target, part) {
+            Ok(job) => Invoked::code(STARTED)
+                .with("Job", job_path(job))
+                .with("TargetElement", target.clone())
+                .with("Synchronization", synchronized(source.clone(), target.clone())),
+            Err(code) => Invoked::code(code),
+        })
+    }
+
+    /// Each pair has a job of its own; `Job` is that of the first one.
+    fn create_list(&self) -> Result<Invoked, CimError> {
+        if !self.kind_fits() {
+            return Ok(Invoked::code(NOT_SUPPORTED));
+        }
+        let sources = self.inputs.references("SourceElements");
+        let targets = self.inputs.references("TargetElements");
+        let Some(part) = self.setting() else { return Ok(Invoked::code(INVALID)) };
+        if sources.is_empty() || sources.len() != targets.len() || sources.len() > LIST_MAX {
+            return Ok(Invoked::code(INVALID));
+        }
+        let (mut jobs, mut synchronizations) = (Vec::new(), Vec::new());
+        for (source, target) in sources.into_iter().zip(targets) {
+            match self.begin(&source, &target, part) {
+                Ok(job) => {
+                    jobs.push(job);
+                    synchronizations.push(synchronized(source, target));
+                }
+                Err(code) => {
+                    // All or nothing.
+                    for job in jobs {
+                        self.engine.copies.cancel(job);
+                    }
+                    return Ok(Invoked::code(code));
+                }
+            }
+        }
+        let first = jobs.first().map(|job| job_path(*job));
+        Ok(Invoked::code(STARTED).with("Job", first).with("Synchronizations", synchronizations))
+    }
+
+    fn copy_section(&self) -> Result<Invoked, CimError> {
+        let ends = (self.inputs.get("SourceElement"), self.inputs.get("TargetElement"));
+        let part = section_of(
+            self.inputs.get("SourceStartObject"),
+            self.inputs.get("SourceObjectCount"),
+            self.inputs.get("TargetPosition"),
+        );
+        let (Some(source), Some(target), Some(part)) =
+            (ends.0.reference(), ends.1.reference(), part)
+        else {
+            return Ok(Invoked::code(INVALID));
+        };
+        Ok(match self.begin(source, target, part) {
+            Ok(job) => Invoked::code(STARTED).with("Job", job_path(job)),
+            Err(code) => Invoked::code(code),
+        })
+    }
+
+    /// Tapes of the other libraries that are free.
+    fn targets(&self) -> Result<Invoked, CimError> {
+        if !self.kind_fits() {
+            return Ok(Invoked::code(NOT_SUPPORTED));
+        }
+        let source = self.inputs.get("SourceElement").reference().and_then(tape_of);
+        let Some(source) = source else { return Ok(Invoked::code(INVALID)) };
+        let most = self.inputs.get("MaxElementCount").integer().unwrap_or(0);
+        let most = usize::try_from(most).ok().filter(|most| *most > 0).unwrap_or(usize::MAX);
+        let model = Model::new(self.engine);
+        let candidates: Vec<Path> = model.free_tapes(&source)?.into_iter().take(most).collect();
+        Ok(Invoked::code(DONE).with("Candidates", candidates))
+    }
+
+    fn modify(&self) -> Result<Invoked, CimError> {
+        // Abort. A copy detaches itself; a tape can not be suspended in the middle of a record.
+        const ABORT: i128 = 2;
+        let pair = self.inputs.get("Synchronization").reference();
+        let ends =
+            pair.map(|pair| (pair.reference("SystemElement"), pair.reference("SyncedElement")));
+        let Some((Some(source), Some(target))) = ends else { return Ok(Invoked::code(INVALID)) };
+        if self.inputs.get("Operation").integer() != Some(ABORT) {
+            return Ok(Invoked::code(NOT_SUPPORTED));
+        }
+        let names = (tape_of(source).map(at), tape_of(target).map(at));
+        let (Some(source), Some(target)) = names else { return Ok(Invoked::code(INVALID)) };
+        let (source, target) = (source.to_string(), target.to_string());
+        let jobs = unfinished(self.engine)?;
+        let job = jobs.iter().find(|job| job.source == source && job.target == target);
+        Ok(match job {
+            Some(job) if self.engine.copies.cancel(job.id) => {
+                Invoked::code(STARTED).with("Job", job_path(job.id))
+            }
+            _ => Invoked::code(FAILED),
+        })
+    }
+
+    fn relationships(&self) -> Result<Invoked, CimError> {
+        let model = Model::new(self.engine);
+        let all = model.instances("CIM_StorageSynchronized", None)?;
+        let paths: Vec<Path> = all.into_iter().map(|instance| instance.path).collect();
+        Ok(Invoked::code(DONE).with("Synchronizations", paths))
+    }
+
+    fn change_job(&self) -> Result<Invoked, CimError> {
+        const TERMINATE: i128 = 4;
+        const KILL: i128 = 5;
+        match self.inputs.get("RequestedState").integer() {
+            Some(TERMINATE | KILL) => Ok(Invoked::code(self.end_job(self.service))),
+            Some(_) => Ok(Invoked::code(NOT_SUPPORTED)),
+            None => Err(CimError::parameter("RequestedState is missing")),
+        }
+    }
+
+    /// Only a copy of this engine ends so: what an application runs, the application ends.
+    fn end_job(&self, job: &Path) -> u32 {
+        match job_of(job) {
+            Some(id) if self.engine.copies.cancel(id) => STARTED,
+            _ => INVALID_TRANSITION,
+        }
+    }
+
+    fn job(&self) -> Result<Job, CimError> {
+        let id = job_of(self.service).ok_or_else(|| CimError::not_found(self.service))?;
+        let job = self.engine.ground.catalogue.job(id).map_err(CimError::failed)?;
+        job.ok_or_else(|| CimError::not_found(self.service))
+    }
+
+    fn job_error(&self) -> Result<Invoked, CimError> {
+        let error = job_errors(&self.job()?).into_iter().next();
+        Ok(Invoked::code(DONE).with("Error", error))
+    }
+
+    fn job_errors(&self) -> Result<Invoked, CimError> {
+        Ok(Invoked::code(DONE).with("Errors", job_errors(&self.job()?)))
+    }
+}
+
+/// The copies that have not ended.
+pub(super) fn unfinished(engine: &Engine) -> Result<Vec<svs::JobStatus>, CimError> {
+    let filter = JobFilter { kinds: vec![JobKind::Copy], ..JobFilter::unfinished() };
+    engine.ground.catalogue.jobs(&filter).map_err(CimError::failed)
+}
+
+/// The path of a pair.
+pub(super) fn synchronized(source: Path, target: Path) -> Path {
+    Path::new(super::ROOT, "CIM_StorageSynchronized")
+        .with_reference("SystemElement", source)
+        .with_reference("SyncedElement", target)
+}
+
+/// CopyState and ProgressStatus of a copy.
+pub(super) fn copy_states(state: JobState) -> (u16, u16) {
+    match state {
+        // Initialized, Pending.
+        JobState::Pending | JobState::Scheduled => (2, 20),
+        // Unsynchronized, Initializing.
+        JobState::WaitingDrive | JobState::WaitingReplication => (3, 4),
+        // Unsynchronized, Synchronizing.
+        JobState::InProgress => (3, 6),
+        // Suspended.
+        JobState::PausedEom => (9, 16),
+        JobState::Done => (4, 2),
+        JobState::Failed => (5, 23),
+        JobState::Cancelled => (12, 13),
+    }
+}
+
+/// A pair that is being copied.
+pub(super) fn pair(instance: Instance, job: &svs::JobStatus) -> Instance {
+    let (copy, progress) = copy_states(job.state);
+    let percent = job.percent.unwrap_or(0.0).clamp(0.0, 100.0) as u16;
+    instance
+        // Asynchronous; Clone; full copy.
+        .with("Mode", 3u16)
+        .with("SyncType", 8u16)
+        .with("ReplicaType", 2u16)
+        .with("CopyType", 4u16)
+        .with("CopyState", copy)
+        .with("RequestedCopyState", 4u16)
+        .with("ProgressStatus", progress)
+        .with("PercentSynced", percent)
+        .with("SyncMaintained", false)
+        .with("UndiscoveredElement", Value::Null)
+}

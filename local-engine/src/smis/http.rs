@@ -1,0 +1,336 @@
+//! Sockets: HTTP/1.1 with and without TLS, and the limits of what a stranger may send.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use cim::wire::{Head, Refusal, Request};
+use cim::xml::Limits;
+use cim::{Caller, Server};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use model::Network;
+use service::cli::Failure;
+use service::config::Smis;
+use service::shutdown::Shutdown;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+
+use super::EngineRepository;
+use super::auth::{Denied, Gatekeeper, User};
+
+/// How long the head of a request may take, and how long a connection may be silent between two.
+const HEAD: Duration = Duration::from_secs(10);
+/// How long a body may take.
+const BODY: Duration = Duration::from_secs(30);
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a client may take to fetch its reply before its connection is given up.
+const CONNECTION: Duration = Duration::from_secs(3600);
+/// Bytes of the head of a request, and how many headers.
+const HEAD_BYTES: usize = 16 << 10;
+const HEADERS: usize = 64;
+/// Operations at a time; more wait.
+const OPERATIONS: usize = 8;
+/// How long to wait where a connection can not be accepted.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(250);
+
+type Reply = Response<Full<Bytes>>;
+
+/// What all connections share.
+struct Shared {
+    server: Server<EngineRepository>,
+    keeper: Gatekeeper,
+    allow: Option<Vec<Network>>,
+    operations: Arc<Semaphore>,
+    begun: Instant,
+}
+
+/// Listens until the shutdown.
+pub(super) async fn listen(
+    server: Server<EngineRepository>,
+    config: &Smis,
+    shutdown: &Shutdown,
+) -> Result<Vec<JoinHandle<()>>, Failure> {
+    let keeper = Gatekeeper::new(config).map_err(|error| error.to_string())?;
+    let shared = Arc::new(Shared {
+        server,
+        keeper,
+        allow: config.allow.clone(),
+        operations: Arc::new(Semaphore::new(OPERATIONS)),
+        begun: Instant::now(),
+    });
+    let places = Arc::new(Semaphore::new(config.max_connections as usize));
+    let mut tasks = Vec::new();
+    let tls = match (&config.https, &config.certificate, &config.key) {
+        (Some(address), Some(certificate), Some(key)) => {
+            let tls = service::tls::https_config(certificate, key);
+            let tls = tls.map_err(|error| error.to_string())?;
+            Some((*address, Some(TlsAcceptor::from(tls))))
+        }
+        _ => None,
+    };
+    for (address, tls) in config.http.map(|address| (address, None)).into_iter().chain(tls) {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        tracing::info!(smis = %address, scheme, "SMI-S ready");
+        let parts = (Arc::clone(&shared), Arc::clone(&places), shutdown.clone());
+        tasks.push(tokio::spawn(accept(listener, tls, parts)));
+    }
+    Ok(tasks)
+}
+
+async fn accept(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    (shared, places, shutdown): (Arc<Shared>, Arc<Semaphore>, Shutdown),
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        // A connection beyond the limit waits in the system's queue.
+        let place = tokio::select! {
+            () = shutdown.requested() => break,
+            place = Arc::clone(&places).acquire_owned() => place,
+        };
+        let Ok(place) = place else { break };
+        let accepted = tokio::select! {
+            () = shutdown.requested() => break,
+            accepted = listener.accept() => accepted,
+        };
+        while connections.try_join_next().is_some() {}
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "SMI-S: a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                continue;
+            }
+        };
+        if !shared.allows(peer.ip()) {
+            continue;
+        }
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "SMI-S: TCP_NODELAY");
+        }
+        let (shared, tls) = (Arc::clone(&shared), tls.clone());
+        connections.spawn(async move {
+            let served = async {
+                match tls {
+                    None => serve(stream, peer, shared).await,
+                    Some(tls) => match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+                        Ok(Ok(stream)) => serve(stream, peer, shared).await,
+                        Ok(Err(error)) => tracing::debug!(%peer, %error, "SMI-S: TLS"),
+                        Err(_) => tracing::debug!(%peer, "SMI-S: TLS took too long"),
+                    },
+                }
+            };
+            if tokio::time::timeout(CONNECTION, served).await.is_err() {
+                tracing::debug!(%peer, "SMI-S: a connection was too old");
+            }
+            drop(place);
+        });
+    }
+    // What is under way is cut off: nothing is lost by it, since long work is a job.
+    connections.shutdown().await;
+}
+
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: SocketAddr,
+    shared: Arc<Shared>,
+) {
+    let service = service_fn(move |request| {
+        let shared = Arc::clone(&shared);
+        async move { Ok::<_, Infallible>(shared.reply(request, peer.ip()).await) }
+    });
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(HEAD_BYTES)
+        .max_headers(HEADERS)
+        .half_close(false);
+    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+        tracing::debug!(%peer, %error, "SMI-S: a connection ended");
+    }
+}
+
+/// Nothing but a status; the connection ends, since what was sent may not have been read.
+fn status(code: StatusCode) -> Reply {
+    let mut reply = Response::new(Full::default());
+    *reply.status_mut() = code;
+    reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    reply
+}
+
+fn refused(refusal: &Refusal) -> Reply {
+    let code = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
+    let mut reply = status(code);
+    if !refusal.cim_error.is_empty() {
+        let name = HeaderName::from_static("cimerror");
+        reply.headers_mut().insert(name, HeaderValue::from_static(refusal.cim_error));
+    }
+    reply
+}
+
+impl Shared {
+    fn allows(&self, host: IpAddr) -> bool {
+        let within = |all: &Vec<Network>| all.iter().any(|network| network.contains(host));
+        self.allow.as_ref().is_none_or(within)
+    }
+
+    async fn reply(self: &Arc<Self>, request: hyper::Request<Incoming>, host: IpAddr) -> Reply {
+        let began = Instant::now();
+        match self.answer(request, host).await {
+            Ok((body, prefix)) => good(body, prefix.as_deref(), began.elapsed()),
+            Err(reply) => *reply,
+        }
+    }
+
+    /// The body of the reply, and the number of its headers for M-POST.
+    async fn answer(
+        self: &Arc<Self>,
+        request: hyper::Request<Incoming>,
+        host: IpAddr,
+    ) -> Result<(String, Option<String>), Box<Reply>> {
+        let (parts, body) = request.into_parts();
+        let extended = method(&parts)?;
+        let given = parts.headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+        let caller = match self.keeper.admit(host, given).await {
+            Ok(User(user)) => Caller { user, host },
+            Err(Denied(delay)) => {
+                tokio::time::sleep(delay).await;
+                let mut reply = status(StatusCode::UNAUTHORIZED);
+                let challenge = HeaderValue::from_static("Basic realm=\"twinreel\"");
+                reply.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+                return Err(Box::new(reply));
+            }
+        };
+        let named = |name: &str| parts.headers.get(name).map(|value| value.as_bytes().to_vec());
+        let head = Head::read(extended, &named).map_err(|refusal| {
+            tracing::debug!(%host, %refusal, "SMI-S: refused");
+            Box::new(refused(&refusal))
+        })?;
+        let body = read(&parts.headers, body).await?;
+        let parsed = Request::parse(&body, &head);
+        drop(body);
+        let request = parsed.map_err(|refusal| {
+            tracing::debug!(%host, %refusal, "SMI-S: refused");
+            Box::new(refused(&refusal))
+        })?;
+        Ok((self.operate(request, caller).await?, head.prefix))
+    }
+
+    /// Does it on a thread that may wait for the catalogue's disk.
+    async fn operate(
+        self: &Arc<Self>,
+        request: Request,
+        caller: Caller,
+    ) -> Result<String, Box<Reply>> {
+        let turn = Arc::clone(&self.operations).acquire_owned().await;
+        let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let shared = Arc::clone(self);
+        let work = tokio::task::spawn_blocking(move || {
+            let reply = shared.server.answer(&request, &caller, now);
+            drop(turn);
+            reply
+        });
+        work.await.map_err(|error| {
+            tracing::error!(%error, "SMI-S: an operation broke");
+            Box::new(status(StatusCode::INTERNAL_SERVER_ERROR))
+        })
+    }
+}
+
+/// Whether it is an M-POST; anything else than that and POST is turned away.
+fn method(parts: &hyper::http::request::Parts) -> Result<bool, Box<Reply>> {
+    let extended = match &parts.method {
+        method if *method == Method::POST => false,
+        method if method.as_str() == "M-POST" => true,
+        _ => {
+            let mut reply = status(StatusCode::METHOD_NOT_ALLOWED);
+            let allow = HeaderValue::from_static("POST, M-POST");
+            reply.headers_mut().insert(header::ALLOW, allow);
+            return Err(Box::new(reply));
+        }
+    };
+    match parts.uri.path() {
+        "/cimom" | "/" => Ok(extended),
+        _ => Err(Box::new(status(StatusCode::NOT_FOUND))),
+    }
+}
+
+/// The body, once its headers promise one that can be read.
+async fn read(headers: &HeaderMap, body: Incoming) -> Result<Bytes, Box<Reply>> {
+    let fail = |code| Err(Box::new(status(code)));
+    let chunked = headers.contains_key(header::TRANSFER_ENCODING);
+    let length = headers.contains_key(header::CONTENT_LENGTH);
+    match (chunked, length) {
+        // Who reads which of them is what smuggling lives from.
+        (true, true) => return fail(StatusCode::BAD_REQUEST),
+        (false, false) => return fail(StatusCode::LENGTH_REQUIRED),
+        _ => {}
+    }
+    if body.size_hint().lower() > Limits::REQUEST.bytes as u64 {
+        return fail(StatusCode::PAYLOAD_TOO_LARGE);
+    }
+    if !is_xml(headers) {
+        return fail(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    }
+    let limited = Limited::new(body, Limits::REQUEST.bytes);
+    match tokio::time::timeout(BODY, limited.collect()).await {
+        Err(_) => fail(StatusCode::REQUEST_TIMEOUT),
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => fail(StatusCode::PAYLOAD_TOO_LARGE),
+        Ok(Err(_)) => fail(StatusCode::BAD_REQUEST),
+    }
+}
+
+/// `application/xml` or `text/xml`, in UTF-8 where a character set is named.
+fn is_xml(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return true };
+    let Ok(text) = value.to_str() else { return false };
+    let mut parts = text.split(';').map(str::trim);
+    let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
+    let charset = parts.find_map(|part| {
+        let (name, value) = part.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"'))
+    });
+    matches!(kind.as_str(), "application/xml" | "text/xml")
+        && charset.is_none_or(|name| name.eq_ignore_ascii_case("utf-8"))
+}
+
+fn good(body: String, prefix: Option<&str>, took: Duration) -> Reply {
+    let mut reply = Response::new(Full::new(Bytes::from(body)));
+    let headers = reply.headers_mut();
+    let kind = HeaderValue::from_static("application/xml; charset=\"utf-8\"");
+    headers.insert(header::CONTENT_TYPE, kind);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    let mut add = |name: String, value: String| {
+        let pair = (HeaderName::try_from(name), HeaderValue::try_from(value));
+        if let (Ok(name), Ok(value)) = pair {
+            headers.insert(name, value);
+        }
+    };
+    add("wbemserverresponsetime".into(), took.as_micros().to_string());
+    match prefix {
+        None => add("cimoperation".into(), "MethodResponse".into()),
+        Some(number) => {
+            add("ext".into(), String::new());
+            let man = format!("http://www.dmtf.org/cim/mapping/http/v1.0; ns={number}");
+            add("man".into(), man);
+            add(format!("{number}-cimoperation"), "MethodResponse".into());
+        }
+    }
+    reply
+}

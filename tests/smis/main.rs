@@ -1,0 +1,6 @@
+//! The server for management applications: hostile requests, and copies that no session holds.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod copying;
+mod hostile;
+mod wire;
