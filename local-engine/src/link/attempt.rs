@@ -147,6 +147,36 @@ impl Attempt<'_> {
         way: &Bulk,
         so_far: &mut Moved,
     ) -> Result<(), Unfinished> {
+        match self.send_by(self.bases(), (known, job), way, so_far) {
+            // Told without a base nothing is taken for granted, and what is damaged there is sent
+            // again.
+            Err(Unfinished::BadBase(cause)) => {
+                tracing::warn!(generation = %self.generation, cause, "told again, without a base");
+                let before = so_far.wire;
+                let result = self.send_by(Vec::new(), (known, job), way, so_far);
+                so_far.wire += before;
+                match result {
+                    Err(Unfinished::BadBase(cause)) => Err(Unfinished::Failed(cause)),
+                    other => other,
+                }
+            }
+            other => other,
+        }
+    }
+
+    /// What the generation may be told by, the best first.
+    fn bases(&self) -> Vec<GenerationId> {
+        let info = self.replicator.ground().store.generation(self.generation);
+        info.and_then(|info| info.parent).into_iter().collect()
+    }
+
+    fn send_by(
+        &self,
+        bases: Vec<GenerationId>,
+        (known, job): (&Known, JobId),
+        way: &Bulk,
+        so_far: &mut Moved,
+    ) -> Result<(), Unfinished> {
         let cartridge = known.cartridge.as_ref();
         let what = What {
             transfer: TransferId(Ulid::generate(now_ms())),
@@ -154,6 +184,7 @@ impl Attempt<'_> {
             barcode: cartridge.map(|c| c.barcode.clone()),
             library: cartridge.map(|c| c.library.clone()),
             capacity: cartridge.map_or(0, |c| c.capacity),
+            bases,
             job,
             urgent: self.urgent,
         };
