@@ -66,7 +66,7 @@ fn pack(random: &mut Random) -> Pack {
     Pack {
         chunks: (0..random.below(4)).map(|_| small(random)).collect(),
         olds: (0..random.below(3)).map(|_| small(random)).collect(),
-        form: if random.chance(500) { PackForm::Plain } else { PackForm::Zstd },
+        form: if random.chance(500) { PackForm::Plain } else { PackForm::Delta },
         proof: Digest([0; 32]),
         bytes: Bytes::from(vec![0; random.below(4) as usize]),
     }

@@ -24,11 +24,8 @@ const OLD_MARGIN: u64 = 64 << 10;
 /// A chunk of which so little is left goes without being asked for. To ask costs 32 bytes and
 /// seldom helps, so it is worth it only for more.
 const FRESH_MAX: usize = 256;
-/// To see what is left.
-const TRIAL_LEVEL: i32 = 1;
-/// For what is sent as it is, and as a difference: level 3 of zstd does not use a prefix well.
-const LEVEL: i32 = 3;
-const DELTA_LEVEL: i32 = 6;
+/// Of zstd, for what is new.
+const LEVEL: i32 = 5;
 
 /// A chunk of a batch.
 struct Planned {
@@ -292,8 +289,7 @@ impl<'a> RecipeReader<'a> {
                 return Ok(None);
             }
         }
-        let packed = link::pack(&old, &raw, TRIAL_LEVEL).ok().map(|(_, bytes)| bytes.len());
-        Ok(packed.filter(|left| *left < stored - stored / 8))
+        Ok(link::left(&old, &raw).ok().filter(|left| *left < stored - stored / 8))
     }
 
     fn read_old(&self, (first, count): (u64, u64), out: &mut Vec<u8>) -> StoreResult<()> {
@@ -332,7 +328,7 @@ impl<'a> RecipeReader<'a> {
         let proof = link::proof(&names);
         let (form, bytes) = match plain {
             Some(true) => (PackForm::Plain, raw.into()),
-            _ => link::pack(&old, &raw, if old.is_empty() { LEVEL } else { DELTA_LEVEL })?,
+            _ => link::pack(&old, &raw, LEVEL)?,
         };
         let olds = if form == PackForm::Plain { Vec::new() } else { olds };
         Ok(Pack { chunks, olds, form, proof, bytes })

@@ -63,11 +63,15 @@ fn offer(input: &mut Input<'_>) -> Offer {
     Offer { segments, entries: (0..input.below(4)).map(|_| entry(input)).collect() }
 }
 
+fn form(input: &mut Input<'_>) -> PackForm {
+    *input.pick(&[PackForm::Plain, PackForm::Zstd, PackForm::Delta])
+}
+
 fn pack(input: &mut Input<'_>) -> Pack {
     Pack {
         chunks: (0..input.below(4)).map(|_| input.number() as u32).collect(),
         olds: (0..input.below(3)).map(|_| input.number() as u32).collect(),
-        form: if input.flag() { PackForm::Plain } else { PackForm::Zstd },
+        form: form(input),
         proof: Digest([0; 32]),
         bytes: vec![0; input.below(4).into()].into(),
     }
@@ -81,7 +85,7 @@ fn unpack(input: &mut Input<'_>) {
         (length, named.then_some(Digest([input.below(3); 32])))
     };
     let chunks: Vec<_> = (0..input.below(5)).map(|_| chunk(input)).collect();
-    let form = if input.flag() { PackForm::Plain } else { PackForm::Zstd };
+    let form = form(input);
     let old = vec![7; usize::from(input.u16())];
     let bytes = Bytes::copy_from_slice(input.rest());
     let proof = link::proof([]);

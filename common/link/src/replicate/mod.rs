@@ -12,11 +12,12 @@
 //! offered again, which costs the recipe, and only what is still missing is sent, with what is
 //! fresh.
 
+mod delta;
 mod pack;
 mod receiver;
 mod sender;
 
-pub use pack::{PackError, pack, proof, unpack};
+pub use pack::{PackError, left, pack, proof, unpack};
 pub use receiver::{Begun, Piece, Receiver, ReceiverOutput, Unpack};
 pub use sender::{Sender, SenderOutput};
 
@@ -167,8 +168,11 @@ pub struct Pack {
 pub enum PackForm {
     /// As they are.
     Plain,
-    /// One zstd frame, whose prefix is the old bytes.
+    /// One zstd frame.
     Zstd,
+    /// Copies of the old bytes and literals. The length of the first of two zstd frames (u32,
+    /// little-endian), the operations, and the literals, whose prefix are the last old bytes.
+    Delta,
 }
 
 /// A chunk in the form that the store keeps.

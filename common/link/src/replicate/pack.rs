@@ -1,22 +1,25 @@
-//! Chunks as they travel: many in one zstd frame, with the old bytes that they come from as its
-//! prefix.
-//!
-//! The frame costs some ten bytes, so that a pack pays it once for all its chunks; a chunk that
-//! differs from the old bytes in a few places costs little more than those places.
+//! Chunks as they travel: many in one piece, compressed together, as copies of old bytes where
+//! there are some.
 
 use std::io;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use model::Digest;
 use sha2::{Digest as _, Sha256};
-use zstd::zstd_safe::{CCtx, CParameter, DCtx, DParameter, get_error_name};
+use zstd::zstd_safe::{CCtx, CParameter, DCtx, DParameter, compress_bound, get_error_name};
 
+use super::delta::{self, Delta};
 use super::{PACK_MAX, PackForm};
 
 /// Both prefix and content are within reach of every match: 8 MiB.
 const WINDOW_LOG_MAX: u32 = 23;
-/// The largest hash tables of the compressor, in entries of 4 bytes: one for each old byte.
-const HASH_LOG_MAX: u32 = 22;
+/// So many of the last old bytes help to say the literals: words that occur in both.
+const PREFIX_MAX: usize = 512 << 10;
+/// An entry of the compressor's tables for each byte of the prefix.
+const PREFIX_LOG: u32 = 19;
+/// Operations and literals are few: they are compressed with this level, unless they are many.
+const DELTA_LEVEL: i32 = 12;
+const FEW: usize = 256 << 10;
 
 /// A pack that is not what its offer promised. The peer is at fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,15 +32,51 @@ pub enum PackError {
     Content,
 }
 
-/// Encodes `raw`, the chunks of a pack, as a difference to `old` at this zstd level: as it is where
-/// that is shorter. Both have at most 4 MiB.
+/// Encodes `raw`, the chunks of a pack, as a difference to `old` where there is some; at this zstd
+/// level, but for what is left of a difference; as it is where that is shorter. Both have at most
+/// 4 MiB.
 ///
 /// # Errors
 /// There is no memory for it.
 pub fn pack(old: &[u8], raw: &[u8], level: i32) -> io::Result<(PackForm, Bytes)> {
+    let (form, bytes) = match old.is_empty() {
+        true => (PackForm::Zstd, deflated(&[], raw, level)?.into()),
+        false => {
+            let Delta { operations, literals } = delta::encode(old, raw);
+            let level = if literals.len() <= FEW { DELTA_LEVEL } else { level };
+            let operations = deflated(&[], &operations, DELTA_LEVEL)?;
+            let literals = deflated(prefix(old), &literals, level)?;
+            let mut bytes = BytesMut::with_capacity(4 + operations.len() + literals.len());
+            bytes.put_u32_le(operations.len() as u32);
+            bytes.put(&operations[..]);
+            bytes.put(&literals[..]);
+            (PackForm::Delta, bytes.freeze())
+        }
+    };
+    Ok(match bytes.len() < raw.len() {
+        true => (form, bytes),
+        false => (PackForm::Plain, Bytes::copy_from_slice(raw)),
+    })
+}
+
+/// About how many bytes a pack of `raw` as a difference to `old` would have.
+///
+/// # Errors
+/// There is no memory for it.
+pub fn left(old: &[u8], raw: &[u8]) -> io::Result<usize> {
+    let delta = delta::encode(old, raw);
+    Ok(delta.operations.len() + deflated(&[], &delta.literals, 1)?.len())
+}
+
+fn prefix(old: &[u8]) -> &[u8] {
+    &old[old.len().saturating_sub(PREFIX_MAX)..]
+}
+
+/// One zstd frame.
+fn deflated(prefix: &[u8], raw: &[u8], level: i32) -> io::Result<Vec<u8>> {
     let failed = |code| io::Error::other(get_error_name(code));
     let mut context = CCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
-    let bits = usize::BITS - (old.len() + raw.len()).leading_zeros();
+    let bits = usize::BITS - (prefix.len() + raw.len()).leading_zeros();
     let window = bits.clamp(10, WINDOW_LOG_MAX);
     for parameter in [
         CParameter::CompressionLevel(level),
@@ -47,19 +86,16 @@ pub fn pack(old: &[u8], raw: &[u8], level: i32) -> io::Result<(PackForm, Bytes)>
     ] {
         context.set_parameter(parameter).map_err(failed)?;
     }
-    if !old.is_empty() {
-        // What the level would choose for the content alone forgets most of the old bytes.
-        let hash = window.min(HASH_LOG_MAX);
-        context.set_parameter(CParameter::HashLog(hash)).map_err(failed)?;
-        context.set_parameter(CParameter::ChainLog(hash)).map_err(failed)?;
-        context.ref_prefix(old).map_err(failed)?;
+    if !prefix.is_empty() {
+        // What the level would choose for the content alone forgets most of the prefix.
+        let log = window.min(PREFIX_LOG);
+        context.set_parameter(CParameter::HashLog(log)).map_err(failed)?;
+        context.set_parameter(CParameter::ChainLog(log)).map_err(failed)?;
+        context.ref_prefix(prefix).map_err(failed)?;
     }
-    let mut out = Vec::with_capacity(zstd::zstd_safe::compress_bound(raw.len()));
+    let mut out = Vec::with_capacity(compress_bound(raw.len()));
     context.compress2(&mut out, raw).map_err(failed)?;
-    Ok(match out.len() < raw.len() {
-        true => (PackForm::Zstd, Bytes::copy_from_slice(&out)),
-        false => (PackForm::Plain, Bytes::copy_from_slice(raw)),
-    })
+    Ok(out)
 }
 
 /// Decodes a pack whose chunks have these raw lengths and, where they were told, names. Gives the
@@ -78,7 +114,8 @@ pub fn unpack(
     let total = total.ok_or(PackError::Encoding("it is too long"))?;
     let mut rest = match form {
         PackForm::Plain => bytes.clone(),
-        PackForm::Zstd => inflated(old, bytes, total)?,
+        PackForm::Zstd => inflated(&[], bytes, total)?.into(),
+        PackForm::Delta => undone(old, bytes, total)?.into(),
     };
     if rest.len() != total {
         return Err(PackError::Encoding("its length is another"));
@@ -98,15 +135,27 @@ pub fn unpack(
     }
 }
 
-fn inflated(old: &[u8], bytes: &[u8], total: usize) -> Result<Bytes, PackError> {
+fn undone(old: &[u8], bytes: &[u8], total: usize) -> Result<Vec<u8>, PackError> {
+    const SENSELESS: PackError = PackError::Encoding("its operations make no sense");
+    let (length, frames) = bytes.split_first_chunk::<4>().ok_or(SENSELESS)?;
+    let operations = frames.split_at_checked(u32::from_le_bytes(*length) as usize);
+    let (operations, literals) = operations.ok_or(SENSELESS)?;
+    // There are never more bytes of operations than of what they say.
+    let operations = inflated(&[], operations, total + 1)?;
+    let literals = inflated(prefix(old), literals, total)?;
+    delta::decode(old, &Delta { operations, literals }, total).ok_or(SENSELESS)
+}
+
+/// What a frame holds, `most` bytes at most.
+fn inflated(prefix: &[u8], bytes: &[u8], most: usize) -> Result<Vec<u8>, PackError> {
     let mut context = DCtx::try_create().ok_or(PackError::Encoding("there is no memory"))?;
     let failed = |_| PackError::Encoding("it does not decompress");
     // A frame that asks for more than we would ever use is refused by zstd itself.
     context.set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX)).map_err(failed)?;
-    context.ref_prefix(old).map_err(failed)?;
-    let mut out = Vec::with_capacity(total);
+    context.ref_prefix(prefix).map_err(failed)?;
+    let mut out = Vec::with_capacity(most);
     context.decompress(&mut out, bytes).map_err(failed)?;
-    Ok(out.into())
+    Ok(out)
 }
 
 /// The proof of a pack of chunks with these names.
@@ -186,8 +235,8 @@ mod tests {
         (0..40).for_each(|n| raw[n * 100_000 + 5] ^= 1);
         let chunks: Vec<_> = raw.chunks(16 << 10).map(<[u8]>::to_vec).collect();
         let (form, bytes) = there_and_back(&old, &chunks);
-        assert_eq!(form, PackForm::Zstd);
-        assert!(bytes.len() < 2000, "{} bytes", bytes.len());
+        assert_eq!(form, PackForm::Delta);
+        assert!(bytes.len() < 400, "{} bytes", bytes.len());
     }
 
     #[test]
@@ -204,6 +253,15 @@ mod tests {
         };
         assert!(matches!(refused(&[(1000, None)], &bomb), PackError::Encoding(_)));
         assert!(matches!(refused(&[(u32::MAX, None); 2], &bomb), PackError::Encoding(_)));
+        // The same as operations, and as literals.
+        let none = zstd::bulk::compress(&[0], 3).unwrap();
+        for frames in [[&bomb[..], &none], [&none, &bomb]] {
+            let length = (frames[0].len() as u32).to_le_bytes();
+            let bytes = Bytes::from([&length[..], frames[0], frames[1]].concat());
+            let told = [(1000, None)];
+            let unpacked = unpack(&told, PackForm::Delta, (b"old", &bytes), &Digest([0; 32]));
+            assert!(matches!(unpacked, Err(PackError::Encoding(_))));
+        }
         let small = Bytes::from(zstd::bulk::compress(&[0; 1000], 3).unwrap());
         assert!(matches!(refused(&[(1001, None)], &small), PackError::Encoding(_)));
         assert_eq!(refused(&[(1000, None)], &small), PackError::Content);

@@ -165,18 +165,29 @@ pub(super) fn pack(sequence: u32, pack: &Pack) -> wire::Pack {
         sequence,
         head: Some(squeezed(&head)),
         proof: Bytes::copy_from_slice(pack.proof.as_bytes()),
-        zstd: pack.form == PackForm::Zstd,
+        form: match pack.form {
+            PackForm::Plain => wire::pack::Form::Plain,
+            PackForm::Zstd => wire::pack::Form::Zstd,
+            PackForm::Delta => wire::pack::Form::Delta,
+        }
+        .into(),
     }
 }
 
 pub(super) fn read_pack(pack: wire::Pack, bytes: Bytes) -> Result<Pack, DecodeError> {
     within("bytes of a pack", bytes.len(), PACK_MAX)?;
+    let form = match wire::pack::Form::try_from(pack.form) {
+        Ok(wire::pack::Form::Plain) => PackForm::Plain,
+        Ok(wire::pack::Form::Zstd) => PackForm::Zstd,
+        Ok(wire::pack::Form::Delta) => PackForm::Delta,
+        Err(_) => return Err(DecodeError::Invalid("form of a pack")),
+    };
     let head: proto::PackHead = read_squeezed(pack.head.unwrap_or_default())?;
     let proof = <[u8; 32]>::try_from(&pack.proof[..]).map_err(|_| DecodeError::Invalid("proof"))?;
     Ok(Pack {
         chunks: read_gaps(&head.chunks)?,
         olds: read_gaps(&head.olds)?,
-        form: if pack.zstd { PackForm::Zstd } else { PackForm::Plain },
+        form,
         proof: Digest(proof),
         bytes,
     })

@@ -347,11 +347,12 @@ fn replicate() -> impl Strategy<Value = Replicate> {
         (1u32..=1 << 20).prop_map(Entry::Fresh),
     ];
     let ascending = || prop::collection::btree_set(0u32..4096, 0..9);
-    let pack = (ascending(), ascending(), any::<bool>(), any::<[u8; 32]>(), bytes(200)).prop_map(
-        |(chunks, olds, zstd, proof, bytes)| Pack {
+    let forms = prop::sample::select(vec![PackForm::Plain, PackForm::Zstd, PackForm::Delta]);
+    let pack = (ascending(), ascending(), forms, any::<[u8; 32]>(), bytes(200)).prop_map(
+        |(chunks, olds, form, proof, bytes)| Pack {
             chunks: chunks.into_iter().collect(),
             olds: olds.into_iter().collect(),
-            form: if zstd { PackForm::Zstd } else { PackForm::Plain },
+            form,
             proof: Digest(proof),
             bytes,
         },
