@@ -101,7 +101,8 @@ impl std::fmt::Debug for Compare {
     }
 }
 
-fn key(digest: &Digest) -> u64 {
+/// The first eight bytes of a digest.
+pub(crate) fn key(digest: &Digest) -> u64 {
     let mut word = [0; 8];
     word.copy_from_slice(&digest.as_bytes()[..8]);
     u64::from_le_bytes(word)

@@ -12,6 +12,7 @@ use vfs::{DirLock, Vfs};
 use crate::codec::{Compressor, Decompressor};
 use crate::container::Containers;
 use crate::journal;
+use crate::kin::Sketches;
 use crate::paged::Scratch;
 use crate::recipe::{self, Recipe};
 use crate::{
@@ -61,6 +62,7 @@ pub(crate) struct Inner {
     opening: RwLock<()>,
     /// The same for chunks that are put and not compressed yet.
     packers: Mutex<Vec<Compressor>>,
+    pub(crate) sketches: Sketches,
     _lock: DirLock,
 }
 
@@ -281,6 +283,7 @@ impl Store {
             collecting: Mutex::new(()),
             opening: RwLock::new(()),
             packers: Mutex::new(Vec::new()),
+            sketches: Sketches::default(),
             _lock: lock,
         };
         Ok((Self(Arc::new(inner)), report))

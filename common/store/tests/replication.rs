@@ -167,6 +167,28 @@ fn a_generation_repeats_itself_where_nothing_else_does() {
 }
 
 #[test]
+fn the_same_job_on_another_cartridge_is_found_by_its_beginning() {
+    let seed = support::seed(13);
+    let mut random = Random::new(seed);
+    let store = empty();
+    let back_up = |n: u64, data: &[u8]| {
+        let mut image = store.image(cartridge(n)).unwrap();
+        data.chunks(512).for_each(|record| image.write(record).unwrap());
+        image.seal().unwrap().unwrap()
+    };
+    let (one, other) = (random.bytes(300_000), random.bytes(300_000));
+    let first = back_up(1, &one);
+    let stranger = back_up(2, &other);
+    let second = back_up(3, &edited(&edited(&one, &mut random), &mut random));
+    let third = back_up(4, &edited(&one, &mut random));
+    let all = [second, first, stranger, third];
+    assert_eq!(store.most_alike(third, &all).unwrap(), [first, second]);
+    assert_eq!(store.most_alike(stranger, &all).unwrap(), []);
+    let gone = GenerationId(model::Ulid(7));
+    assert_eq!(store.most_alike(first, &[gone, second]).unwrap(), [second]);
+}
+
+#[test]
 fn what_is_not_the_chunk_is_not_stored() {
     let (from, to) = (empty(), empty());
     let id = back_up(&from, &[b'a'; 5000]);

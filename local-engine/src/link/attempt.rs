@@ -166,8 +166,20 @@ impl Attempt<'_> {
 
     /// What the generation may be told by, the best first.
     fn bases(&self) -> Vec<GenerationId> {
-        let info = self.replicator.ground().store.generation(self.generation);
-        info.and_then(|info| info.parent).into_iter().collect()
+        let store = &self.replicator.ground().store;
+        let info = store.generation(self.generation);
+        let parent = info.and_then(|info| info.parent);
+        let done = self.catalogue().replications(&[ReplicationState::Done]);
+        let there = done.unwrap_or_default().into_iter().rev();
+        let there = there.filter(|row| row.site == self.site).map(|row| row.generation);
+        let there = there.filter(|id| Some(*id) != parent);
+        let among: Vec<_> = parent.into_iter().chain(there).collect();
+        let mut bases = store.most_alike(self.generation, &among).unwrap_or_default();
+        // With nothing in common the parent may still be what some bytes were before.
+        bases.truncate(link::BASES_MAX - 1);
+        let unlike = parent.filter(|parent| !bases.contains(parent));
+        bases.extend(unlike);
+        bases
     }
 
     fn send_by(
