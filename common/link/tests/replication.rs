@@ -21,6 +21,9 @@ const WINDOW: u64 = (16 << 20) + link::PACK_MAX as u64;
 
 type Recipe = Vec<Chunk>;
 
+/// Runs of chunks: first and count.
+type Runs = Vec<(u64, u64)>;
+
 /// A site's store: chunks and committed generations.
 #[derive(Default)]
 struct Store {
@@ -52,7 +55,7 @@ struct World {
     /// How many new chunks in a thousand go without being asked for.
     fresh: u64,
     /// The chunks of each batch of this transfer, and its old ranges.
-    plans: Vec<(Vec<Digest>, Vec<(u64, u64)>)>,
+    plans: Vec<(Vec<Digest>, Runs)>,
     /// What was asked for and came, in this transfer.
     came: Vec<Digest>,
     sender: Option<Sender>,
@@ -235,7 +238,8 @@ impl World {
                 break;
             }
             raw.extend_from_slice(&self.source.chunks[&name]);
-            (chunks.push(*index), all.push(name));
+            chunks.push(*index);
+            all.push(name);
         }
         let mut olds: Vec<_> = (0..ranges.len() as u32).collect();
         olds.retain(|_| self.random.chance(500));

@@ -197,6 +197,7 @@ impl Attempt<'_> {
             library: cartridge.map(|c| c.library.clone()),
             capacity: cartridge.map_or(0, |c| c.capacity),
             bases,
+            level: self.replicator.ground().config.replication.compression,
             job,
             urgent: self.urgent,
         };

@@ -24,8 +24,6 @@ const OLD_MARGIN: u64 = 64 << 10;
 /// A chunk of which so little is left goes without being asked for. To ask costs 32 bytes and
 /// seldom helps, so it is worth it only for more.
 const FRESH_MAX: usize = 256;
-/// Of zstd, for what is new.
-const LEVEL: i32 = 5;
 
 /// A chunk of a batch.
 struct Planned {
@@ -68,6 +66,8 @@ pub(super) enum PackingError {
 pub(super) struct RecipeReader<'a> {
     store: &'a Store,
     info: GenerationInfo,
+    /// Of zstd, for what is new.
+    level: i32,
     recipe: Recipes,
     compare: Option<Compare>,
     base: Option<Recipes>,
@@ -104,10 +104,11 @@ impl Making {
 }
 
 impl<'a> RecipeReader<'a> {
-    pub(super) fn open(store: &'a Store, info: GenerationInfo) -> StoreResult<Self> {
+    pub(super) fn open(store: &'a Store, info: GenerationInfo, level: i32) -> StoreResult<Self> {
         Ok(Self {
             store,
             info,
+            level,
             recipe: store.recipe(info.id)?,
             compare: None,
             base: None,
@@ -328,7 +329,7 @@ impl<'a> RecipeReader<'a> {
         let proof = link::proof(&names);
         let (form, bytes) = match plain {
             Some(true) => (PackForm::Plain, raw.into()),
-            _ => link::pack(&old, &raw, LEVEL)?,
+            _ => link::pack(&old, &raw, self.level)?,
         };
         let olds = if form == PackForm::Plain { Vec::new() } else { olds };
         Ok(Pack { chunks, olds, form, proof, bytes })

@@ -56,7 +56,7 @@ pub(super) fn send(
 ) -> Result<Moved, Unfinished> {
     let gone = || Unfinished::Failed("the generation is gone".into());
     let info = store.generation(what.generation).ok_or_else(gone)?;
-    let mut recipe = RecipeReader::open(store, info).map_err(Unfinished::failed)?;
+    let mut recipe = RecipeReader::open(store, info, what.level).map_err(Unfinished::failed)?;
     let mut sender = Sender::new(what.transfer, begin(&info, what));
     let mut moved = Moved::default();
     loop {
@@ -118,6 +118,8 @@ pub(super) struct What {
     pub(super) capacity: u64,
     /// What it may be told by, the best first.
     pub(super) bases: Vec<GenerationId>,
+    /// The zstd level of what is new.
+    pub(super) level: i32,
     /// The job row here; the other site uses the same id.
     pub(super) job: JobId,
     /// A copy waits for it.
