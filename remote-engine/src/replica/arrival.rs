@@ -164,6 +164,12 @@ impl Arrival {
                 Err(failure) => self.receiver.fail(failure),
             },
             ReceiverOutput::Done(counters) => self.done(counters),
+            // The sender comes back at once, without a base.
+            ReceiverOutput::Failed(failure) if failure.why == FailWhy::Base => {
+                tracing::warn!(job = %self.job, cause = failure.text, "a base can not be used");
+                self.over = true;
+                self.interrupted(&failure.to_string());
+            }
             ReceiverOutput::Failed(failure) => self.failed(&failure),
         }
         Ok(())
