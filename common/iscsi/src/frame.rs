@@ -183,13 +183,11 @@ mod tests {
     use super::*;
     use crate::{DataIn, NopIn};
 
+    /// What came, what ended it, and whether that was between two PDUs.
+    type Decoded = (Vec<(Pdu, Vec<u8>)>, Option<FrameError>, bool);
+
     /// Feeds bytes in pieces; what comes out, and how it ended.
-    fn decode(
-        bytes: &[u8],
-        digests: Digests,
-        most: usize,
-        piece: usize,
-    ) -> (Vec<(Pdu, Vec<u8>)>, Option<FrameError>, bool) {
+    fn decode(bytes: &[u8], digests: Digests, most: usize, piece: usize) -> Decoded {
         let mut decoder = Decoder::new(digests, most);
         let (mut rest, mut out) = (bytes, Vec::new());
         while !rest.is_empty() {
