@@ -1,8 +1,8 @@
 //! What a generation consists of, told in batches, and its chunks, put into packs.
 //!
 //! Between two runs of chunks that the base has too lies a *gap* of new ones, and between the same
-//! two runs in the base lies what they were before: the old bytes. If little is left of the new ones
-//! as a difference to the old, they go without being asked for.
+//! two runs in the base lies what they were before: the old bytes. If little is left of the new
+//! ones as a difference to the old, they go without being asked for.
 
 use std::collections::BTreeMap;
 use std::io;
