@@ -7,10 +7,10 @@
 //! it lacks, and those follow. Chunks travel in *packs*: many in one compressed frame, as a
 //! difference to old bytes of the base where there are some (see [`pack`] and [`unpack`]). Every
 //! chunk is verified by its SHA-256 before it is used. When all are there and durable the
-//! generation is committed. Batches and packs are pipelined: a window of 8 batches and 16 MiB of packs are under
-//! way at once, so that a round trip is paid once in many megabytes. After a break everything is
-//! offered again, which costs the recipe, and only what is still missing is sent, with what is
-//! fresh.
+//! generation is committed. Batches and packs are pipelined: a window of 8 batches and 16 MiB of
+//! packs are under way at once, so that a round trip is paid once in many megabytes. After a break
+//! everything is offered again, which costs the recipe, and only what is still missing is sent,
+//! with what is fresh.
 
 mod delta;
 mod pack;
