@@ -6,18 +6,24 @@ use model::{Barcode, LibraryName};
 use serde_json::{Value, json};
 use service::admin::{AdminFault, AdminHandler, AdminServer, FaultCode};
 use service::shutdown::Shutdown;
+use service::upkeep::Upkeep;
 use tokio::task::JoinHandle;
 
 use crate::engine::Engine;
 
 struct Handler {
     engine: Arc<Engine>,
+    upkeep: Arc<Upkeep>,
 }
 
 /// Serves the admin socket.
-pub fn start(engine: &Arc<Engine>, shutdown: &Shutdown) -> std::io::Result<JoinHandle<()>> {
+pub fn start(
+    engine: &Arc<Engine>,
+    upkeep: Arc<Upkeep>,
+    shutdown: &Shutdown,
+) -> std::io::Result<JoinHandle<()>> {
     let server = AdminServer::bind(&engine.ground.config.site.admin_socket())?;
-    let handler = Arc::new(Handler { engine: Arc::clone(engine) });
+    let handler = Arc::new(Handler { engine: Arc::clone(engine), upkeep });
     Ok(tokio::spawn(server.serve(handler, shutdown.clone())))
 }
 
@@ -33,7 +39,9 @@ impl AdminHandler for Handler {
                     Err(AdminFault::new(FaultCode::Failed, error.to_string()))
                 })
             }
-            other => Err(AdminFault::new(FaultCode::BadRequest, format!("no method {other:?}"))),
+            other => self.upkeep.call(other).await.unwrap_or_else(|| {
+                Err(AdminFault::new(FaultCode::BadRequest, format!("no method {other:?}")))
+            }),
         }
     }
 }

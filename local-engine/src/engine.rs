@@ -11,12 +11,13 @@ use service::config::{Auth, LocalConfig};
 use service::messages;
 use service::shutdown::{self, Shutdown};
 use service::state::StateDir;
+use service::upkeep::Upkeep;
 use store::{GenerationReader, Store};
 use svs::{Catalogue, EventKind, LibraryRole};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use vfs::RealVfs;
+use vfs::{RealVfs, Vfs};
 
 use crate::copies::Copies;
 use crate::device::{DeviceLine, Library, Registry};
@@ -73,7 +74,15 @@ pub async fn serve(config: LocalConfig, shutdown: Shutdown) -> Result<(), Failur
     let (no_links, links_down) = shutdown::channel();
     let links = engine.links.clone();
     let linked = tokio::spawn(async move { links.run(links_down).await });
-    let admin = crate::admin::start(&engine, &shutdown)?;
+    let ground = &engine.ground;
+    let upkeep = Upkeep::new(
+        ground.store.clone(),
+        Arc::clone(&ground.catalogue),
+        ground.config.store.clone(),
+        shutdown.clone(),
+    );
+    let kept_up = tokio::spawn(Arc::clone(&upkeep).run());
+    let admin = crate::admin::start(&engine, upkeep, &shutdown)?;
     let resumed = Arc::clone(&engine);
     tokio::task::spawn_blocking(move || resumed.resume_copies()).await??;
     let smis = crate::smis::start(&engine, &shutdown).await?;
@@ -91,6 +100,7 @@ pub async fn serve(config: LocalConfig, shutdown: Shutdown) -> Result<(), Failur
     no_links.trigger();
     drop(linked.await);
     admin.abort();
+    drop(kept_up.await);
     say(&engine, messages::ENGINE_STOPPED).await;
     tracing::info!(%site, "local-engine stopped");
     Ok(())
@@ -117,10 +127,10 @@ async fn say(engine: &Arc<Engine>, id: &'static str) {
 
 /// Opens state, store and libraries. Blocks.
 pub(crate) fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
-    let vfs = Arc::new(RealVfs);
+    let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
     let catalogue = Arc::new(Catalogue::open(&config.site.catalogue())?);
     let options = store::Options::default();
-    let (store, report) = Store::open(vfs.clone(), &config.site.store(), &options)?;
+    let (store, report) = Store::open(Arc::clone(&vfs), &config.site.store(), &options)?;
     recovery::match_catalogue(&store, &report, &catalogue)?;
     recovery::end_old_jobs(&catalogue)?;
     let registry = Arc::new(Registry::default());
@@ -140,7 +150,8 @@ pub(crate) fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
     }
     recovery::seal_abandoned(&ground.store, &ground.catalogue)?;
     for library in &ground.config.physical_libraries {
-        ground.registry.add(Arc::new(LocalPhysical::open(vfs.clone(), library)?))?;
+        let site = &ground.config.site.name;
+        ground.registry.add(Arc::new(LocalPhysical::open(&vfs, library, site)?))?;
     }
     for library in ground.registry.libraries() {
         list(&ground, library.as_ref())?;
@@ -158,10 +169,10 @@ fn list(ground: &Ground, library: &dyn Library) -> Result<(), svs::SvsError> {
         () if config.virtual_libraries.iter().any(|v| v.name == name) => {
             (LibraryRole::Virtual, "store")
         }
-        () if config.physical_libraries.iter().any(|p| p.name == name) => {
-            (LibraryRole::Physical, "file")
-        }
-        () => return Ok(()),
+        () => match config.physical_libraries.iter().find(|p| p.name == name) {
+            Some(physical) => (LibraryRole::Physical, physical.backend.as_str()),
+            None => return Ok(()),
+        },
     };
     let devices: Vec<_> = lines.iter().map(DeviceLine::row).collect();
     let row = svs::Library {

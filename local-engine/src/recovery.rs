@@ -39,7 +39,7 @@ pub fn seal_abandoned(store: &Store, catalogue: &Catalogue) -> Result<(), SvsErr
         let sealed = store.image(row.cartridge).and_then(|mut image| image.seal());
         match sealed {
             Ok(Some(generation)) => {
-                let found = generation_row(store, generation);
+                let found = generation_row(store, catalogue, generation)?;
                 found.map_or(Ok(()), |found| catalogue.put_generation(&found))?;
                 let cartridge = row.cartridge;
                 tracing::info!(%generation, %cartridge, "an open generation was sealed");

@@ -5,19 +5,24 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use service::admin::{AdminFault, AdminHandler, AdminServer, FaultCode};
 use service::shutdown::Shutdown;
+use service::upkeep::Upkeep;
 use tokio::task::JoinHandle;
 
 use crate::engine::Ground;
 
-struct Handler(Arc<Ground>);
+struct Handler(Arc<Ground>, Arc<Upkeep>);
 
 /// Serves the admin socket.
 ///
 /// # Errors
 /// It can not be bound.
-pub fn start(ground: &Arc<Ground>, shutdown: &Shutdown) -> std::io::Result<JoinHandle<()>> {
+pub fn start(
+    ground: &Arc<Ground>,
+    upkeep: Arc<Upkeep>,
+    shutdown: &Shutdown,
+) -> std::io::Result<JoinHandle<()>> {
     let server = AdminServer::bind(&ground.config.site.admin_socket())?;
-    let handler = Arc::new(Handler(Arc::clone(ground)));
+    let handler = Arc::new(Handler(Arc::clone(ground), upkeep));
     Ok(tokio::spawn(server.serve(handler, shutdown.clone())))
 }
 
@@ -25,7 +30,9 @@ impl AdminHandler for Handler {
     async fn call(&self, method: &str, _params: Value) -> Result<Value, AdminFault> {
         match method {
             "status" => Ok(status(&self.0)),
-            other => Err(AdminFault::new(FaultCode::BadRequest, format!("no method {other:?}"))),
+            other => self.1.call(other).await.unwrap_or_else(|| {
+                Err(AdminFault::new(FaultCode::BadRequest, format!("no method {other:?}")))
+            }),
         }
     }
 }

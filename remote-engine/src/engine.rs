@@ -12,6 +12,7 @@ use service::config::RemoteConfig;
 use service::messages;
 use service::shutdown::{self, Shutdown, ShutdownTrigger};
 use service::state::StateDir;
+use service::upkeep::Upkeep;
 use store::Store;
 use svs::{Catalogue, EventKind};
 use tokio::net::TcpListener;
@@ -103,7 +104,7 @@ fn open(config: RemoteConfig, reporter: Reporter) -> Result<Arc<Ground>, Failure
     let (store, found) = Store::open(Arc::clone(&vfs), &config.site.store(), &options)?;
     let jobs = Jobs::open(Arc::clone(&catalogue))?;
     recovery::recover(&store, &found, &catalogue, &jobs)?;
-    let libraries = Libraries::open(&vfs, &config.physical_libraries)?;
+    let libraries = Libraries::open(&vfs, &config)?;
     Ok(Arc::new(Ground {
         engine: EngineId::generate(now_ms()),
         store,
@@ -139,7 +140,14 @@ impl Running {
         });
         let (ground, leases, desk, reporter) = opened.await??;
         let (trigger, shutdown) = shutdown::channel();
-        let admin = admin::start(&ground, &shutdown)?;
+        let upkeep = Upkeep::new(
+            ground.store.clone(),
+            Arc::clone(&ground.catalogue),
+            ground.config.store.clone(),
+            shutdown.clone(),
+        );
+        let kept_up = tokio::spawn(Arc::clone(&upkeep).run());
+        let admin = admin::start(&ground, upkeep, &shutdown)?;
         let tick = tokio::spawn(lease::tick(leases.clone()));
         let door = peer::Door { ground: Arc::clone(&ground), leases: leases.clone(), tls };
         let listening = tokio::spawn(peer::listen(listener, Arc::new(door), shutdown));
@@ -158,7 +166,7 @@ impl Running {
             leases,
             desk,
             reporter,
-            tasks: vec![admin, tick],
+            tasks: vec![admin, tick, kept_up],
             listener: listening,
             _state: state,
         })

@@ -36,6 +36,20 @@ pub struct Owner {
     /// It waited for its next tape when this engine was restarted.
     #[serde(default)]
     pub paused: bool,
+    /// Its device was let go behind all of what was asked, its place proven or not. The originator
+    /// may still go on in another drive.
+    #[serde(default)]
+    pub let_go: Option<bool>,
+    /// The originator has said that nothing more comes.
+    #[serde(default)]
+    pub over: bool,
+}
+
+impl Owner {
+    /// The owner of a copy that has just begun.
+    pub fn new(site: SiteName, engine: Option<EngineId>, lease: LeaseId) -> Self {
+        Self { site, engine, lease, whole: false, paused: false, let_go: None, over: false }
+    }
 }
 
 /// A copy as its first range tells it.
@@ -70,6 +84,13 @@ struct Kept {
 pub struct Jobs {
     catalogue: Arc<Catalogue>,
     reports: Mutex<Vec<Kept>>,
+    /// Held while a copy's end is decided: the originator's word and the close of the device come
+    /// over different threads.
+    ending: Mutex<()>,
+}
+
+fn verified(proven: bool) -> Verified {
+    if proven { Verified::Position } else { Verified::None }
 }
 
 fn note(job: &Job) -> Option<Owner> {
@@ -84,7 +105,7 @@ impl Jobs {
     pub fn open(catalogue: Arc<Catalogue>) -> Result<Self, SvsError> {
         let kept = catalogue.meta(REPORTS_KEY)?.unwrap_or_default();
         let reports = serde_json::from_str(&kept).unwrap_or_default();
-        Ok(Self { catalogue, reports: Mutex::new(reports) })
+        Ok(Self { catalogue, reports: Mutex::new(reports), ending: Mutex::default() })
     }
 
     fn reports(&self) -> MutexGuard<'_, Vec<Kept>> {
@@ -188,6 +209,18 @@ impl Jobs {
         self.log(id, self.catalogue.finish(id, ending));
     }
 
+    /// A device was let go by its holder, and all of what was asked of the copy is on its tape. It
+    /// is done when its originator says so, which may have been before.
+    pub fn let_go(&self, id: JobId, bytes: u64, proven: bool) {
+        let _ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.catalogue.job(id).ok().flatten();
+        if known.as_ref().and_then(note).is_some_and(|owner| owner.over) {
+            return self.done(id, bytes, verified(proven));
+        }
+        self.progress(id, bytes);
+        self.change_note(id, |owner| Owner { whole: true, let_go: Some(proven), ..owner });
+    }
+
     /// Everything that was asked is on tape.
     pub fn done(&self, id: JobId, bytes: u64, verified: Verified) {
         self.finish(id, &Ending::done(bytes, verified));
@@ -287,17 +320,26 @@ impl Jobs {
         of_site.map(report).collect()
     }
 
-    /// A site knows of a job's end. Of a copy that waits here for its next tape, or for anything
-    /// else, it says that it is over.
+    /// A site has taken over the report of a job.
     pub fn acknowledged(&self, site: &SiteName, id: JobId) {
-        let known = self.reports().iter().any(|kept| kept.job == id && kept.site == *site);
-        if known {
-            self.change_reports(|reports| reports.retain(|kept| kept.job != id));
-            return;
-        }
+        self.change_reports(|reports| {
+            reports.retain(|kept| kept.job != id || kept.site != *site);
+        });
+    }
+
+    /// A site that asked for a copy has ended it. One that waits here for its next tape, or for
+    /// anything else, is over; one whose device is still held ends with that.
+    pub fn over(&self, site: &SiteName, id: JobId) {
+        let _ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
         let mut copies = self.copies(|owner| owner.site == *site).into_iter();
-        let copy = copies.find(|(job, _)| job.id == id && job.state != JobState::InProgress);
-        match copy {
+        match copies.find(|(job, _)| job.id == id) {
+            Some((job, Owner { let_go: Some(proven), .. })) => {
+                self.enter(id, JobState::InProgress, None);
+                self.done(id, job.bytes, verified(proven));
+            }
+            Some((job, _)) if job.state == JobState::InProgress => {
+                self.change_note(id, |owner| Owner { over: true, ..owner });
+            }
             Some((job, Owner { whole: true, .. })) if job.state == JobState::PausedEom => {
                 self.done(id, job.bytes, Verified::Position);
             }
@@ -320,7 +362,7 @@ mod tests {
         let id = |n| model::Ulid::from_parts(n, 0);
         let Peer { site, engine, .. } = peer(engine);
         let lease = LeaseId(id(number));
-        let owner = Owner { site, engine: Some(engine), lease, whole: false, paused: false };
+        let owner = Owner::new(site, Some(engine), lease);
         let (source, target) = ("vtl0/VTA001L8".to_owned(), "ptl0/PTA001L8".to_owned());
         let path = CopyPath::Offloaded;
         NewCopy { id: JobId(id(number)), owner, source, target, generation: None, path }
@@ -366,8 +408,51 @@ mod tests {
             (report.flushed_bytes, report.flushed_object, report.complete),
             (400, Some(4), false)
         );
+        // That it is over for its originator does not mean that the report was met.
+        jobs.over(&next.owner.site, first.id);
+        assert_eq!(jobs.reports_for(&next.owner.site).len(), 1);
         jobs.acknowledged(&next.owner.site, first.id);
         assert!(jobs.reports_for(&next.owner.site).is_empty());
+    }
+
+    #[test]
+    fn what_was_written_is_done_when_its_originator_has_said_so() {
+        let (_dir, jobs) = jobs();
+        // Said while the drive is held, and afterwards.
+        for (number, before) in [(1, true), (2, false)] {
+            let copy = copy(number, 1);
+            jobs.begin_copy(&copy).unwrap();
+            if before {
+                jobs.over(&copy.owner.site, copy.id);
+                assert_eq!(state(&jobs, &copy), JobState::InProgress);
+            }
+            jobs.let_go(copy.id, 700, true);
+            if !before {
+                assert_eq!(state(&jobs, &copy), JobState::InProgress);
+                jobs.over(&copy.owner.site, copy.id);
+            }
+            let row = jobs.catalogue.job(copy.id).unwrap().unwrap();
+            assert_eq!((row.state, row.bytes), (JobState::Done, 700));
+            assert_eq!(row.verified, Verified::Position);
+        }
+        // It goes on in another drive instead, where it meets the end of the medium.
+        let first = copy(3, 1);
+        jobs.begin_copy(&first).unwrap();
+        jobs.let_go(first.id, 700, true);
+        let lease = LeaseId(model::Ulid::from_parts(9, 0));
+        let next = NewCopy { owner: Owner { lease, ..first.owner.clone() }, ..first.clone() };
+        assert_eq!(jobs.begin_copy(&next), Ok(700));
+        jobs.enter(first.id, JobState::PausedEom, None);
+        assert_eq!(state(&jobs, &first), JobState::PausedEom);
+        jobs.over(&first.owner.site, first.id);
+        assert_eq!(state(&jobs, &first), JobState::Cancelled);
+        // Its originator was restarted and never says a word.
+        let lost = copy(4, 1);
+        jobs.begin_copy(&lost).unwrap();
+        jobs.let_go(lost.id, 700, true);
+        jobs.peer_met(&peer(2), |_| false);
+        assert_eq!(state(&jobs, &lost), JobState::Failed);
+        assert!(jobs.reports_for(&lost.owner.site).iter().any(|report| report.complete));
     }
 
     #[test]
@@ -391,7 +476,7 @@ mod tests {
         jobs.set_whole(whole.id, true);
         jobs.enter(rest.id, JobState::PausedEom, None);
         for copy in [&whole, &rest, &running] {
-            jobs.acknowledged(&copy.owner.site, copy.id);
+            jobs.over(&copy.owner.site, copy.id);
         }
         let states = [&whole, &rest, &running].map(|copy| state(&jobs, copy));
         assert_eq!(states, [JobState::Done, JobState::Cancelled, JobState::InProgress]);

@@ -6,17 +6,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use link::{DriveReport, LibraryReport, Refusal, RefusalWhy};
-use model::{Barcode, DeviceName, DeviceRole, Element, ElementType, LibraryName, SiteName};
-use service::config::{PhysicalLibrary, RemoteConfig};
-use tape::driver::{LocalTransport, ScsiChanger, ScsiDrive};
-use tape::file::{FileLibrary, FileLibraryError, FileLibrarySpec};
+use model::{Barcode, DeviceName, DeviceRole, LibraryName, SiteName};
+use service::cli::Failure;
+use service::config::{self, RemoteConfig};
+use tape::physical::{AnyChanger, AnyDrive, DriveLook, LibraryLook, PhysicalLibrary};
 use tape::{CdbRequest, Control, MediumChanger, TapeDrive, TapeError};
 use vfs::Vfs;
 
 /// One library as it is configured, open.
 struct Open {
-    config: PhysicalLibrary,
-    library: Arc<FileLibrary>,
+    config: config::PhysicalLibrary,
+    library: Arc<dyn PhysicalLibrary>,
 }
 
 /// The libraries, by their name at this site.
@@ -31,9 +31,9 @@ pub struct Libraries {
 /// A device behind its driver.
 pub enum Unit {
     /// A tape drive.
-    Drive(Box<ScsiDrive<LocalTransport>>),
+    Drive(Box<AnyDrive>),
     /// A medium changer.
-    Changer(Box<ScsiChanger<LocalTransport>>),
+    Changer(Box<AnyChanger>),
 }
 
 /// A device opened for one lease. Dropped, it lets the device forget its initiator: reservations,
@@ -41,13 +41,13 @@ pub enum Unit {
 pub struct OpenUnit {
     /// The device.
     pub unit: Unit,
-    library: Arc<FileLibrary>,
+    library: Arc<dyn PhysicalLibrary>,
     nexus: u64,
 }
 
 impl Drop for OpenUnit {
     fn drop(&mut self) {
-        self.library.forget_nexus(self.nexus);
+        self.library.forget(self.nexus);
     }
 }
 
@@ -66,20 +66,12 @@ impl Libraries {
     ///
     /// # Errors
     /// The first one that can not be opened.
-    pub fn open(vfs: &Arc<dyn Vfs>, all: &[PhysicalLibrary]) -> Result<Self, FileLibraryError> {
+    pub fn open(vfs: &Arc<dyn Vfs>, config: &RemoteConfig) -> Result<Self, Failure> {
         let mut open = BTreeMap::new();
-        for config in all {
-            let spec = FileLibrarySpec {
-                name: config.name.to_string(),
-                drives: config.drives,
-                slots: config.slots,
-                import_export: config.import_export,
-                capacity: config.capacity.0,
-                early_warning: Some(config.early_warning_bytes()),
-                barcodes: config.barcodes(),
-            };
-            let library = Arc::new(FileLibrary::open(Arc::clone(vfs), &config.path, &spec)?);
-            open.insert(config.name.clone(), Open { config: config.clone(), library });
+        for config_of in &config.physical_libraries {
+            let library = service::physical::open(vfs, config_of, &config.site.name)?;
+            let name = config_of.name.clone();
+            open.insert(name, Open { config: config_of.clone(), library });
         }
         Ok(Self { open, nexus: AtomicU64::new(1), met: Mutex::default() })
     }
@@ -108,11 +100,11 @@ impl Libraries {
         let nexus = self.nexus.fetch_add(1, Ordering::Relaxed);
         let unit = match name.role {
             DeviceRole::Changer => {
-                library.changer(nexus, control).map(|it| Unit::Changer(Box::new(it)))
+                library.open_changer(nexus, control).map(|it| Unit::Changer(Box::new(it)))
             }
+            DeviceRole::Drive(index) if index >= library.drive_count() => return Err(none()),
             DeviceRole::Drive(index) => {
-                let transport = library.drive_transport(index, nexus).ok_or_else(none)?;
-                ScsiDrive::open(transport, control).map(|it| Unit::Drive(Box::new(it)))
+                library.open_drive(index, nexus, control).map(|it| Unit::Drive(Box::new(it)))
             }
         };
         let silent = |error: TapeError| refusal(RefusalWhy::Device, format!("{name}: {error}"));
@@ -134,56 +126,32 @@ impl Libraries {
         Ok(OpenUnit { unit, library, nexus })
     }
 
-    /// What lies in a drive, and whether the library says so too. No command is sent.
+    /// What lies in a drive, and whether the library says so too. No command is sent to the drive.
     pub fn medium(&self, name: &DeviceName) -> Option<(Barcode, bool)> {
         let DeviceRole::Drive(index) = name.role else { return None };
-        let open = self.open.get(&name.library)?;
-        let bay = Element { kind: ElementType::DataTransfer, index };
-        let address = open.config.element_map().address(bay);
-        let drive = {
-            let target = open.library.library().lock().unwrap_or_else(PoisonError::into_inner);
-            target.drives().nth(index.into()).cloned()?
-        };
-        let barcode = glance(&drive).1.medium?.barcode?;
-        let target = open.library.library().lock().unwrap_or_else(PoisonError::into_inner);
-        let listed = target.find(&barcode) == address;
-        Some((barcode, listed))
+        self.open.get(&name.library)?.library.medium(index)
     }
 
-    /// What a library looks like now, without a command: no unit attention is taken, no fault met.
+    /// What a library looks like now. Nothing is asked of a device that is in use: no unit
+    /// attention is taken, no fault met.
     pub fn report(
         &self,
         name: &LibraryName,
         in_use: impl Fn(&DeviceName) -> bool,
     ) -> Option<LibraryReport> {
         let open = self.open.get(name)?;
-        let (identity, inventory, targets) = {
-            let target = open.library.library().lock().unwrap_or_else(PoisonError::into_inner);
-            let drives: Vec<_> = target.drives().cloned().collect();
-            (target.identity().clone(), target.inventory(), drives)
-        };
-        let elements = inventory.elements.iter();
-        let bays = elements.filter(|element| element.kind == ElementType::DataTransfer);
-        let drives = (0u16..).zip(bays).zip(&targets).map(|((index, element), target)| {
-            let (identity, state) = glance(target);
-            let device = DeviceName::drive(name.clone(), index);
-            let in_use = in_use(&device);
-            DriveReport { element: element.address, identity, state: Some(state), in_use }
+        let LibraryLook { identity, inventory, drives, online } = open.library.look()?;
+        let drives = (0u16..).zip(drives).map(|(index, DriveLook { element, identity, state })| {
+            let in_use = in_use(&DeviceName::drive(name.clone(), index));
+            DriveReport { element, identity, state, in_use }
         });
         Some(LibraryReport {
             name: name.clone(),
             identity,
             drives: drives.collect(),
             inventory,
-            capacity: Some(open.config.capacity.0),
-            online: true,
+            capacity: open.config.file().map(|file| file.capacity.0),
+            online,
         })
     }
-}
-
-fn glance<M: tape::target::Medium>(
-    target: &Mutex<tape::target::TargetDrive<M>>,
-) -> (tape::DeviceIdentity, tape::DriveState) {
-    let target = target.lock().unwrap_or_else(PoisonError::into_inner);
-    (target.identity().clone(), target.glance())
 }

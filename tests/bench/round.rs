@@ -65,17 +65,18 @@ impl<'a> Round<'a> {
             assert_eq!(Sha256::digest(&round.data).len(), 32);
         });
         self.ingest();
+        // Before the copies, which seal what they read and so have it replicated.
+        self.measure("replicate, all new", |round| {
+            round.operator.unload("vtl0", 0);
+            round.pair.wait_replicated(TAPE);
+        });
+        self.operator.load("vtl0", TAPE, 0);
         self.copies([
             ("copy to a virtual drive", "vtl0/drive1", Joined::Directly),
             ("copy to a virtual drive, over TCP", "vtl0/drive1", Joined::ByForwarder),
         ]);
         self.check(&self.operator, "vtl0/drive1");
-        self.measure("replicate, all new", |round| {
-            round.operator.unload("vtl0", 0);
-            round.pair.wait_replicated(TAPE);
-        });
 
-        self.operator.load("vtl0", TAPE, 0);
         for (drive, barcode) in FAR.iter().enumerate() {
             self.operator.load("dr-ptl0", barcode, drive as u16);
         }

@@ -609,7 +609,7 @@ impl<'a> Target<'a> {
             (_, Place::Foreign, _) | (Place::Foreign, _, false) => return None,
             (Place::Foreign, _, true) => (false, "one mover belongs to another host"),
             (Place::Virtual, _, true) => (true, "dr writes from its replica"),
-            (Place::Virtual, _, false) => (false, "source and target are both at this site"),
+            (Place::Virtual, _, false) => (true, "the store has the data already"),
             (Place::Ghost, ..) => (false, "the tape is read at dr"),
         };
         let source = leg

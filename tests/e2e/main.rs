@@ -9,4 +9,5 @@ mod malformed;
 mod records;
 mod scene;
 mod trouble;
+mod upkeep;
 mod wire;

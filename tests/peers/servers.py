@@ -79,9 +79,10 @@ password = "peers"
 
 
 class Pair:
-    """Both engines as `twinreel init` sets them up, on free ports."""
+    """Both engines as `twinreel init` sets them up, on free ports; with `library`, a configuration
+    of a library named ptl0, in place of the one made of files."""
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Path, library: str = "") -> None:
         self.work, self.processes = work, []
         program = os.environ.get("TWINREEL_BIN", str(HERE.parents[1] / "target/release/twinreel"))
         subprocess.run([program, "init", work], stdin=subprocess.DEVNULL, check=True)
@@ -89,14 +90,26 @@ class Pair:
         plain, secure = (f"127.0.0.1:{free_port()}" for _ in range(2))
         more = SMALL + SMIS.format(http=plain, https=secure)
         local = self.rewrite("local.toml", {"listen": address, "connect": link}, more)
+        if library:
+            self.replace_library(library)
         remote = self.rewrite("remote.toml", {"listen": link}, "")
         for role in ("remote", "local"):
             self.start(program, role)
+        if library:
+            return
         virtual = local["virtual_library"]
         ghost = self.library(remote["physical_library"][0], f"{remote['site']['name']}-")
         self.server = ndmjob.Server(address, *self.user(local), self.library(virtual[0]),
                                     small=self.library(virtual[-1]), other=ghost)
         self.smis = smis.Server(plain, secure, "smis", "peers", work / "local.toml", program)
+
+    def replace_library(self, library: str) -> None:
+        """Puts another library into the remote engine's configuration."""
+        path = self.work / "remote.toml"
+        tables = re.split(r"(?m)^(?=\[)", path.read_text(encoding="utf-8"))
+        kept = [table for table in tables if not table.startswith("[[physical_library]]")]
+        want(len(kept) == len(tables) - 1, "remote.toml has not one physical library")
+        path.write_text("".join(kept) + "\n" + library, encoding="utf-8")
 
     def rewrite(self, name: str, values: dict, more: str) -> dict:
         """Puts other values into a configuration, adds to it, and reads it."""

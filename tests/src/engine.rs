@@ -156,6 +156,8 @@ impl Engine {
         if let Some(child) = &self.child {
             // It may have ended by itself.
             let _ = kill_process(Pid::from_child(child), Signal::STOP);
+            let tasks = format!("/proc/{}/task", child.id());
+            wait::until("every thread has stopped", || all_stopped(&tasks).then_some(()));
         }
     }
 
@@ -200,6 +202,17 @@ impl Engine {
     fn ended(&mut self) -> Option<ExitStatus> {
         self.child.as_mut()?.try_wait().expect("a child can be waited for")
     }
+}
+
+/// Whether no thread of a process runs (`T` in stat of proc(5)) or is left.
+fn all_stopped(tasks: &str) -> bool {
+    let Ok(tasks) = std::fs::read_dir(tasks) else { return true };
+    let stat = tasks.flatten().map(|task| std::fs::read_to_string(task.path().join("stat")));
+    let mut states = stat.flatten().map(|stat| {
+        // The name in parentheses may hold anything.
+        stat.rsplit(") ").next().and_then(|rest| rest.chars().next())
+    });
+    states.all(|state| matches!(state, Some('T' | 't' | 'Z' | 'X')))
 }
 
 /// How long one look at the log may take before the process is looked at.

@@ -4,6 +4,7 @@
 //!   and what the engines can do now; tested as a table.
 //! - [`run::write_range`] moves the bytes of one range to a drive: prefetching from its source so
 //!   that the drive never waits, counting only what the drive answered GOOD.
+//! - [`upkeep`] deletes generations that are superseded.
 //! - [`match_catalogue`] brings the catalogue in line with the store at a start.
 //!
 //! What is *not* here: protocols (NDMP, link), job rows, and the question which range comes next.
@@ -12,6 +13,7 @@
 pub mod plan;
 mod records;
 pub mod run;
+pub mod upkeep;
 
 pub use plan::{Holder, Path, Plan, Reason, plan};
 pub use records::{generation_row, match_catalogue};

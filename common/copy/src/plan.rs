@@ -49,6 +49,8 @@ impl Path {
 pub enum Reason {
     /// The remote engine has the data by replication, or gets it first.
     RemoteHasData(SiteName),
+    /// Source and target are cartridges of one store, which has the data already.
+    SameStore,
     /// Source and target are both here.
     BothHere,
     /// The source is a tape at the other site: its records are read there and only unknown chunks
@@ -66,6 +68,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::RemoteHasData(site) => write!(f, "{site} writes from its replica"),
+            Self::SameStore => f.write_str("the store has the data already"),
             Self::BothHere => f.write_str("source and target are both at this site"),
             Self::ReadAtSite(site) => write!(f, "the tape is read at {site}"),
             Self::ForeignMover => f.write_str("one mover belongs to another host"),
@@ -96,15 +99,15 @@ pub fn plan(source: &Holder, target: &Holder, replicates_to: impl Fn(&SiteName) 
         (Holder::Store, Holder::RemoteDrive { site, .. }) => {
             Plan { path: Path::Offloaded, reason: Reason::RemoteHasData(site.clone()) }
         }
+        (Holder::Store, Holder::Store) => Plan { path: Path::Offloaded, reason: Reason::SameStore },
         (Holder::Foreign, _) | (_, Holder::Foreign) => moved(Reason::ForeignMover),
         (Holder::RemoteDrive { site, reachable }, _)
         | (Holder::LocalDrive, Holder::RemoteDrive { site, reachable }) => match reachable {
             true => moved(Reason::ReadAtSite(site.clone())),
             false => moved(Reason::Unreachable(site.clone())),
         },
-        (Holder::Store | Holder::LocalDrive, Holder::Store | Holder::LocalDrive) => {
-            moved(Reason::BothHere)
-        }
+        (Holder::Store, Holder::LocalDrive)
+        | (Holder::LocalDrive, Holder::Store | Holder::LocalDrive) => moved(Reason::BothHere),
     }
 }
 
@@ -123,7 +126,8 @@ mod tests {
             (Store, remote(true), true, "offloaded: dr writes from its replica"),
             (Store, remote(false), true, "offloaded: dr writes from its replica"),
             (Store, remote(true), false, "moved: no replication to dr"),
-            (Store, Store, true, "moved: source and target are both at this site"),
+            (Store, Store, false, "offloaded: the store has the data already"),
+            (LocalDrive, LocalDrive, true, "moved: source and target are both at this site"),
             (Store, LocalDrive, true, "moved: source and target are both at this site"),
             (LocalDrive, Store, true, "moved: source and target are both at this site"),
             (remote(true), Store, true, "moved: the tape is read at dr"),

@@ -6,12 +6,23 @@ use model::GenerationId;
 use store::{OpenReport, Store};
 use svs::{Catalogue, Generation, GenerationState, SvsError};
 
-/// The catalogue row of a sealed generation; `number` counts the generations of the cartridge.
-pub fn generation_row(store: &Store, id: GenerationId) -> Option<Generation> {
-    let info = store.generation(id)?;
-    let older = store.generations(info.cartridge);
-    let number = older.iter().position(|g| g.id == id).unwrap_or(0) as u64 + 1;
-    Some(Generation {
+/// The catalogue row of a sealed generation; `number` counts the generations of the cartridge, also
+/// those that were deleted.
+///
+/// # Errors
+/// The catalogue can not be read.
+pub fn generation_row(
+    store: &Store,
+    catalogue: &Catalogue,
+    id: GenerationId,
+) -> Result<Option<Generation>, SvsError> {
+    let Some(info) = store.generation(id) else { return Ok(None) };
+    let rows = catalogue.generations(info.cartridge)?;
+    let number = match rows.iter().find(|row| row.id == id) {
+        Some(row) => row.number,
+        None => rows.iter().map(|row| row.number).max().unwrap_or(0) + 1,
+    };
+    Ok(Some(Generation {
         id,
         cartridge: info.cartridge,
         number,
@@ -20,7 +31,7 @@ pub fn generation_row(store: &Store, id: GenerationId) -> Option<Generation> {
         filemarks: info.filemarks,
         logical_bytes: info.bytes,
         unique_bytes: info.unique_bytes,
-    })
+    }))
 }
 
 /// Brings the catalogue in line with the store, which commits first: a recipe without a row is
@@ -44,7 +55,7 @@ pub fn match_catalogue(
         }
     }
     for info in report.generations.iter().filter(|info| !known.contains(&info.id)) {
-        match (catalogue.cartridge(info.cartridge)?, generation_row(store, info.id)) {
+        match (catalogue.cartridge(info.cartridge)?, generation_row(store, catalogue, info.id)?) {
             (Some(_), Some(row)) => {
                 catalogue.put_generation(&row)?;
                 tracing::warn!(generation = %info.id, "a generation without a row was adopted");

@@ -319,6 +319,23 @@ pub fn luns(units: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// Reads the answer to REPORT LUNS as far as it came: units with peripheral device or flat space
+/// addressing (SAM-5 4.7.7), others are left out.
+pub fn parse_luns(bytes: &[u8]) -> Vec<u16> {
+    let Ok(head) = need(bytes, 8, "REPORT LUNS data") else { return Vec::new() };
+    let end = bytes.len().min((be32(head, 0) as usize).saturating_add(8));
+    let units = bytes[8..end].chunks_exact(8);
+    units.map(|unit| be16(unit, 0)).filter_map(flat).collect()
+}
+
+fn flat(first: u16) -> Option<u16> {
+    match first >> 14 {
+        0 if first < 256 => Some(first),
+        1 => Some(first & 0x3fff),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -361,6 +378,17 @@ mod tests {
             let _ = Density::parse_report(&bytes);
             let _ = parse_supported_opcodes(&bytes);
         }
+    }
+
+    #[test]
+    fn units_are_read_in_two_ways_of_addressing() {
+        assert_eq!(parse_luns(&luns(&[0, 7, 255])), [0, 7, 255]);
+        let mut bytes = luns(&[1, 2, 3]);
+        (bytes[8], bytes[9], bytes[16]) = (0x41, 0x2c, 0x80);
+        assert_eq!(parse_luns(&bytes), [300, 3]);
+        assert_eq!(parse_luns(&bytes[..20]), [300]);
+        assert_eq!(parse_luns(&bytes[..7]), [0u16; 0]);
+        assert_eq!(parse_luns(&[0xff; 16]), [0u16; 0]);
     }
 
     #[test]

@@ -1,12 +1,15 @@
-//! The command line that both engines have: `serve`, `check-config` and `example-config`.
+//! The command line that both engines have: `serve`, `check-config`, `example-config` and
+//! `discover`.
 
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use tape::driver::Portal;
 
-use crate::config::EngineConfig;
+use crate::config::{Chap, EngineConfig, Log};
+use crate::physical::{self, Looking};
 use crate::shutdown::{self, Shutdown};
 use crate::{logging, messages};
 
@@ -40,6 +43,25 @@ enum Command {
     },
     /// Print a commented configuration file.
     ExampleConfig,
+    /// Look for tape libraries, and print a configuration of them that can be pasted.
+    Discover {
+        /// HOST:PORT of an iSCSI portal; the SCSI devices of this host without one.
+        #[arg(value_name = "PORTAL", value_parser = portal)]
+        portal: Option<Portal>,
+        /// User for CHAP.
+        #[arg(long, requires = "secret_file")]
+        user: Option<String>,
+        /// A file with the secret of that user, mode 0600.
+        #[arg(long, value_name = "FILE", requires = "user")]
+        secret_file: Option<PathBuf>,
+        /// Our iSCSI name, where the target knows us by it.
+        #[arg(long, value_name = "IQN")]
+        initiator: Option<String>,
+    },
+}
+
+fn portal(text: &str) -> Result<Portal, String> {
+    text.parse().map_err(|()| "it is HOST:PORT, such as 10.0.0.7:3260".to_owned())
 }
 
 /// The failure of an engine that ends its process, in words for the operator.
@@ -83,6 +105,28 @@ where
         Command::ExampleConfig => {
             print!("{}", C::example());
             EXIT_OK
+        }
+        Command::Discover { portal, user, secret_file, initiator } => {
+            let chap = user.zip(secret_file).map(|(user, secret_file)| Chap {
+                user,
+                secret_file,
+                target_user: None,
+                target_secret_file: None,
+                secret: None,
+                target_secret: None,
+            });
+            let log = Log { level: "warn".to_owned(), ..Log::default() };
+            if let Err(error) = logging::init(&log) {
+                return complain(&error, EXIT_USAGE);
+            }
+            match physical::discover(&Looking { portal, initiator, chap }) {
+                Ok(text) if text.is_empty() => complain(&"no tape library was found", EXIT_FAILED),
+                Ok(text) => {
+                    print!("{text}");
+                    EXIT_OK
+                }
+                Err(error) => complain(&error, EXIT_FAILED),
+            }
         }
         Command::CheckConfig { config } => match C::load(&config) {
             Ok(_) => {

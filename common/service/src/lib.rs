@@ -10,6 +10,8 @@
 //! - [`admin`]: JSON requests over a Unix socket, for the command line.
 //! - [`state`]: the state directory, one engine at a time.
 //! - [`owner`]: the thread that owns an open device.
+//! - [`upkeep`]: the store's space given back and its data checked, by schedule and by command.
+//! - [`physical`]: from a configuration to the physical library that it names.
 //! - [`messages`]: numbered messages, to the log and as events.
 //! - [`cli`], [`logging`], [`shutdown`]: `main` of an engine.
 //!
@@ -35,7 +37,9 @@ pub mod init;
 pub mod logging;
 pub mod messages;
 pub mod owner;
+pub mod physical;
 pub mod pki;
 pub mod shutdown;
 pub mod state;
 pub mod tls;
+pub mod upkeep;

@@ -100,6 +100,16 @@ messages! {
     CHUNK_DAMAGED = "TWR-6003-E",
     /// cause
     STORE_FAILING = "TWR-6004-E",
+    /// containers, freed, moved
+    STORE_COLLECTED = "TWR-6005-I",
+    /// damaged, incomplete
+    STORE_DAMAGED = "TWR-6006-E",
+    /// chunks, bytes
+    STORE_CHECKED = "TWR-6007-I",
+    /// count, keep
+    GENERATIONS_RETIRED = "TWR-6008-I",
+    /// cause
+    UPKEEP_FAILED = "TWR-6009-E",
     /// user, address, cause
     LOGIN_REFUSED = "TWR-7001-W",
     /// address, cause

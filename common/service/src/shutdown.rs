@@ -30,6 +30,15 @@ impl Shutdown {
         *self.0.borrow() || self.0.has_changed().is_err()
     }
 
+    /// Waits so long on a thread of the runtime that may block; false if it is time to stop.
+    pub fn wait_blocking(&self, time: std::time::Duration) -> bool {
+        if time.is_zero() {
+            return !self.is_requested();
+        }
+        let stop = async { tokio::time::timeout(time, self.requested()).await.is_ok() };
+        !tokio::runtime::Handle::current().block_on(stop)
+    }
+
     /// Returns when it is time to stop. May be dropped and called again, as in `select!`.
     pub async fn requested(&self) {
         // The error means that the trigger is gone.

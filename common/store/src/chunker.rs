@@ -4,38 +4,82 @@
 //! A cut depends only on the bytes since the cut before it. So the same bytes give the same cuts
 //! however they arrive, and cutting may begin anew at any earlier cut.
 
+use std::collections::VecDeque;
+
+use bytes::Bytes;
 use fastcdc::v2020::{Normalization, cut, select_masks};
 
 use crate::ChunkParams;
 
-/// Room in the buffer, in chunks of the largest size.
-const BUFFERED_CHUNKS: usize = 16;
+/// Chunks are named together once so many of average size are cut: 1 MiB by default.
+const BLOCK_CHUNKS: usize = 64;
 
-/// A byte stream's end that is not cut yet.
+/// Neighbouring chunks that were cut off together.
+#[derive(Clone, Debug)]
+pub(crate) struct Block {
+    pub(crate) bytes: Bytes,
+    /// The lengths of its chunks.
+    pub(crate) lens: Vec<u32>,
+}
+
+/// A byte stream's end that is not stored yet: blocks that were cut off, and behind them what is
+/// not cut or waits for its block to fill.
 #[derive(Debug)]
 pub(crate) struct Chunker {
     params: ChunkParams,
     masks: (u64, u64),
+    /// Bytes of the blocks, as far as they are not consumed.
+    blocks: VecDeque<Bytes>,
     buffer: Vec<u8>,
-    /// Bytes of `buffer` that were cut off already.
+    /// Bytes of `buffer` that were consumed already.
     start: usize,
+    /// Lengths of the chunks behind `start` whose ends are certain, and their sum.
+    cuts: VecDeque<u32>,
+    cut: usize,
 }
 
 impl Chunker {
     pub(crate) fn new(params: ChunkParams) -> Self {
         let masks = select_masks(params.average as usize, Normalization::Level1);
-        Self { params, masks, buffer: Vec::new(), start: 0 }
+        let (blocks, cuts) = (VecDeque::new(), VecDeque::new());
+        Self { params, masks, blocks, buffer: Vec::new(), start: 0, cuts, cut: 0 }
     }
 
-    /// Bytes that wait for a cut.
+    fn block(&self) -> usize {
+        BLOCK_CHUNKS * self.params.average as usize
+    }
+
+    /// A block, what may be behind it, and a record.
+    fn room(&self) -> usize {
+        self.block() + 2 * self.params.max as usize
+    }
+
+    /// Bytes that are not consumed.
+    pub(crate) fn len(&self) -> usize {
+        let blocks: usize = self.blocks.iter().map(Bytes::len).sum();
+        blocks + self.buffer.len() - self.start
+    }
+
+    /// The bytes behind the blocks.
     pub(crate) fn pending(&self) -> &[u8] {
         &self.buffer[self.start..]
+    }
+
+    /// What is there from `offset` on, or the first part of it.
+    pub(crate) fn piece(&self, mut offset: usize) -> &[u8] {
+        for block in &self.blocks {
+            match offset.checked_sub(block.len()) {
+                Some(behind) => offset = behind,
+                None => return &block[offset..],
+            }
+        }
+        self.pending().get(offset..).unwrap_or_default()
     }
 
     /// Appends bytes to the stream.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         if self.buffer.capacity() == 0 {
-            self.buffer.reserve(BUFFERED_CHUNKS * self.params.max as usize);
+            self.buffer.reserve(self.room());
         }
         // Moving the rest down costs at most one chunk's copy for each buffer full of chunks.
         if self.start > 0 && self.buffer.len() + bytes.len() > self.buffer.capacity() {
@@ -45,19 +89,62 @@ impl Chunker {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next chunk, if its end is certain already: no byte to come can move it. With `end`
-    /// (the stream ends here) the last one, whatever its length; `None` when nothing is left.
-    pub(crate) fn peek(&self, end: bool) -> Option<&[u8]> {
-        let pending = self.pending();
-        // Below the maximum a scan may end at the end of what is there and would be repeated.
-        if pending.is_empty() || (!end && pending.len() < self.params.max as usize) {
-            return None;
+    /// Cuts as far as it is certain: no byte to come can move a cut.
+    fn cut_on(&mut self) {
+        while self.pending().len() - self.cut >= self.params.max as usize {
+            let len = self.cut_of(&self.pending()[self.cut..]);
+            self.cuts.push_back(len as u32);
+            self.cut += len;
         }
-        Some(&pending[..self.cut(pending)])
     }
 
-    /// Removes the first `len` bytes of what is pending: the chunk that was peeked.
-    pub(crate) fn consume(&mut self, len: usize) {
+    /// The next block, once there is enough for one.
+    pub(crate) fn take_block(&mut self) -> Option<Block> {
+        self.cut_on();
+        if self.cut < self.block() {
+            return None;
+        }
+        let mut rest = Vec::with_capacity(self.room());
+        rest.extend_from_slice(&self.pending()[self.cut..]);
+        let whole = Bytes::from(std::mem::replace(&mut self.buffer, rest));
+        let bytes = whole.slice(self.start..self.start + self.cut);
+        (self.start, self.cut) = (0, 0);
+        self.blocks.push_back(bytes.clone());
+        Some(Block { bytes, lens: self.cuts.drain(..).collect() })
+    }
+
+    /// The next chunk behind the blocks, if its end is certain already. With `end` (the stream
+    /// ends here) the last one, whatever its length; `None` when nothing is left.
+    pub(crate) fn peek(&mut self, end: bool) -> Option<&[u8]> {
+        self.cut_on();
+        if self.cuts.is_empty() && end && !self.pending().is_empty() {
+            let len = self.cut_of(self.pending());
+            self.cuts.push_back(len as u32);
+            self.cut = len;
+        }
+        let len = *self.cuts.front()? as usize;
+        Some(&self.pending()[..len])
+    }
+
+    /// Removes the first `len` bytes.
+    pub(crate) fn consume(&mut self, mut len: usize) {
+        while let Some(block) = self.blocks.front_mut() {
+            let part = len.min(block.len());
+            let _ = block.split_to(part);
+            len -= part;
+            match block.is_empty() {
+                true => drop(self.blocks.pop_front()),
+                false => return,
+            }
+        }
+        match self.cuts.front() {
+            _ if len == 0 => {}
+            Some(cut) if *cut as usize == len => {
+                self.cut -= len;
+                self.cuts.pop_front();
+            }
+            _ => self.forget_cuts(),
+        }
         self.start = (self.start + len).min(self.buffer.len());
         if self.start == self.buffer.len() {
             self.buffer.clear();
@@ -65,19 +152,28 @@ impl Chunker {
         }
     }
 
-    /// Keeps only the first `len` pending bytes.
+    /// Keeps only the first `len` bytes; there are no blocks.
     pub(crate) fn truncate(&mut self, len: usize) {
+        debug_assert!(self.blocks.is_empty());
         self.buffer.truncate(self.start + len);
+        self.forget_cuts();
     }
 
     /// Begins anew with these bytes pending.
     pub(crate) fn reset(&mut self, pending: &[u8]) {
+        self.blocks.clear();
         self.buffer.clear();
         self.start = 0;
         self.buffer.extend_from_slice(pending);
+        self.forget_cuts();
     }
 
-    fn cut(&self, bytes: &[u8]) -> usize {
+    fn forget_cuts(&mut self) {
+        self.cuts.clear();
+        self.cut = 0;
+    }
+
+    fn cut_of(&self, bytes: &[u8]) -> usize {
         let ChunkParams { min, average, max } = self.params;
         let (short, long) = self.masks;
         let sizes = (min as usize, average as usize, max as usize);

@@ -65,6 +65,10 @@ pub enum StoreError {
     /// The cartridge has an image open already. A retry helps when it is dropped.
     #[error("cartridge {0} is in use")]
     InUse(CartridgeId),
+    /// Something that says which chunks are needed can not be read, so that none is freed. The
+    /// operator restores the file, or takes it away and so gives up what it describes.
+    #[error("nothing is collected: {} can not be read, so what it needs is not known", .0.display())]
+    NotCollected(PathBuf),
     /// A record of 0 bytes or more than [`crate::MAX_RECORD`]; the caller's fault.
     #[error("a record has 1 to {max} bytes, not {0}", max = crate::MAX_RECORD)]
     RecordSize(usize),
@@ -86,6 +90,11 @@ impl StoreError {
     /// The disk is full: nothing was changed, and a retry helps once there is room.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Vfs(error) if error.is_full())
+    }
+
+    /// A file is not there any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self, Self::Vfs(error) if error.is_not_found())
     }
 
     /// The data itself is damaged or lost, as against a device that failed to answer.

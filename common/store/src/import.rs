@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use model::{Digest, GenerationId};
 
+use crate::collect::Hold;
 use crate::layout::{Layout, run_of};
 use crate::recipe::{Recipe, layout_of};
 use crate::store::{Inner, Pin};
@@ -22,6 +23,8 @@ pub struct Import {
     present: u64,
     /// `info` has the peer's numbers; until then anything may come.
     announced: bool,
+    /// What is found here stays until the recipe names it.
+    _hold: Hold,
 }
 
 impl std::fmt::Debug for Import {
@@ -37,7 +40,8 @@ impl crate::Store {
     pub fn import_unannounced(&self, info: GenerationInfo) -> Import {
         let inner = self.0.clone();
         let layout = layout_of(None, inner.params(), &inner.scratch);
-        Import { inner, info, layout, parent: None, present: 0, announced: false }
+        let _hold = Hold::new(&inner);
+        Import { inner, info, layout, parent: None, present: 0, announced: false, _hold }
     }
 }
 
@@ -45,7 +49,8 @@ impl Import {
     pub(crate) fn begin(inner: &Arc<Inner>, info: GenerationInfo) -> Result<Self> {
         let layout = layout_of(None, inner.params(), &inner.scratch);
         let inner = inner.clone();
-        let import = Self { inner, info, layout, parent: None, present: 0, announced: true };
+        let _hold = Hold::new(&inner);
+        let import = Self { inner, info, layout, parent: None, present: 0, announced: true, _hold };
         match import.inner.generation(info.id) {
             Some(found) if found != info => Err(import.wrong("another one of this id is here")),
             _ => Ok(import),
@@ -141,8 +146,8 @@ impl Import {
     }
 
     fn has(&self, chunk: &ChunkRef) -> Result<bool> {
-        match self.inner.containers.lookup(&chunk.digest) {
-            Some(location) if location.raw_len != chunk.len => {
+        match self.inner.containers.have(&chunk.digest) {
+            Some((len, _)) if len != chunk.len => {
                 Err(self.wrong("a chunk's length is not the one it has"))
             }
             found => Ok(found.is_some()),

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use model::Digest;
 
@@ -50,9 +51,15 @@ impl Hasher for Mixer {
     }
 }
 
+/// A chunk's place, and the epoch in which somebody last relied on it.
+struct Entry {
+    location: Location,
+    stamp: AtomicU32,
+}
+
 /// The chunks of a store.
 pub(crate) struct Index {
-    map: HashMap<[u8; 32], Location, Mixer>,
+    map: HashMap<[u8; 32], Entry, Mixer>,
     raw_bytes: u64,
     stored_bytes: u64,
 }
@@ -66,22 +73,48 @@ impl Index {
 
     /// Where the chunk lies, `None` if it is not here.
     pub(crate) fn lookup(&self, digest: &Digest) -> Option<Location> {
-        self.map.get(digest.as_bytes()).copied()
+        self.map.get(digest.as_bytes()).map(|entry| entry.location)
+    }
+
+    /// The same, and notes that somebody relies on it.
+    pub(crate) fn touch(&self, digest: &Digest, epoch: u32) -> Option<Location> {
+        let entry = self.map.get(digest.as_bytes())?;
+        entry.stamp.fetch_max(epoch, Ordering::AcqRel);
+        Some(entry.location)
+    }
+
+    /// The place of a chunk, and whether anybody relied on it since the beginning of `epoch`.
+    pub(crate) fn is_live(&self, digest: &Digest, epoch: u32) -> Option<(Location, bool)> {
+        let entry = self.map.get(digest.as_bytes())?;
+        Some((entry.location, entry.stamp.load(Ordering::Acquire) >= epoch))
+    }
+
+    /// All places, each with whether anybody relied on it since the beginning of `epoch`.
+    pub(crate) fn places(&self, epoch: u32) -> impl Iterator<Item = (Location, bool)> + '_ {
+        let live = move |entry: &Entry| entry.stamp.load(Ordering::Acquire) >= epoch;
+        self.map.values().map(move |entry| (entry.location, live(entry)))
+    }
+
+    /// Moves a chunk, if it still lies at `from`.
+    pub(crate) fn relocate(&mut self, digest: &Digest, from: Location, to: Location) {
+        let entry = self.map.get_mut(digest.as_bytes()).filter(|entry| entry.location == from);
+        entry.into_iter().for_each(|entry| entry.location = to);
     }
 
     /// Enters a chunk; one that is here already is from now on read from the new place.
-    pub(crate) fn insert(&mut self, digest: &Digest, location: Location) {
-        let old = self.map.insert(*digest.as_bytes(), location);
-        self.count(old, u64::wrapping_sub);
+    pub(crate) fn insert(&mut self, digest: &Digest, location: Location, epoch: u32) {
+        let entry = Entry { location, stamp: AtomicU32::new(epoch) };
+        let old = self.map.insert(*digest.as_bytes(), entry);
+        self.count(old.map(|old| old.location), u64::wrapping_sub);
         self.count(Some(location), u64::wrapping_add);
     }
 
-    /// Forgets a chunk that turned out to be damaged at this place, so that it is stored anew
-    /// when somebody brings it.
+    /// Forgets a chunk that turned out to be damaged at this place or is not needed any more, so
+    /// that it is stored anew when somebody brings it.
     pub(crate) fn forget(&mut self, digest: &Digest, location: Location) {
         if self.lookup(digest) == Some(location) {
             let old = self.map.remove(digest.as_bytes());
-            self.count(old, u64::wrapping_sub);
+            self.count(old.map(|old| old.location), u64::wrapping_sub);
         }
     }
 

@@ -26,7 +26,7 @@
 //! # What it does not do
 //!
 //! It knows no barcodes, capacities or drives (the layer above does), and takes no decision which
-//! generation to keep. It frees no space yet: chunks of deleted generations stay.
+//! generation to keep. Space of deleted generations comes back when [`Store::collect`] is asked.
 //!
 //! The files are described in `docs/formats/store.md`.
 #![forbid(unsafe_code)]
@@ -35,8 +35,10 @@
 mod bytesio;
 mod chunker;
 mod codec;
+mod collect;
 mod compare;
 mod container;
+mod crew;
 mod error;
 #[cfg(test)]
 mod golden;
@@ -56,6 +58,7 @@ mod store;
 #[cfg(test)]
 mod testing;
 
+pub use collect::{Checked, Collected, Hold};
 pub use compare::{Compare, Piece};
 pub use error::{Result, StoreError};
 pub use image::{Extent, Image};

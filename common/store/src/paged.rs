@@ -282,6 +282,11 @@ impl<E: Entry> Chain<E> {
         self.base_len() + self.own.len()
     }
 
+    /// The index of the first entry that is not the base's.
+    pub(crate) fn own_from(&self) -> u64 {
+        self.base_len()
+    }
+
     /// The file of the base, empty if there is none.
     pub(crate) fn path(&self) -> PathBuf {
         self.base.as_ref().map_or_else(PathBuf::new, |(base, _)| base.file.path().to_owned())

@@ -1,52 +1,118 @@
 //! Record bytes by position, read ahead by recipe: which chunks come next is known, so they are
-//! fetched in batches that grow while reading is sequential.
+//! fetched in batches that grow while reading is sequential. Once it has been so for a while, the
+//! batches behind the one that is read are fetched, unpacked and verified by other threads.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::Result;
 use crate::codec::Decompressor;
-use crate::container::Containers;
+use crate::crew::{Crew, threads};
 use crate::layout::Layout;
+use crate::store::Inner;
+use crate::{ChunkRef, Result, StoreError};
 
 /// Bytes fetched at a place that was jumped to.
 const FIRST: u64 = 128 << 10;
 /// Bytes fetched at once when reading has been sequential for a while.
-const MOST: u64 = 4 << 20;
+const MOST: u64 = 2 << 20;
+
+/// Neighbours in the byte stream that are fetched together.
+struct Batch {
+    /// The first byte.
+    start: u64,
+    chunks: Vec<ChunkRef>,
+}
+
+/// What came of a batch: what was read before something bad is still good to have.
+struct Fetched {
+    pieces: Vec<Bytes>,
+    error: Option<StoreError>,
+}
+
+impl Batch {
+    /// The chunks from the one that holds `byte` on, over about `depth` bytes.
+    fn at(layout: &Layout, byte: u64, depth: u64) -> Result<Self> {
+        let first = layout.chunk_of(byte)?;
+        let mut batch = Self { start: byte, chunks: Vec::new() };
+        for i in first..layout.chunks.len() {
+            let entry = layout.chunks.get(i)?;
+            if entry.start >= byte + depth {
+                break;
+            }
+            if i == first {
+                batch.start = entry.start;
+            }
+            batch.chunks.push(entry.chunk);
+        }
+        Ok(batch)
+    }
+
+    /// The byte behind it.
+    fn end(&self) -> u64 {
+        self.chunks.iter().fold(self.start, |end, chunk| end + u64::from(chunk.len))
+    }
+
+    fn fetch(&self, inner: &Inner, decompressor: &mut Decompressor) -> Fetched {
+        let mut pieces = Vec::with_capacity(self.chunks.len());
+        let read = inner.containers.read_chunks(&self.chunks, decompressor, |raw| pieces.push(raw));
+        Fetched { pieces, error: read.err() }
+    }
+}
 
 /// Decoded chunks ahead of the reader.
 pub(crate) struct ReadAhead {
+    inner: Arc<Inner>,
     decompressor: Option<Decompressor>,
     /// Neighbours in the byte stream, with their starts.
     pieces: VecDeque<(u64, Bytes)>,
     /// The byte behind the last piece.
     next: u64,
     depth: u64,
+    crew: Option<Crew<Batch, Fetched>>,
+    /// First byte and end of the batches that others fetch.
+    under_way: VecDeque<(u64, u64)>,
 }
 
 impl ReadAhead {
-    pub(crate) fn new() -> Self {
-        Self { decompressor: None, pieces: VecDeque::new(), next: 0, depth: FIRST }
+    pub(crate) fn new(inner: &Arc<Inner>) -> Self {
+        Self {
+            inner: inner.clone(),
+            decompressor: None,
+            pieces: VecDeque::new(),
+            next: 0,
+            depth: FIRST,
+            crew: None,
+            under_way: VecDeque::new(),
+        }
     }
 
     /// Forgets what was read ahead: the content changed.
     pub(crate) fn clear(&mut self) {
         self.pieces.clear();
+        self.leave();
+    }
+
+    /// Forgets what others fetch.
+    fn leave(&mut self) {
+        if !self.under_way.is_empty() {
+            self.under_way.clear();
+            self.crew = None;
+        }
     }
 
     /// Fills `buffer` with the bytes from `byte` on; they must be there.
     pub(crate) fn read(
         &mut self,
-        containers: &Containers,
         layout: &Layout,
         mut byte: u64,
         mut buffer: &mut [u8],
     ) -> Result<()> {
         while !buffer.is_empty() {
             let (start, piece) = match byte.checked_sub(layout.chunked) {
-                Some(_) => (layout.chunked, layout.tail.pending()),
-                None => self.piece(containers, layout, byte)?,
+                Some(offset) => (byte, layout.tail.piece(offset as usize)),
+                None => self.piece(layout, byte)?,
             };
             let skip = usize::try_from(byte.wrapping_sub(start)).unwrap_or(usize::MAX);
             let rest = piece.get(skip..).filter(|rest| !rest.is_empty());
@@ -61,12 +127,7 @@ impl ReadAhead {
     }
 
     /// The chunk that holds `byte`, and where it begins.
-    fn piece(
-        &mut self,
-        containers: &Containers,
-        layout: &Layout,
-        byte: u64,
-    ) -> Result<(u64, &[u8])> {
+    fn piece(&mut self, layout: &Layout, byte: u64) -> Result<(u64, &[u8])> {
         if self.pieces.front().is_some_and(|(start, _)| byte < *start) {
             self.pieces.clear();
         }
@@ -74,39 +135,73 @@ impl ReadAhead {
             self.pieces.pop_front();
         }
         if self.pieces.is_empty() {
-            self.fetch(containers, layout, byte)?;
+            self.fetch(layout, byte)?;
         }
         Ok(self.pieces.front().map_or((byte, &[][..]), |(start, piece)| (*start, piece)))
     }
 
-    fn fetch(&mut self, containers: &Containers, layout: &Layout, byte: u64) -> Result<()> {
+    fn fetch(&mut self, layout: &Layout, byte: u64) -> Result<()> {
         let sequential = byte == self.next && byte > 0;
         self.depth = if sequential { (2 * self.depth).min(MOST) } else { FIRST };
-        let first = layout.chunk_of(byte)?;
-        let (mut chunks, mut starts) = (Vec::new(), VecDeque::new());
-        for i in first..layout.chunks.len() {
-            let entry = layout.chunks.get(i)?;
-            if entry.start >= byte + self.depth {
-                break;
-            }
-            starts.push_back(entry.start);
-            chunks.push(entry.chunk);
-            self.next = entry.end();
+        if self.under_way.front().is_some_and(|(start, _)| *start != byte) {
+            self.leave();
         }
-        let pieces = &mut self.pieces;
-        let decompressor = self.decompressor.get_or_insert_with(Decompressor::new);
-        let fetched = containers.read_chunks(&chunks, decompressor, |piece| {
-            pieces.extend(starts.pop_front().map(|start| (start, piece)));
+        let ahead = self.crew.as_mut().filter(|_| !self.under_way.is_empty());
+        let (start, fetched) = match ahead.and_then(|crew| crew.take(true).flatten()) {
+            Some(fetched) => {
+                self.under_way.pop_front();
+                self.send_ahead(layout)?;
+                (byte, fetched)
+            }
+            None => {
+                self.leave();
+                let batch = Batch::at(layout, byte, self.depth)?;
+                self.next = batch.end();
+                self.send_ahead(layout)?;
+                let decompressor = self.decompressor.get_or_insert_with(Decompressor::new);
+                (batch.start, batch.fetch(&self.inner, decompressor))
+            }
+        };
+        let mut end = start;
+        self.pieces.extend(fetched.pieces.into_iter().map(|piece| {
+            let start = end;
+            end += piece.len() as u64;
+            (start, piece)
+        }));
+        self.next = end;
+        match fetched.error {
+            None => Ok(()),
+            // The error comes when the reader gets there.
+            error => {
+                self.leave();
+                error.filter(|_| self.pieces.is_empty()).map_or(Ok(()), Err)
+            }
+        }
+    }
+
+    /// Has others fetch what comes behind, if reading has been sequential for so long that it is
+    /// likely to go on.
+    fn send_ahead(&mut self, layout: &Layout) -> Result<()> {
+        if self.depth < MOST {
+            return Ok(());
+        }
+        let inner = &self.inner;
+        let crew = self.crew.get_or_insert_with(|| {
+            Crew::start("reading", threads(), || {
+                let (inner, mut decompressor) = (inner.clone(), Decompressor::new());
+                move |batch: Batch| batch.fetch(&inner, &mut decompressor)
+            })
         });
-        // What was read before something bad is still good to have; the error comes when the
-        // reader gets there.
-        match fetched {
-            Err(error) if self.pieces.is_empty() => Err(error),
-            Err(_) => {
-                self.next = self.pieces.back().map_or(0, |(start, p)| start + p.len() as u64);
-                Ok(())
+        let mut from = self.under_way.back().map_or(self.next, |(_, end)| *end);
+        while from < layout.chunked && self.under_way.len() <= crew.size() && !crew.is_full() {
+            let batch = Batch::at(layout, from, MOST)?;
+            let (start, end) = (batch.start, batch.end());
+            if start != from || end <= from || crew.give(batch).is_err() {
+                return Ok(());
             }
-            Ok(()) => Ok(()),
+            self.under_way.push_back((start, end));
+            from = end;
         }
+        Ok(())
     }
 }

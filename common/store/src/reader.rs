@@ -57,12 +57,12 @@ impl GenerationReader {
     /// Reads everything, and so verifies every checksum and that the lists add up to what the
     /// header says. Returns the bytes read. Does not move the current place.
     pub fn verify(&mut self) -> Result<u64> {
-        let Reel { inner, layout, ahead, .. } = &mut self.reel;
+        let Reel { layout, ahead, .. } = &mut self.reel;
         let mut buffer = vec![0; 1 << 20];
         let mut byte = 0;
         while byte < self.info.bytes {
             let len = buffer.len().min((self.info.bytes - byte) as usize);
-            ahead.read(&inner.containers, layout, byte, &mut buffer[..len])?;
+            ahead.read(layout, byte, &mut buffer[..len])?;
             byte += len as u64;
         }
         let mut end = Place::default();

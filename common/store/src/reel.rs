@@ -75,7 +75,7 @@ impl std::fmt::Debug for Reel {
 
 impl Reel {
     pub(crate) fn new(inner: Arc<Inner>, layout: Layout) -> Self {
-        let ahead = ReadAhead::new();
+        let ahead = ReadAhead::new(&inner);
         Self { inner, layout, place: Place::default(), ahead, segment: None }
     }
 
@@ -302,7 +302,7 @@ impl Reel {
     }
 
     fn bytes(&mut self, byte: u64, buffer: &mut [u8]) -> Result<()> {
-        self.ahead.read(&self.inner.containers, &self.layout, byte, buffer)
+        self.ahead.read(&self.layout, byte, buffer)
     }
 
     fn segment_here(&mut self) -> Result<Option<Segment>> {

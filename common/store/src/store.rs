@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use model::{CartridgeId, Digest, GenerationId};
 use vfs::{DirLock, Vfs};
@@ -15,8 +15,8 @@ use crate::journal;
 use crate::paged::Scratch;
 use crate::recipe::{self, Recipe};
 use crate::{
-    ChunkParams, Compare, Encoding, GenerationInfo, GenerationReader, Image, Import, OpenReport,
-    Options, Recipes, Result, Statistics, StoreError, StoredChunk, recover,
+    ChunkParams, Compare, Damage, Encoding, GenerationInfo, GenerationReader, Image, Import,
+    OpenReport, Options, Recipes, Result, Statistics, StoreError, StoredChunk, recover,
 };
 
 /// At most so many decompressors are kept for later.
@@ -36,6 +36,8 @@ pub(crate) struct Catalogue {
     open: HashMap<CartridgeId, GenerationId>,
     /// Cartridges with an image open.
     images: HashSet<CartridgeId>,
+    /// Generations whose recipes or journals were found unusable.
+    damaged: HashSet<GenerationId>,
 }
 
 /// What all handles of one open store share.
@@ -49,6 +51,10 @@ pub(crate) struct Inner {
     attempts: AtomicU64,
     /// Decompressors for chunks that are put, one for each thread that does it at once.
     spare: Mutex<Vec<Decompressor>>,
+    /// One collection at a time.
+    collecting: Mutex<()>,
+    /// Held for reading by whoever opens an image.
+    opening: RwLock<()>,
     _lock: DirLock,
 }
 
@@ -76,6 +82,63 @@ impl Inner {
 
     fn spare(&self) -> MutexGuard<'_, Vec<Decompressor>> {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn collecting(&self) -> MutexGuard<'_, ()> {
+        self.collecting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whoever opens an image has it until the image relies on what it needs.
+    pub(crate) fn opening(&self) -> RwLockReadGuard<'_, ()> {
+        self.opening.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for all who are opening an image now.
+    pub(crate) fn wait_for_openers(&self) {
+        drop(self.opening.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The sealed generations.
+    pub(crate) fn sealed(&self) -> Vec<GenerationId> {
+        self.catalogue().sealed.keys().copied().collect()
+    }
+
+    /// Recipe files that were found damaged at start and are there still.
+    pub(crate) fn damaged_recipes(&self) -> Result<Vec<PathBuf>> {
+        let damaged: Vec<_> = self.catalogue().damaged.iter().copied().collect();
+        let paths = damaged.into_iter().map(|id| self.recipes().join(recipe::file_name(id)));
+        paths
+            .filter_map(|path| self.vfs.exists(&path).map(|is| is.then_some(path)).transpose())
+            .map(|path| Ok(path?))
+            .collect()
+    }
+
+    /// Every journal, by the generation in its name.
+    pub(crate) fn journals(&self) -> Result<Vec<(GenerationId, PathBuf)>> {
+        let dir = self.dir.join(recover::JOURNALS);
+        let names = self.vfs.list(&dir)?;
+        let id = |name: &str| name.strip_suffix(".journal")?.parse().ok();
+        Ok(names.iter().filter_map(|name| Some((id(name)?, dir.join(name)))).collect())
+    }
+
+    /// Makes it durable which recipes and journals there are.
+    pub(crate) fn sync_lists(&self) -> Result<()> {
+        for dir in [self.recipes(), self.dir.join(recover::JOURNALS)] {
+            self.vfs.sync_dir(&dir).map_err(|error| self.containers.poisoned_by(error.into()))?;
+        }
+        Ok(())
+    }
+
+    /// Whether nobody has the generation in hand: no image, and it is not sealed.
+    pub(crate) fn is_idle(&self, id: GenerationId) -> bool {
+        let catalogue = self.catalogue();
+        let open = catalogue.open.iter().find(|(_, open)| **open == id);
+        match open {
+            Some((cartridge, _)) => !catalogue.images.contains(cartridge),
+            // Begun and never flushed belongs to an image; so does what is being sealed. What is
+            // left was found damaged at start.
+            None => !catalogue.sealed.contains_key(&id) && catalogue.damaged.contains(&id),
+        }
     }
 
     pub(crate) fn recipes(&self) -> PathBuf {
@@ -152,6 +215,15 @@ impl Inner {
     }
 }
 
+fn unusable(damage: &Damage) -> Option<GenerationId> {
+    match damage {
+        Damage::Journal { generation, usable: false, .. } | Damage::Recipe { generation, .. } => {
+            Some(*generation)
+        }
+        _ => None,
+    }
+}
+
 /// A deduplicating store. Clones are handles of the same store, for any number of threads; the
 /// directory stays locked until the last handle, image, reader and pin is dropped.
 #[derive(Clone)]
@@ -189,6 +261,7 @@ impl Store {
             sealed: report.generations.iter().map(listed).collect(),
             open: report.recovered.iter().map(|open| (open.cartridge, open.id)).collect(),
             images: HashSet::new(),
+            damaged: report.damage.iter().filter_map(unusable).collect(),
         };
         let inner = Inner {
             vfs,
@@ -199,6 +272,8 @@ impl Store {
             catalogue: Mutex::new(catalogue),
             attempts: AtomicU64::new(0),
             spare: Mutex::new(Vec::new()),
+            collecting: Mutex::new(()),
+            opening: RwLock::new(()),
             _lock: lock,
         };
         Ok((Self(Arc::new(inner)), report))
@@ -292,9 +367,10 @@ impl Store {
         Recipes::open(&self.0, id)
     }
 
-    /// For each of the chunks, whether it is missing here.
+    /// For each of the chunks, whether it is missing here. One that is not stays as long as a hold
+    /// that was taken before ([`Store::hold`]).
     pub fn missing(&self, digests: &[Digest]) -> Vec<bool> {
-        digests.iter().map(|digest| self.0.containers.lookup(digest).is_none()).collect()
+        digests.iter().map(|digest| self.0.containers.have(digest).is_none()).collect()
     }
 
     /// The bytes of a chunk, SHA-256 verified.

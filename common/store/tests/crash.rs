@@ -21,6 +21,8 @@ struct Known {
     sealed: Vec<(GenerationId, Vec<Item>)>,
     /// What is being sealed now: there as a whole or not at all.
     sealing: Option<Vec<Item>>,
+    /// What is being deleted now: there as a whole or not at all.
+    deleting: Option<(GenerationId, Vec<Item>)>,
 }
 
 impl Known {
@@ -44,7 +46,7 @@ const CARTRIDGES: u64 = 2;
 /// One step of the workload on cartridge `n`; an error is the power that went.
 fn step(run: &mut Run, n: usize, random: &mut Random) -> Result<()> {
     let (image, known) = (&mut run.images[n], &mut run.known[n]);
-    match random.below(10) {
+    match random.below(12) {
         0..=4 => {
             for _ in 0..random.below(5) + 1 {
                 let item = (random.below(6) > 0).then(|| random.record(4000));
@@ -68,6 +70,17 @@ fn step(run: &mut Run, n: usize, random: &mut Random) -> Result<()> {
             }
             known.acknowledged();
             known.sealing = None;
+        }
+        9 if known.sealed.len() > 1 => {
+            let which = random.below(known.sealed.len() as u64 - 1) as usize;
+            let (id, items) = known.sealed.remove(which);
+            known.deleting = Some((id, items));
+            run.store.delete_generation(id)?;
+            known.deleting = None;
+        }
+        10 => {
+            let percent = random.below(101) as u8;
+            run.store.collect(percent, &|| false)?;
         }
         _ => {
             known.tape.items.truncate(known.tape.at);
@@ -121,7 +134,10 @@ fn check(vfs: &CrashVfs, known: &[Known], context: &str) {
         for info in store.generations(cartridge) {
             let answered = known.sealed.iter().any(|(id, _)| *id == info.id);
             let items = read_all(&mut store.reader(info.id).unwrap()).unwrap();
-            assert!(answered || known.sealing == Some(items), "{context}: unknown generation");
+            let deleting =
+                known.deleting.as_ref().is_some_and(|it| *it == (info.id, items.clone()));
+            let fits = answered || deleting || known.sealing == Some(items);
+            assert!(fits, "{context}: unknown generation");
         }
         let mut image = store.image(cartridge).unwrap_or_else(|e| panic!("{context}: {e}"));
         let found = read_all(&mut image).unwrap_or_else(|e| panic!("{context}: {e}"));

@@ -238,3 +238,47 @@ fn a_failing_disk_loses_nothing_that_was_acknowledged() {
         sealed.into_iter().for_each(|id| assert!(store.generation(id).is_some(), "{context}"));
     }
 }
+
+/// What other threads read ahead is good up to the bad place, and an error there, again and again.
+#[test]
+fn a_bad_place_far_ahead_is_an_error_when_the_reader_gets_there() {
+    let vfs = CrashVfs::new();
+    let shared: Arc<dyn Vfs> = Arc::new(vfs.clone());
+    let (store, _) = Store::open(shared, Path::new("/store"), &store::Options::default()).unwrap();
+    let seed = support::seed(41);
+    let mut random = Random::new(seed);
+    let records: Vec<_> = (0..320).map(|_| random.bytes(40_000)).collect();
+    let mut image = store.image(cartridge(1)).unwrap();
+    records.iter().for_each(|record| image.write(record).unwrap());
+    let id = image.seal().unwrap().unwrap();
+    let at = 6_000_000 + random.below(6_000_000);
+    let path = Path::new("/store/containers/00000001.container");
+    let file = vfs.open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[!byte[0]], at).unwrap();
+    let mut reader = store.reader(id).unwrap();
+    for attempt in 0..3 {
+        reader.locate(0).unwrap();
+        let mut buffer = vec![0; 40_000];
+        let good = records.iter().take_while(|record| match reader.read(&mut buffer) {
+            Ok(_) => {
+                assert!(buffer == **record, "seed {seed}: attempt {attempt}");
+                true
+            }
+            Err(error) => {
+                let told =
+                    matches!(error, StoreError::Damaged { .. } | StoreError::MissingChunk(_));
+                assert!(told, "seed {seed}: {error}");
+                false
+            }
+        });
+        let good = good.count() as u64;
+        // Headers and a chunk at most lie between the place in the file and that on the tape.
+        assert!(good * 40_000 <= at && at <= (good + 4) * 40_000, "seed {seed}: {good} of {at}");
+        assert!(reader.read(&mut buffer).is_err(), "seed {seed}");
+        reader.locate(good + 4).unwrap();
+        reader.read(&mut buffer).unwrap();
+        assert!(buffer == records[good as usize + 4], "seed {seed}");
+    }
+}

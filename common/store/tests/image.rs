@@ -331,3 +331,57 @@ fn handles_go_to_other_threads() {
     sent::<store::Import>();
     sent::<store::Compare>();
 }
+
+/// Written in large blocks that other threads name, and byte for byte with a flush behind each
+/// record, where nothing is ahead: the same chunks, and whatever is read in between is right.
+#[test]
+fn blocks_on_other_threads_are_the_same_generation() {
+    let seed = support::seed(31);
+    let mut random = Random::new(seed);
+    let (fast, slow) = (memory(), memory());
+    let (fast, slow) = (open(&fast).0, open(&slow).0);
+    for round in 0..6 {
+        let (mut ahead, mut plain) =
+            (fast.image(cartridge(round)).unwrap(), slow.image(cartridge(round)).unwrap());
+        let mut tape = Tape::default();
+        for _ in 0..60 {
+            if tape.at > 0 && random.below(12) == 0 {
+                // Back to somewhere, often within what is on its way.
+                tape.at -= (random.below(4) as usize).min(tape.at);
+                for image in [&mut ahead, &mut plain] {
+                    image.locate(tape.at as u64).unwrap();
+                }
+            }
+            let item = (random.below(20) > 0).then(|| random.record(40_000));
+            for image in [&mut ahead, &mut plain] {
+                match &item {
+                    Some(record) => image.write(record).unwrap(),
+                    None => image.write_filemarks(1).unwrap(),
+                }
+            }
+            plain.flush().unwrap();
+            tape.write(item);
+            if random.below(8) == 0 {
+                let object = random.below(tape.at as u64);
+                ahead.locate(object).unwrap();
+                let mut buffer = vec![0; 50_000];
+                let read = ahead.read(&mut buffer).unwrap();
+                match (read, &tape.items[object as usize]) {
+                    (Object::Record { length }, Some(record)) => {
+                        assert!(buffer[..length as usize] == record[..], "seed {seed}");
+                    }
+                    (Object::Filemark, None) => {}
+                    other => panic!("seed {seed}: {other:?}"),
+                }
+                ahead.locate(tape.at as u64).unwrap();
+            }
+        }
+        assert!(read_all(&mut ahead).unwrap() == tape.items, "seed {seed}");
+        let sealed = [ahead.seal().unwrap().unwrap(), plain.seal().unwrap().unwrap()];
+        let chunks = [(&fast, sealed[0]), (&slow, sealed[1])].map(|(store, id)| {
+            let recipe = store.recipe(id).unwrap();
+            recipe.chunks(0).collect::<Result<Vec<_>, _>>().unwrap()
+        });
+        assert!(chunks[0] == chunks[1], "seed {seed}: {round}");
+    }
+}

@@ -18,6 +18,7 @@ pub mod driver;
 mod error;
 pub mod file;
 mod operation;
+pub mod physical;
 pub mod target;
 
 pub use control::{CancelToken, Control};

@@ -91,6 +91,9 @@ enum Command {
         #[arg(long)]
         wait: bool,
     },
+    /// Look after the store of an engine.
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// A small backup application: inventory, backup, copy from tape to tape, restore.
     #[command(subcommand)]
     Dma(DmaCommand),
@@ -101,6 +104,26 @@ enum Command {
     LocalEngine,
     /// Run the engine of the tape site (`twinreel remote-engine --help`).
     RemoteEngine,
+}
+
+/// What is done with a store.
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    /// Show how much is in it, and how much room that takes.
+    Stat {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Read everything and compare it with its checksums, at the configured rate.
+    Check {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Delete superseded generations and give back their space, now.
+    Collect {
+        #[command(flatten)]
+        which: Which,
+    },
 }
 
 fn cartridge(text: &str) -> Result<(LibraryName, Barcode), String> {
@@ -162,6 +185,7 @@ fn carry_out(command: Command, output: &Output) -> Result<(), Failed> {
         Command::Dma(command) => dma::run(command, output),
         Command::Doctor(command) => doctor::run(&command, output),
         Command::Status { which } => status::status(&which, output),
+        Command::Store(command) => status::store(&command, output),
         Command::Replicate { which, cartridge: (library, barcode), wait } => {
             status::replicate(&which, &library, &barcode, wait, output)
         }
@@ -198,6 +222,9 @@ mod tests {
             "status --config a.toml --json",
             "--json jobs --watch --active",
             "libraries",
+            "store stat --config a.toml",
+            "store check",
+            "store collect --json",
             "cartridges --config a.toml",
             "replicate vtl0:VTA001L8 --wait",
             "dma inventory --config a.toml vtl0",

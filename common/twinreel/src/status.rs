@@ -9,11 +9,13 @@ use service::admin::AdminClient;
 use svs::{Catalogue, Replication, ReplicationState};
 
 use crate::catalogue::{open, site};
-use crate::cli::{Failed, Which};
+use crate::cli::{Failed, StoreCommand, Which};
 use crate::output::Output;
 
 /// How long an engine may take to answer.
 const ANSWER: Duration = Duration::from_secs(30);
+/// How long it may take to read a whole store.
+const LONG: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How often a replication is looked at.
 const EVERY: Duration = Duration::from_millis(250);
 
@@ -27,6 +29,24 @@ pub(crate) fn ask(which: &Which, method: &str, params: Value) -> Result<Value, F
 pub(crate) fn status(which: &Which, output: &Output) -> Result<(), Failed> {
     let status = ask(which, "status", json!({}))?;
     output.show(&status, status_text)
+}
+
+/// Looks after the store of a running engine.
+pub(crate) fn store(command: &StoreCommand, output: &Output) -> Result<(), Failed> {
+    let (which, method) = match command {
+        StoreCommand::Stat { which } => (which, "store_stat"),
+        StoreCommand::Check { which } => (which, "store_check"),
+        StoreCommand::Collect { which } => (which, "store_collect"),
+    };
+    let socket = site(which)?.admin_socket();
+    let mut client = AdminClient::connect(&socket, LONG).map_err(Failed::new)?;
+    let value: Value = client.call(method, json!({})).map_err(Failed::new)?;
+    output.show(&value, status_text)?;
+    let found = |key: &str| value[key].as_array().map_or(0, Vec::len);
+    match found("damage") + found("incomplete_generations") {
+        0 => Ok(()),
+        _ => Err(Failed::new("the store is damaged; see docs/operations.md")),
+    }
 }
 
 /// The status in words: a line for each value, indented as deep as it lies; what lies in a list

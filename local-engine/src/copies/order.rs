@@ -188,12 +188,13 @@ fn sealed(
         match drive_of(&found.view, &found.element) {
             Some(index) => seal_in_drive(engine, &order.source, index)?,
             None => {
-                let seal = || {
-                    let sealed = store.image(row.id)?.seal()?;
-                    Ok(sealed.and_then(|id| generation_row(store, id)))
-                };
-                let new = seal().map_err(|e: store::StoreError| Refused::Failed(e.to_string()))?;
-                new.map_or(Ok(()), |new| engine.ground.catalogue.put_generation(&new))?;
+                let sealed = store.image(row.id).and_then(|mut image| image.seal());
+                let sealed = sealed.map_err(|error| Refused::Failed(error.to_string()))?;
+                if let Some(id) = sealed
+                    && let Some(new) = generation_row(store, &engine.ground.catalogue, id)?
+                {
+                    engine.ground.catalogue.put_generation(&new)?;
+                }
             }
         }
     }

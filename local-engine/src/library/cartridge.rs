@@ -72,7 +72,8 @@ impl StoreMedium {
     pub fn seal(&mut self) -> Result<Option<GenerationId>, MediumError> {
         if let Some(id) = self.image.seal().map_err(store_error)? {
             // The store has it; a row that can not be written now is adopted at the next start.
-            match generation_row(&self.shelf.store, id) {
+            let row = generation_row(&self.shelf.store, &self.shelf.catalogue, id);
+            match row.map_err(catalogue_error)? {
                 Some(row) => self.shelf.catalogue.put_generation(&row).map_err(catalogue_error)?,
                 None => return Err(MediumError::Io(format!("generation {id} is not there"))),
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use copy::Holder;
 use model::LibraryName;
 use scsi::Sense;
-use store::StoreError;
+use store::{Store, StoreError};
 use tape::target::{DriveHandle, Medium, MediumError};
 use tape::{
     CdbRequest, Completion, Control, DeviceIdentity, DriveState, Position, ReadEnd, SpaceKind,
@@ -13,7 +13,7 @@ use tape::{
 };
 
 use super::cartridge::StoreMedium;
-use crate::mover::{EngineDrive, Extent, ReferenceSource, Segment};
+use crate::mover::{EngineDrive, Extent, RangeTarget, ReferenceSource, Segment};
 
 /// How long a look at the drive may take; it does not leave this process.
 const STEP: Duration = Duration::from_secs(60);
@@ -22,12 +22,21 @@ const STEP: Duration = Duration::from_secs(60);
 pub struct VirtualDrive {
     library: LibraryName,
     handle: DriveHandle<StoreMedium>,
+    store: Store,
 }
 
 impl VirtualDrive {
-    /// The drive as a session uses it.
-    pub fn new(library: LibraryName, handle: DriveHandle<StoreMedium>) -> Self {
-        Self { library, handle }
+    /// The drive as a session uses it; its cartridges are in `store`.
+    pub fn new(library: LibraryName, handle: DriveHandle<StoreMedium>, store: Store) -> Self {
+        Self { library, handle, store }
+    }
+
+    pub(super) fn handle(&self) -> &DriveHandle<StoreMedium> {
+        &self.handle
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.store
     }
 
     /// Works on the medium that is threaded; with `of`, on no other one than that segment's.
@@ -135,6 +144,10 @@ impl EngineDrive for VirtualDrive {
     }
 
     fn reference_source(&mut self) -> Option<&mut dyn ReferenceSource> {
+        Some(self)
+    }
+
+    fn range_target(&mut self) -> Option<&mut dyn RangeTarget> {
         Some(self)
     }
 }

@@ -10,7 +10,7 @@ pub(super) trait Home: Send {
     /// The initiator is gone: its reservations and PREVENTs end.
     fn forget(&self);
     /// LOGICAL UNIT RESET of the changer.
-    fn reset(&self);
+    fn reset(&self) -> Result<(), TapeError>;
 }
 
 /// A changer whose initiator is forgotten when this is dropped.
@@ -33,8 +33,7 @@ impl<C, H: Home> Drop for Forgetting<C, H> {
 
 impl<C: MediumChanger, H: Home> EngineChanger for Forgetting<C, H> {
     fn reset(&mut self, _control: &Control) -> Result<(), TapeError> {
-        self.home.reset();
-        Ok(())
+        self.home.reset()
     }
 }
 

@@ -4,6 +4,7 @@ mod cartridge;
 mod drive;
 mod forgetting;
 mod physical;
+mod reference;
 mod virtuals;
 
 pub use cartridge::{Sealed, StoreMedium, StoreShelf};

@@ -1,16 +1,13 @@
 //! A physical library at this site, driven by this engine.
 
-use std::path::Path;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use copy::Holder;
-use model::{DeviceName, ElementType, LibraryName};
+use model::{DeviceName, DeviceRole, LibraryName, SiteName};
 use ndmp::tape::{Failure, FailureKind};
 use service::config::PhysicalLibrary as Configured;
 use svs::LibraryRole;
-use tape::driver::{LocalTransport, ScsiDrive};
-use tape::file::{FileLibrary, FileLibraryError, FileLibrarySpec, FileMedium};
-use tape::target::TargetLibrary;
+use tape::physical::{AnyDrive, PhysicalLibrary};
 use tape::{
     CdbRequest, Completion, Control, DeviceIdentity, DriveState, Position, ReadEnd, SpaceKind,
     Spaced, TapeDrive, TapeError, WriteEnd,
@@ -25,62 +22,38 @@ use crate::mover::EngineDrive;
 /// A library that stands here.
 pub struct LocalPhysical {
     name: LibraryName,
-    library: Arc<FileLibrary>,
-    lines: Vec<DeviceLine>,
-    /// Bytes on each cartridge.
-    capacity: u64,
+    library: Arc<dyn PhysicalLibrary>,
+    /// Bytes on each cartridge, where the configuration says so.
+    capacity: Option<u64>,
 }
 
 impl LocalPhysical {
     /// Opens the library that the configuration names.
-    pub fn open(vfs: Arc<dyn Vfs>, config: &Configured) -> Result<Self, FileLibraryError> {
-        let path: &Path = &config.path;
-        let spec = FileLibrarySpec {
-            name: config.name.to_string(),
-            drives: config.drives,
-            slots: config.slots,
-            import_export: config.import_export,
-            capacity: config.capacity.0,
-            early_warning: Some(config.early_warning_bytes()),
-            barcodes: config.barcodes(),
-        };
-        let library = Arc::new(FileLibrary::open(vfs, path, &spec)?);
-        let lines = lines(&config.name, &library);
-        Ok(Self { name: config.name.clone(), library, lines, capacity: config.capacity.0 })
+    pub fn open(
+        vfs: &Arc<dyn Vfs>,
+        config: &Configured,
+        site: &SiteName,
+    ) -> Result<Self, service::cli::Failure> {
+        let library = service::physical::open(vfs, config, site)?;
+        let capacity = config.file().map(|file| file.capacity.0);
+        Ok(Self { name: config.name.clone(), library, capacity })
     }
-}
-
-/// The target behind the transports, for what needs no command.
-fn target(library: &FileLibrary) -> MutexGuard<'_, TargetLibrary<FileMedium>> {
-    library.library().lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The changer's library, as one initiator uses it.
 struct ChangerHome {
-    library: Arc<FileLibrary>,
+    library: Arc<dyn PhysicalLibrary>,
     nexus: u64,
 }
 
 impl Home for ChangerHome {
     fn forget(&self) {
-        self.library.forget_nexus(self.nexus);
+        self.library.forget(self.nexus);
     }
 
-    fn reset(&self) {
-        target(&self.library).reset();
+    fn reset(&self) -> Result<(), TapeError> {
+        self.library.reset(DeviceRole::Changer)
     }
-}
-
-fn lines(name: &LibraryName, library: &FileLibrary) -> Vec<DeviceLine> {
-    let target = target(library);
-    let mut lines = vec![line(DeviceName::changer(name.clone()), target.identity())];
-    let inventory = target.inventory();
-    let drives = inventory.elements.iter().filter(|e| e.kind == ElementType::DataTransfer);
-    for (index, element) in (0u16..).zip(drives) {
-        let identity = element.drive.clone().unwrap_or_default();
-        lines.push(line(DeviceName::drive(name.clone(), index), &identity));
-    }
-    lines
 }
 
 impl Library for LocalPhysical {
@@ -89,17 +62,31 @@ impl Library for LocalPhysical {
     }
 
     fn devices(&self) -> Vec<DeviceLine> {
-        self.lines.clone()
+        let (identity, drives) = match self.library.glance() {
+            Some(look) => {
+                (look.identity, look.drives.into_iter().map(|it| it.identity).collect::<Vec<_>>())
+            }
+            // A library that was not reached yet.
+            None => {
+                let count = usize::from(self.library.drive_count());
+                (DeviceIdentity::default(), vec![DeviceIdentity::default(); count])
+            }
+        };
+        let changer = line(DeviceName::changer(self.name.clone()), &identity);
+        let drives = (0u16..)
+            .zip(&drives)
+            .map(|(index, identity)| line(DeviceName::drive(self.name.clone(), index), identity));
+        std::iter::once(changer).chain(drives).collect()
     }
 
     fn view(&self) -> Option<LibraryView> {
-        let target = target(&self.library);
+        let look = self.library.glance()?;
         Some(LibraryView {
             role: LibraryRole::Physical,
-            online: true,
-            identity: target.identity().clone(),
-            inventory: target.inventory(),
-            capacity: Some(self.capacity),
+            online: look.online,
+            identity: look.identity,
+            inventory: look.inventory,
+            capacity: self.capacity,
         })
     }
 
@@ -109,10 +96,11 @@ impl Library for LocalPhysical {
         opener: &Opener,
         control: &Control,
     ) -> Result<Box<dyn EngineDrive>, Failure> {
-        let transport = self.library.drive_transport(index, opener.nexus);
-        let transport =
-            transport.ok_or_else(|| Failure::new(FailureKind::NoDevice, "no such drive"))?;
-        let drive = ScsiDrive::open(transport, control).map_err(|error| failure(&error))?;
+        if index >= self.library.drive_count() {
+            return Err(Failure::new(FailureKind::NoDevice, "no such drive"));
+        }
+        let drive = self.library.open_drive(index, opener.nexus, control);
+        let drive = drive.map_err(|error| failure(&error))?;
         let (library, name, nexus) = (Arc::clone(&self.library), self.name.clone(), opener.nexus);
         Ok(Box::new(PhysicalDrive { name, index, drive, library, nexus }))
     }
@@ -122,7 +110,7 @@ impl Library for LocalPhysical {
         opener: &Opener,
         control: &Control,
     ) -> Result<Box<dyn EngineChanger>, Failure> {
-        let changer = self.library.changer(opener.nexus, control);
+        let changer = self.library.open_changer(opener.nexus, control);
         let changer = changer.map_err(|error| failure(&error))?;
         let home = ChangerHome { library: Arc::clone(&self.library), nexus: opener.nexus };
         Ok(Box::new(Forgetting::new(changer, home)))
@@ -133,14 +121,14 @@ impl Library for LocalPhysical {
 struct PhysicalDrive {
     name: LibraryName,
     index: u16,
-    drive: ScsiDrive<LocalTransport>,
-    library: Arc<FileLibrary>,
+    drive: AnyDrive,
+    library: Arc<dyn PhysicalLibrary>,
     nexus: u64,
 }
 
 impl Drop for PhysicalDrive {
     fn drop(&mut self) {
-        self.library.forget_nexus(self.nexus);
+        self.library.forget(self.nexus);
     }
 }
 
@@ -155,21 +143,14 @@ impl EngineDrive for PhysicalDrive {
 
     /// Of what the library knows: a command would take a unit attention that a client must see.
     fn medium_name(&mut self) -> String {
-        let target = target(&self.library);
-        let drive = target.drives().nth(usize::from(self.index));
-        let drive = drive.map(|drive| drive.lock().unwrap_or_else(PoisonError::into_inner));
-        match drive.as_ref().and_then(|drive| drive.cartridge()) {
-            Some(barcode) => format!("{}/{barcode}", self.name),
+        match self.library.medium(self.index) {
+            Some((barcode, _)) => format!("{}/{barcode}", self.name),
             None => format!("{}/-", self.name),
         }
     }
 
     fn reset(&mut self, _control: &Control) -> Result<(), TapeError> {
-        let target = target(&self.library);
-        if let Some(drive) = target.drives().nth(usize::from(self.index)) {
-            drive.lock().unwrap_or_else(PoisonError::into_inner).reset();
-        }
-        Ok(())
+        self.library.reset(DeviceRole::Drive(self.index))
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use model::{Barcode, CartridgeId, DeviceName, LibraryName, SiteName};
 use ndmp::tape::{Failure, FailureKind};
 use service::config::VirtualLibrary as Configured;
+use store::Store;
 use svs::{Catalogue, LibraryRole};
 use tape::target::{
     ChangerHandle, DriveSpec, InventoryStore, LibraryError, LibrarySpec, MediumError,
@@ -21,6 +22,7 @@ use crate::mover::EngineDrive;
 /// A library whose cartridges are in the store.
 pub struct VirtualLibrary {
     name: LibraryName,
+    store: Store,
     target: Arc<Mutex<TargetLibrary<StoreMedium>>>,
     lines: Vec<DeviceLine>,
     /// Bytes on each cartridge.
@@ -126,8 +128,9 @@ impl VirtualLibrary {
         };
         let target = TargetLibrary::open(spec, Arc::new(shelf.clone()), Box::new(saved))
             .map_err(|error| SetUpError::Library(name.clone(), error))?;
-        let target = Arc::new(Mutex::new(target));
-        Ok(Self { name: name.clone(), target, lines, capacity: config.capacity.0 })
+        let store = shelf.store.clone();
+        let (target, capacity) = (Arc::new(Mutex::new(target)), config.capacity.0);
+        Ok(Self { name: name.clone(), store, target, lines, capacity })
     }
 
     /// The target itself, for inventories without a command.
@@ -198,7 +201,7 @@ impl Library for VirtualLibrary {
     ) -> Result<Box<dyn EngineDrive>, Failure> {
         let handle = locked(&self.target).drive(index, opener.nexus);
         let handle = handle.ok_or_else(|| Failure::new(FailureKind::NoDevice, "no such drive"))?;
-        Ok(Box::new(VirtualDrive::new(self.name.clone(), handle)))
+        Ok(Box::new(VirtualDrive::new(self.name.clone(), handle, self.store.clone())))
     }
 
     fn open_changer(
@@ -229,7 +232,8 @@ impl Home for ChangerHome {
         locked(&self.target).forget_nexus(self.nexus);
     }
 
-    fn reset(&self) {
+    fn reset(&self) -> Result<(), tape::TapeError> {
         locked(&self.target).reset();
+        Ok(())
     }
 }

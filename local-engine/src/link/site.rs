@@ -326,7 +326,7 @@ impl RemoteSite {
             !(slot.leaving && slot.client.ended().is_some())
         });
         for job in &state.ended {
-            control.send(Message::JobAck(*job));
+            control.send(Message::JobOver(*job));
         }
         state.control = Some(control);
         state.bulk = Some(bulk);
@@ -421,7 +421,7 @@ impl RemoteSite {
         }
         state.ended.push_back(job);
         if let Some(control) = &state.control {
-            control.send(Message::JobAck(job));
+            control.send(Message::JobOver(job));
         }
     }
 

@@ -162,6 +162,8 @@ fn a_device_is_open_once_and_a_reset_is_told() {
     let mut other = server.dial();
     let busy = other.open_scsi("vtl0/drive0").unwrap_err();
     assert_eq!(busy.code(), Some(ErrorCode::DeviceBusy));
+    let told = other.next_log().unwrap();
+    assert!(told.contains("in use by 127.0.0.1"), "{told}");
     drop(tape);
     until("the drive is free", || other.open_scsi("vtl0/drive0").ok());
     let ready = scsi::Cdb::TestUnitReady;

@@ -8,7 +8,7 @@ use model::{JobId, ObjectNumber};
 use scsi::Sense;
 use service::messages;
 use store::Store;
-use svs::{CopyPath, Ending, EventKind, JobState, Verified};
+use svs::{CopyPath, Ending, EventKind, JobState};
 use tape::{Control, TapeError};
 
 use super::seat::{Seat, behind};
@@ -186,13 +186,7 @@ impl Seat {
         let engine = peers.iter().find(|peer| peer.site == self.site).map(|peer| peer.engine);
         let new = NewCopy {
             id: range.job,
-            owner: Owner {
-                site: self.site.clone(),
-                engine,
-                lease: self.lease,
-                whole: false,
-                paused: false,
-            },
+            owner: Owner::new(self.site.clone(), engine, self.lease),
             source: source_name(self, range),
             target: format!("{}/{barcode}", self.name.library),
             generation: extents(range).first().map(|extent| extent.generation),
@@ -437,7 +431,6 @@ impl Seat {
         if why != EndReason::Closed {
             return jobs.lease_lost(self.lease, complete, why);
         }
-        let proven = if copying.proven { Verified::Position } else { Verified::None };
         let bytes = Some(copying.bytes);
         match (copying.last, flushed) {
             (Last::Failed(cause), _) => {
@@ -447,7 +440,8 @@ impl Seat {
                 let cause = format!("the drive could not be flushed: {error}");
                 jobs.finish(copying.id, &Ending { bytes, ..Ending::failed(cause) });
             }
-            (Last::Done, Ok(())) => jobs.done(copying.id, copying.bytes, proven),
+            // Nor is it known here whether there is more for another drive.
+            (Last::Done, Ok(())) => jobs.let_go(copying.id, copying.bytes, copying.proven),
             // The next tape comes with another lease, if there is more.
             (Last::Full, Ok(())) => {}
             (Last::Cancelled | Last::Waiting, Ok(())) => {

@@ -177,10 +177,12 @@ async fn read_control(
                     return goodbye(GoodbyeReason::Shutdown, "the engine stops");
                 }
             }
-            Message::JobAck(job) => {
+            Message::JobAck(_) | Message::JobOver(_) => {
                 let from = from.clone();
-                let noted = tokio::task::spawn_blocking(move || {
-                    from.ground.jobs.acknowledged(&from.peer.site, job);
+                let noted = tokio::task::spawn_blocking(move || match message {
+                    Message::JobOver(job) => from.ground.jobs.over(&from.peer.site, job),
+                    Message::JobAck(job) => from.ground.jobs.acknowledged(&from.peer.site, job),
+                    _ => {}
                 });
                 // A panic there was reported when it happened.
                 let _ = noted.await;

@@ -37,9 +37,10 @@ pub(crate) fn copied(answer: Answer) -> RangeResult {
 
 /// The records and filemarks (`None`) of the cartridge in a drive, read without the engine.
 pub(crate) fn tape_of(site: &Site, drive: usize) -> Vec<Option<Bytes>> {
-    let config = &site.config.physical_libraries[0];
+    let library = &site.config.physical_libraries[0];
+    let config = library.file().unwrap();
     let spec = FileLibrarySpec {
-        name: config.name.to_string(),
+        name: library.name.to_string(),
         drives: config.drives,
         slots: config.slots,
         import_export: config.import_export,
@@ -113,6 +114,7 @@ async fn a_replicated_generation_is_copied_record_for_record() {
     let last = CopyRange { flush: true, ..range(job, extent(generation, 0, 700), 700, 52) };
     assert_eq!(copied(local.work(&mut drive, Work::Copy(last)).await).records, 1);
     assert_eq!(local.work(&mut drive, Work::Close).await, Answer::Closed);
+    local.end_job(job).await;
     let row = catalogue.job(job).unwrap().unwrap();
     assert_eq!((row.state, row.verified), (JobState::Done, Verified::Position), "{row:?}");
     assert_eq!((row.source.as_str(), row.target.as_str()), ("vtl0/VTA001L8", "ptl0/PTA001L8"));
@@ -165,6 +167,7 @@ async fn a_copy_goes_on_behind_the_end_of_a_tape() {
         assert_eq!(local.work(&mut drive, Work::Close).await, Answer::Closed);
     }
     assert_eq!(written, total);
+    local.end_job(job).await;
     let row = engine.ground().catalogue.job(job).unwrap().unwrap();
     assert_eq!((row.state, row.bytes), (JobState::Done, total));
     assert_eq!(row.target, "ptl0/PTA001L8, ptl0/PTA002L8");

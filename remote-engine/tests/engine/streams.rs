@@ -91,6 +91,7 @@ async fn a_stream_fills_two_tapes_and_only_what_is_unknown_travels() {
     assert_eq!(first.bytes + second.bytes, data.len() as u64);
     assert!(sender.wire() < 950_000, "{} bytes sent", sender.wire());
     assert_eq!(local.work(&mut drive, Work::Close).await, Answer::Closed);
+    local.end_job(job).await;
     let row = engine.ground().catalogue.job(job).unwrap().unwrap();
     assert_eq!((row.state, row.bytes), (JobState::Done, data.len() as u64));
     engine.stop().await;

@@ -9,7 +9,7 @@ use link::{
     Answer, Begin, Channel, Chunk, ChunkData, ClientEvent, Entry, Hello, JobReport, LeaseClient,
     Message, Offer, Segment, Sender, SenderOutput, SiteReport, Token, Totals, TransferId, Work,
 };
-use model::{CartridgeId, DeviceName, EngineId, GenerationId, LeaseId, SiteName, Ulid};
+use model::{CartridgeId, DeviceName, EngineId, GenerationId, JobId, LeaseId, SiteName, Ulid};
 use remote_engine::engine::{Running, now_ms};
 use service::config::{EngineConfig, RemoteConfig, TlsFiles};
 use service::framing::{FrameReader, FrameWriter};
@@ -179,6 +179,20 @@ impl Local {
             other => panic!("unexpected: {other:?}"),
         }
         (None, None)
+    }
+
+    /// Says that a job has ended, and waits until the engine has taken note.
+    pub(crate) async fn end_job(&mut self, job: JobId) {
+        self.send(Message::JobOver(job)).await;
+        self.send(Message::Ping(1)).await;
+        loop {
+            match self.control.next().await {
+                Message::Report(report) => self.reports.push(report),
+                Message::Job(report) => self.jobs.push(report),
+                Message::Pong(_) => return,
+                other => panic!("unexpected: {other:?}"),
+            }
+        }
     }
 
     /// Waits for a job report.

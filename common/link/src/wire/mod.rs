@@ -46,6 +46,8 @@ pub enum Message {
     Job(JobReport),
     /// Local to remote, control.
     JobAck(JobId),
+    /// The originator of a copy has ended it.
+    JobOver(JobId),
     /// Local to remote, control.
     Lease(LeaseRequest),
     /// Remote to local, control.
@@ -89,7 +91,9 @@ impl Message {
     pub fn channel(&self) -> Option<Channel> {
         match self {
             Self::Hello(_) | Self::Goodbye(_) | Self::Ping(_) | Self::Pong(_) => None,
-            Self::Report(_) | Self::Job(_) | Self::JobAck(_) => Some(Channel::Control),
+            Self::Report(_) | Self::Job(_) | Self::JobAck(_) | Self::JobOver(_) => {
+                Some(Channel::Control)
+            }
             Self::Lease(_) | Self::LeaseReply(_) => Some(Channel::Control),
             Self::Replicate(_) | Self::Stream(_) => Some(Channel::Bulk),
         }
@@ -107,6 +111,9 @@ impl Message {
             Self::Pong(nonce) => (Body::Pong(proto::Pong { nonce: *nonce }), Bytes::new()),
             Self::Report(report) => (Body::Report(connect::report(report)), Bytes::new()),
             Self::Job(report) => (Body::Job(connect::job(report)), Bytes::new()),
+            Self::JobOver(job) => {
+                (Body::JobOver(proto::JobOver { job: id_bytes(job.to_bytes()) }), Bytes::new())
+            }
             Self::JobAck(job) => {
                 (Body::JobAck(proto::JobAck { job: id_bytes(job.to_bytes()) }), Bytes::new())
             }
@@ -152,6 +159,9 @@ impl Message {
             Body::Pong(pong) => Ok(Self::Pong(pong.nonce)),
             Body::Report(report) => connect::read_report(report).map(Self::Report),
             Body::Job(report) => connect::read_job(report).map(Self::Job),
+            Body::JobOver(over) => {
+                JobId::from_slice(&over.job).map(Self::JobOver).ok_or(DecodeError::Invalid("job"))
+            }
             Body::JobAck(ack) => {
                 JobId::from_slice(&ack.job).map(Self::JobAck).ok_or(DecodeError::Invalid("job"))
             }

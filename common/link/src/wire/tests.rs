@@ -420,6 +420,7 @@ fn message() -> impl Strategy<Value = Message> {
         report.prop_map(Message::Report),
         job.prop_map(Message::Job),
         id().prop_map(|id| Message::JobAck(JobId(id))),
+        id().prop_map(|id| Message::JobOver(JobId(id))),
         lease_request().prop_map(Message::Lease),
         lease_reply().prop_map(Message::LeaseReply),
         replicate().prop_map(Message::Replicate),

@@ -4,8 +4,8 @@ use super::io::{Cdb, CdbOutcome, DeviceReply, DeviceRequest, LogLevel};
 use super::session::{Asked, Device, Leaving, Session, Stage};
 use crate::tape::{Failure, FailureKind, Next, StepResult, Tape, TapeOp, error_of};
 use crate::wire::{
-    CdbResult, ErrorCode, ExecuteCdb, MessageCode, Reply, ReplyBody, Request, TapeOpenMode,
-    Version, bounds,
+    CdbResult, ErrorCode, ExecuteCdb, LogType, MessageCode, Reply, ReplyBody, Request,
+    TapeOpenMode, Version, bounds,
 };
 
 impl Session {
@@ -113,6 +113,7 @@ impl Session {
         match stage {
             Stage::TapeOpen(mode) => match reply {
                 DeviceReply::Failed(failure) => {
+                    self.tell_holder(&failure, now);
                     self.refuse_request(asked, error_of(failure.kind), now);
                 }
                 _ => {
@@ -134,8 +135,9 @@ impl Session {
                 self.reply(asked, &answer, now);
             }
             Stage::ScsiOpen => {
-                if !matches!(reply, DeviceReply::Failed(_)) {
-                    self.device = Device::Scsi;
+                match &reply {
+                    DeviceReply::Failed(failure) => self.tell_holder(failure, now),
+                    _ => self.device = Device::Scsi,
                 }
                 self.on_plain_answer(asked, reply, now);
             }
@@ -152,6 +154,13 @@ impl Session {
                 self.close_mover(asked, flushed, now);
             }
             Stage::Mover | Stage::Leaving(_) => {}
+        }
+    }
+
+    /// The error code says that a device is in use; who has it only words can say.
+    fn tell_holder(&mut self, failure: &Failure, now: u32) {
+        if failure.kind == FailureKind::Busy {
+            self.post_log(LogType::Error, &failure.text, now);
         }
     }
 

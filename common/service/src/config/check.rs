@@ -6,9 +6,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use model::{Barcode, ByteSize, CartridgeSet, LibraryName};
+use tape::physical::Address;
 
 use super::library::early_warning_bytes;
-use super::{Log, PhysicalLibrary, Secret, VirtualLibrary};
+use super::{Backend, FileBackend, Log, PhysicalLibrary, ScsiDevices, Secret, VirtualLibrary};
 use crate::tls::TlsError;
 
 /// The smallest cartridge: room for a few records of the largest size.
@@ -100,10 +101,10 @@ impl<'a> Shape<'a> {
         }
     }
 
-    fn of_physical(library: &'a PhysicalLibrary) -> Self {
+    fn of_file(name: &'a LibraryName, library: &'a FileBackend) -> Self {
         Self {
             what: "physical_library",
-            name: &library.name,
+            name,
             drives: library.drives,
             slots: library.slots,
             import_export: library.import_export,
@@ -120,19 +121,42 @@ pub(crate) fn libraries(
     physicals: &[PhysicalLibrary],
     findings: &mut Findings,
 ) {
-    let virtuals = virtuals.iter().map(Shape::of_virtual);
-    let shapes: Vec<_> = virtuals.chain(physicals.iter().map(Shape::of_physical)).collect();
-    findings.unique("library", shapes.iter().map(|shape| shape.name.as_str()));
+    let names = virtuals.iter().map(|library| &library.name);
+    let names = names.chain(physicals.iter().map(|library| &library.name));
+    findings.unique("library", names.map(LibraryName::as_str));
+    let files = physicals.iter().filter_map(|it| Some(Shape::of_file(&it.name, it.file()?)));
+    let shapes = virtuals.iter().map(Shape::of_virtual).chain(files);
     let mut barcodes: BTreeSet<Barcode> = BTreeSet::new();
-    for shape in &shapes {
-        one_library(shape, &mut barcodes, findings);
+    for shape in shapes {
+        one_library(&shape, &mut barcodes, findings);
     }
     let mut paths = BTreeSet::new();
+    let mut ways = BTreeSet::new();
     for library in physicals {
-        findings.require(paths.insert(&library.path), || {
-            let (name, path) = (&library.name, library.path.display());
-            format!("physical_library {name}: another library has the path {path}")
-        });
+        let name = &library.name;
+        match &library.backend {
+            Backend::File(file) => findings.require(paths.insert(&file.path), || {
+                let path = file.path.display();
+                format!("physical_library {name}: another library has the path {path}")
+            }),
+            Backend::Scsi(scsi) => scsi_devices(name, &scsi.devices, &mut ways, findings),
+        }
+    }
+}
+
+fn scsi_devices<'a>(
+    name: &LibraryName,
+    devices: &'a ScsiDevices,
+    ways: &mut BTreeSet<&'a Address>,
+    findings: &mut Findings,
+) {
+    let ScsiDevices::Named { changer, drives } = devices else { return };
+    findings.require((1..=64).contains(&drives.len()), || {
+        format!("physical_library {name}: drives lists 1 to 64 devices")
+    });
+    for way in std::iter::once(changer).chain(drives) {
+        findings
+            .require(ways.insert(way), || format!("physical_library {name}: {way} is used twice"));
     }
 }
 

@@ -1,9 +1,14 @@
 //! `[[virtual_library]]` and `[[physical_library]]`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use model::{Barcode, ByteSize, CartridgeSet, DeviceName, ElementMap, LibraryName};
 use serde::Deserialize;
+use tape::driver::Portal;
+use tape::physical::Address;
+
+use super::Secret;
+use super::check::{read_password, resolve};
 
 fn two() -> u16 {
     2
@@ -41,41 +46,45 @@ pub struct VirtualLibrary {
     pub cartridges: Option<CartridgeSet>,
 }
 
-/// What drives a physical library.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Backend {
-    /// The embedded library: changer, drives and cartridges as files under `path`.
-    File,
-}
-
-impl Backend {
-    /// The word in the configuration.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::File => "file",
-        }
-    }
-}
-
 /// `[[physical_library]]`, valid in both engines.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Written")]
 pub struct PhysicalLibrary {
     /// Its name; at the other site it is called `SITE-NAME`.
     pub name: LibraryName,
     /// What drives it.
     pub backend: Backend,
+}
+
+/// What drives a physical library.
+#[derive(Clone, Debug)]
+pub enum Backend {
+    /// `backend = "file"`: the embedded library.
+    File(FileBackend),
+    /// `backend = "scsi"`: a changer and drives.
+    Scsi(ScsiBackend),
+}
+
+impl Backend {
+    /// The word in the configuration.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::File(_) => "file",
+            Self::Scsi(_) => "scsi",
+        }
+    }
+}
+
+/// The embedded library: changer, drives and cartridges as files under `path`.
+#[derive(Clone, Debug)]
+pub struct FileBackend {
     /// Where the embedded library keeps its files. Absolute after loading.
     pub path: PathBuf,
     /// Number of drives, 1 to 64; 2 if not given.
-    #[serde(default = "two")]
     pub drives: u16,
     /// Number of storage slots, 1 to 10000; 8 if not given.
-    #[serde(default = "eight")]
     pub slots: u16,
     /// Number of import/export elements, 0 to 16; 4 if not given.
-    #[serde(default = "four")]
     pub import_export: u16,
     /// Bytes that fit on each cartridge.
     pub capacity: ByteSize,
@@ -84,6 +93,238 @@ pub struct PhysicalLibrary {
     pub early_warning: Option<ByteSize>,
     /// The cartridges that it is made with; none if not given.
     pub cartridges: Option<CartridgeSet>,
+}
+
+/// A library behind SCSI.
+#[derive(Clone, Debug)]
+pub struct ScsiBackend {
+    /// Its devices.
+    pub devices: ScsiDevices,
+    /// How we prove who we are to iSCSI targets.
+    pub chap: Option<Chap>,
+    /// Our iSCSI name; `iqn.2026-01.local.twinreel:SITE` if not given.
+    pub initiator: Option<String>,
+    /// Whether iSCSI PDUs carry CRC32C digests where the target has them; yes if not given.
+    pub digests: bool,
+}
+
+/// Where the devices of a library are.
+#[derive(Clone, Debug)]
+pub enum ScsiDevices {
+    /// Named.
+    Named {
+        /// The changer.
+        changer: Address,
+        /// The drives, in any order: they are matched by their serial numbers.
+        drives: Vec<Address>,
+    },
+    /// To be found behind an iSCSI portal, or without one among the nodes of this host.
+    Discovered(Option<Portal>),
+}
+
+/// `chap`: user and secret for iSCSI targets.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Chap {
+    /// The name that the target knows.
+    pub user: String,
+    /// A file with the secret, mode 0600. Absolute after loading.
+    pub secret_file: PathBuf,
+    /// The name by which the target proves itself; not asked for if not given.
+    pub target_user: Option<String>,
+    /// A file with the target's secret, mode 0600. Absolute after loading.
+    pub target_secret_file: Option<PathBuf>,
+    /// After loading: the secret.
+    #[serde(skip)]
+    pub secret: Option<Secret>,
+    /// After loading: the target's secret.
+    #[serde(skip)]
+    pub target_secret: Option<Secret>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum BackendName {
+    File,
+    Scsi,
+}
+
+/// How many drives, or which.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, expecting = "drives is a number, or a list of devices")]
+enum Drives {
+    Count(u16),
+    Named(Vec<String>),
+}
+
+/// The keys as they are written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    name: LibraryName,
+    backend: BackendName,
+    path: Option<PathBuf>,
+    drives: Option<Drives>,
+    slots: Option<u16>,
+    import_export: Option<u16>,
+    capacity: Option<ByteSize>,
+    early_warning: Option<ByteSize>,
+    cartridges: Option<CartridgeSet>,
+    changer: Option<String>,
+    discover: Option<bool>,
+    portal: Option<String>,
+    chap: Option<Chap>,
+    initiator: Option<String>,
+    digests: Option<bool>,
+}
+
+impl TryFrom<Written> for PhysicalLibrary {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Self, String> {
+        let name = written.name.clone();
+        let backend = match written.backend {
+            BackendName::File => written.file().map(Backend::File),
+            BackendName::Scsi => written.scsi().map(Backend::Scsi),
+        };
+        let backend = backend.map_err(|text| format!("physical_library {name}: {text}"))?;
+        Ok(Self { name, backend })
+    }
+}
+
+impl Written {
+    fn file(self) -> Result<FileBackend, String> {
+        let foreign = [
+            ("changer", self.changer.is_some()),
+            ("discover", self.discover.is_some()),
+            ("portal", self.portal.is_some()),
+            ("chap", self.chap.is_some()),
+            ("initiator", self.initiator.is_some()),
+            ("digests", self.digests.is_some()),
+        ];
+        only("file", "scsi", &foreign)?;
+        let drives = match self.drives {
+            None => 2,
+            Some(Drives::Count(count)) => count,
+            Some(Drives::Named(_)) => {
+                return Err("drives is a number with backend \"file\"".to_owned());
+            }
+        };
+        Ok(FileBackend {
+            path: self.path.ok_or("missing field `path`")?,
+            drives,
+            slots: self.slots.unwrap_or(8),
+            import_export: self.import_export.unwrap_or(4),
+            capacity: self.capacity.ok_or("missing field `capacity`")?,
+            early_warning: self.early_warning,
+            cartridges: self.cartridges,
+        })
+    }
+
+    fn scsi(self) -> Result<ScsiBackend, String> {
+        let foreign = [
+            ("path", self.path.is_some()),
+            ("slots", self.slots.is_some()),
+            ("import_export", self.import_export.is_some()),
+            ("capacity", self.capacity.is_some()),
+            ("early_warning", self.early_warning.is_some()),
+            ("cartridges", self.cartridges.is_some()),
+        ];
+        only("scsi", "file", &foreign)?;
+        let address = |text: &String| text.parse::<Address>().map_err(|error| error.to_string());
+        let discover = self.discover.unwrap_or(false);
+        let devices = match (discover, self.changer, self.drives) {
+            (true, None, None) => {
+                let portal = self.portal.map(|text| {
+                    text.parse().map_err(|()| {
+                        format!("portal {text:?} is not HOST:PORT, such as \"10.0.0.7:3260\"")
+                    })
+                });
+                ScsiDevices::Discovered(portal.transpose()?)
+            }
+            (false, Some(changer), Some(Drives::Named(drives))) if self.portal.is_none() => {
+                ScsiDevices::Named {
+                    changer: address(&changer)?,
+                    drives: drives.iter().map(address).collect::<Result<_, _>>()?,
+                }
+            }
+            _ => {
+                return Err("backend \"scsi\" has changer = \"...\" and drives = [\"...\"], or \
+                            discover = true with or without portal = \"HOST:PORT\""
+                    .to_owned());
+            }
+        };
+        Ok(ScsiBackend {
+            devices,
+            chap: self.chap,
+            initiator: self.initiator,
+            digests: self.digests.unwrap_or(true),
+        })
+    }
+}
+
+/// Refuses the keys of the other backend.
+fn only(backend: &str, other: &str, foreign: &[(&str, bool)]) -> Result<(), String> {
+    match foreign.iter().find(|(_, is_there)| *is_there) {
+        None => Ok(()),
+        Some((key, _)) => {
+            Err(format!("`{key}` belongs to backend \"{other}\", this one is \"{backend}\""))
+        }
+    }
+}
+
+impl PhysicalLibrary {
+    /// The embedded library, if it is one.
+    pub fn file(&self) -> Option<&FileBackend> {
+        match &self.backend {
+            Backend::File(file) => Some(file),
+            Backend::Scsi(_) => None,
+        }
+    }
+
+    /// Makes its paths absolute.
+    pub(crate) fn resolve(&mut self, base: &Path) {
+        match &mut self.backend {
+            Backend::File(file) => resolve(base, [&mut file.path]),
+            Backend::Scsi(ScsiBackend { chap: Some(chap), .. }) => {
+                resolve(base, [&mut chap.secret_file]);
+                resolve(base, chap.target_secret_file.as_mut());
+            }
+            Backend::Scsi(_) => {}
+        }
+    }
+
+    /// Reads its secrets.
+    pub(crate) fn read_secrets(&mut self) -> Result<(), String> {
+        let Backend::Scsi(ScsiBackend { chap: Some(chap), .. }) = &mut self.backend else {
+            return Ok(());
+        };
+        let name = &self.name;
+        read_chap(chap).map_err(|text| format!("physical_library {name}: chap: {text}"))
+    }
+}
+
+/// Reads the secrets of `chap` out of their files.
+pub(crate) fn read_chap(chap: &mut Chap) -> Result<(), String> {
+    if chap.target_user.is_some() != chap.target_secret_file.is_some() {
+        return Err("target_user and target_secret_file go together".to_owned());
+    }
+    let target = chap.target_secret_file.as_deref();
+    read_password(&mut chap.secret, Some(&chap.secret_file))?;
+    read_password(&mut chap.target_secret, target)?;
+    let both = [Some(&chap.secret), target.map(|_| &chap.target_secret)];
+    for secret in both.into_iter().flatten() {
+        // RFC 7143 9.2.1 wants 96 bits; that is what targets refuse as well.
+        let length = secret.as_ref().map_or(0, |secret| secret.expose().len());
+        if !(12..=255).contains(&length) {
+            return Err(format!("a secret has 12 to 255 bytes, this one {length}"));
+        }
+    }
+    let exposed = |secret: &Option<Secret>| secret.as_ref().map(|it| it.expose().to_owned());
+    if target.is_some() && exposed(&chap.secret) == exposed(&chap.target_secret) {
+        return Err("both directions need secrets of their own".to_owned());
+    }
+    Ok(())
 }
 
 /// The distance from early warning to the end of a cartridge: as configured, else a twentieth of
@@ -110,14 +351,16 @@ macro_rules! geometry {
             pub fn early_warning_bytes(&self) -> u64 {
                 early_warning_bytes(self.capacity, self.early_warning)
             }
-
-            /// The NDMP device names: the changer, then the drives.
-            pub fn device_names(&self) -> Vec<DeviceName> {
-                let drives = (0..self.drives).map(|i| DeviceName::drive(self.name.clone(), i));
-                std::iter::once(DeviceName::changer(self.name.clone())).chain(drives).collect()
-            }
         }
     )*};
 }
 
-geometry! { VirtualLibrary PhysicalLibrary }
+geometry! { VirtualLibrary FileBackend }
+
+impl VirtualLibrary {
+    /// The NDMP device names: the changer, then the drives.
+    pub fn device_names(&self) -> Vec<DeviceName> {
+        let drives = (0..self.drives).map(|i| DeviceName::drive(self.name.clone(), i));
+        std::iter::once(DeviceName::changer(self.name.clone())).chain(drives).collect()
+    }
+}

@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use super::check::{Findings, libraries, read_password, resolve};
 use super::{
-    ConfigError, EngineConfig, Log, PhysicalLibrary, Secret, Site, Smis, TlsFiles, VirtualLibrary,
-    parse,
+    ConfigError, EngineConfig, Log, PhysicalLibrary, Secret, Site, Smis, TlsFiles, Upkeep,
+    VirtualLibrary, parse,
 };
 use crate::tls;
 
@@ -37,6 +37,9 @@ pub struct LocalConfig {
     /// `[[physical_library]]`: libraries that stand at this site.
     #[serde(default, rename = "physical_library")]
     pub physical_libraries: Vec<PhysicalLibrary>,
+    /// `[store]`.
+    #[serde(default)]
+    pub store: Upkeep,
     /// `[log]`.
     #[serde(default)]
     pub log: Log,
@@ -217,6 +220,7 @@ impl LocalConfig {
         let mut findings = Findings::default();
         findings.state_dir(&self.site.state_dir);
         findings.log(&self.log);
+        self.store.check(&mut findings);
         self.check_ndmp(&mut findings);
         self.smis.check(&mut findings);
         self.check_links(&mut findings);
@@ -311,7 +315,7 @@ impl EngineConfig for LocalConfig {
         for link in &mut config.links {
             resolve(&base, [&mut link.ca, &mut link.certificate, &mut link.key]);
         }
-        resolve(&base, config.physical_libraries.iter_mut().map(|library| &mut library.path));
+        config.physical_libraries.iter_mut().for_each(|library| library.resolve(&base));
         resolve(&base, config.ndmp.users.iter_mut().filter_map(|u| u.password_file.as_mut()));
         let mut texts: Vec<_> = config
             .ndmp
@@ -322,6 +326,8 @@ impl EngineConfig for LocalConfig {
                 read.err().map(|text| format!("ndmp.user {:?}: {text}", user.name))
             })
             .collect();
+        let libraries = config.physical_libraries.iter_mut();
+        texts.extend(libraries.filter_map(|library| library.read_secrets().err()));
         texts.extend(config.smis.settle(&base));
         // A password that could not be read is one problem, not two.
         if texts.is_empty() {

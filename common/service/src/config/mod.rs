@@ -8,6 +8,7 @@ mod parse;
 mod remote;
 mod secret;
 mod smis;
+mod upkeep;
 
 use std::path::{Path, PathBuf};
 
@@ -16,11 +17,15 @@ use serde::Deserialize;
 
 pub(crate) use check::private;
 pub use error::{ConfigError, Problem};
-pub use library::{Backend, PhysicalLibrary, VirtualLibrary};
+pub(crate) use library::read_chap;
+pub use library::{
+    Backend, Chap, FileBackend, PhysicalLibrary, ScsiBackend, ScsiDevices, VirtualLibrary,
+};
 pub use local::{Auth, LinkTo, LocalConfig, Ndmp, NdmpUser, Replication, ReplicationStart};
 pub use remote::{LinkListen, Peer, RemoteConfig};
 pub use secret::Secret;
 pub use smis::{Smis, SmisUser};
+pub use upkeep::Upkeep;
 
 /// A configuration of one of the engines.
 pub trait EngineConfig: Sized + Send + 'static {

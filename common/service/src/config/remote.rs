@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::check::{Findings, directory_of, libraries, resolve};
 use super::local::default_lease;
-use super::{ConfigError, EngineConfig, Log, PhysicalLibrary, Site, TlsFiles, parse};
+use super::{ConfigError, EngineConfig, Log, PhysicalLibrary, Site, TlsFiles, Upkeep, parse};
 
 /// The configuration of `remote-engine`.
 #[derive(Clone, Debug, Deserialize)]
@@ -25,6 +25,9 @@ pub struct RemoteConfig {
     /// `[[physical_library]]`.
     #[serde(default, rename = "physical_library")]
     pub physical_libraries: Vec<PhysicalLibrary>,
+    /// `[store]`.
+    #[serde(default)]
+    pub store: Upkeep,
     /// `[log]`.
     #[serde(default)]
     pub log: Log,
@@ -75,6 +78,7 @@ impl RemoteConfig {
         let mut findings = Findings::default();
         findings.state_dir(&self.site.state_dir);
         findings.log(&self.log);
+        self.store.check(&mut findings);
         findings.lease("link", self.link.lease_seconds);
         findings.tls("link", crate::tls::server_config(self.link.tls()));
         libraries(&[], &self.physical_libraries, &mut findings);
@@ -130,8 +134,13 @@ impl EngineConfig for RemoteConfig {
             &base,
             [&mut config.site.state_dir, &mut link.ca, &mut link.certificate, &mut link.key],
         );
-        resolve(&base, config.physical_libraries.iter_mut().map(|library| &mut library.path));
-        let texts = config.check();
+        config.physical_libraries.iter_mut().for_each(|library| library.resolve(&base));
+        let libraries = config.physical_libraries.iter_mut();
+        let mut texts: Vec<_> = libraries.filter_map(|it| it.read_secrets().err()).collect();
+        // A secret that could not be read is one problem, not two.
+        if texts.is_empty() {
+            texts = config.check();
+        }
         if texts.is_empty() { Ok(config) } else { Err(ConfigError::new(path, texts)) }
     }
 

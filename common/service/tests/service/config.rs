@@ -4,7 +4,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use model::{LibraryName, SiteName};
-use service::config::{Auth, EngineConfig, LocalConfig, RemoteConfig};
+use service::config::{
+    Auth, Backend, EngineConfig, LocalConfig, RemoteConfig, ScsiBackend, ScsiDevices,
+};
 use service::init::{InitOptions, init};
 
 use crate::pair;
@@ -25,7 +27,7 @@ fn what_init_writes_loads_as_it_is() {
     assert_eq!(local.ndmp.listen.to_string(), "127.0.0.1:10000");
     assert_eq!(local.links[0].connect, remote.link.listen.to_string());
     assert_eq!(local.site.catalogue(), dir.path().join("hq/svs.db"));
-    assert_eq!(remote.physical_libraries[0].path, dir.path().join("ptl0"));
+    assert_eq!(remote.physical_libraries[0].file().unwrap().path, dir.path().join("ptl0"));
     assert_eq!(remote.peers[0].name, local.site.name);
     let names = local.virtual_libraries[0].device_names();
     let names: Vec<_> = names.iter().map(ToString::to_string).collect();
@@ -155,6 +157,92 @@ fn a_library_clashes_by_name_by_barcode_and_by_path() {
     let two = library("x", "AAA") + &library("y", "BBB");
     check(with(&two), "physical_library y: another library has the path");
     check(with(&library("x", "AAA")).replace("\"file\"", "\"tape\""), "unknown variant `tape`");
+}
+
+/// A configuration with a library behind SCSI in place of the one made of files.
+fn with_scsi(good: &str, keys: &str) -> String {
+    let start = good.find("[[physical_library]]").unwrap();
+    let end = good[start + 1..].find("\n[").map_or(good.len(), |at| start + 1 + at);
+    let library = format!("[[physical_library]]\nname = \"ptl0\"\nbackend = \"scsi\"\n{keys}\n");
+    format!("{}{library}{}", &good[..start], &good[end..])
+}
+
+fn loaded(path: &Path, text: &str) -> ScsiBackend {
+    std::fs::write(path, text).unwrap();
+    let config = RemoteConfig::load(path).unwrap();
+    match &config.physical_libraries[0].backend {
+        Backend::Scsi(scsi) => scsi.clone(),
+        Backend::File(_) => panic!("made of files"),
+    }
+}
+
+const NAMED: &str = "changer = \"/dev/sg3\"\ndrives = [\"iscsi://h/iqn.a/2\", \"/dev/sg4\"]";
+
+#[test]
+fn a_library_behind_scsi_is_named_or_found() {
+    let (dir, made) = pair();
+    let good = std::fs::read_to_string(&made.remote).unwrap();
+    let load = |keys: &str| loaded(&made.remote, &with_scsi(&good, keys));
+    let named = load(NAMED);
+    let ScsiDevices::Named { changer, drives } = named.devices else { panic!("not named") };
+    assert_eq!((changer.to_string().as_str(), drives.len()), ("/dev/sg3", 2));
+    assert_eq!(drives[0].to_string(), "iscsi://h:3260/iqn.a/2");
+    assert!(named.digests && named.chap.is_none() && named.initiator.is_none());
+    let nodes = load("discover = true\ndigests = false");
+    assert!(matches!(nodes.devices, ScsiDevices::Discovered(None)) && !nodes.digests);
+    let secret = |name: &str, text: &str| {
+        std::fs::write(dir.path().join(name), text).unwrap();
+        set_mode(&dir.path().join(name), 0o600);
+    };
+    secret("ours", "reel-reel-reel\n");
+    secret("theirs", "tape-tape-tape\n");
+    let found = load(
+        "discover = true\nportal = \"10.0.0.7\"\nchap = { user = \"twin\", secret_file = \"ours\", \
+         target_user = \"lib\", target_secret_file = \"theirs\" }",
+    );
+    let ScsiDevices::Discovered(Some(portal)) = found.devices else { panic!("no portal") };
+    assert_eq!((portal.host.as_str(), portal.port), ("10.0.0.7", 3260));
+    let chap = found.chap.unwrap();
+    assert_eq!(chap.secret.unwrap().expose(), "reel-reel-reel");
+    assert_eq!(chap.target_secret.unwrap().expose(), "tape-tape-tape");
+    // Secrets that are the same, short, or for everybody to read.
+    let chap = "discover = true\nchap = { user = \"twin\", secret_file = \"ours\"";
+    let mutual = |file: &str| {
+        with_scsi(
+            &good,
+            &format!("{chap}, target_user = \"l\", target_secret_file = \"{file}\" }}"),
+        )
+    };
+    let refuse = |text: &str, expected| refused::<RemoteConfig>(&made.remote, text, expected);
+    refuse(&mutual("ours"), "both directions need secrets of their own");
+    secret("theirs", "short");
+    refuse(&mutual("theirs"), "a secret has 12 to 255 bytes, this one 5");
+    refuse(&mutual("none"), "can not be read");
+    set_mode(&dir.path().join("ours"), 0o644);
+    refuse(&with_scsi(&good, &format!("{chap} }}")), "may be read by others");
+}
+
+#[test]
+fn a_library_behind_scsi_says_what_is_missing() {
+    let (_dir, made) = pair();
+    let good = std::fs::read_to_string(&made.remote).unwrap();
+    for (keys, expected) in [
+        ("", "changer = \"...\" and drives"),
+        ("changer = \"/dev/sg3\"", "or discover = true"),
+        ("discover = true\nchanger = \"/dev/sg3\"", "or discover = true"),
+        ("changer = \"/dev/sg3\"\ndrives = 2", "or discover = true"),
+        ("changer = \"sg3\"\ndrives = []", "\"sg3\" is no device"),
+        ("changer = \"iscsi://h/x/1\"\ndrives = []", "is not iscsi://HOST:PORT/TARGET/LUN"),
+        ("changer = \"/dev/sg3\"\ndrives = []", "drives lists 1 to 64 devices"),
+        ("changer = \"/dev/sg3\"\ndrives = [\"/dev/sg3\"]", "/dev/sg3 is used twice"),
+        ("discover = true\nportal = \":1\"", "is not HOST:PORT"),
+        ("discover = true\nslots = 4", "`slots` belongs to backend \"file\""),
+        ("discovery = true", "did you mean `discover`?"),
+    ] {
+        refused::<RemoteConfig>(&made.remote, &with_scsi(&good, keys), expected);
+    }
+    let file = good.replace("backend = \"file\"", "backend = \"file\"\nchanger = \"/dev/sg3\"");
+    refused::<RemoteConfig>(&made.remote, &file, "`changer` belongs to backend \"scsi\"");
 }
 
 #[test]

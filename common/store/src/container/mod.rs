@@ -11,8 +11,9 @@
 mod format;
 mod read;
 mod scan;
+mod sweep;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -28,6 +29,9 @@ use format::{CHUNK_HEADER, ChunkHeader, Listed};
 const WRITE_SIZE: usize = 1 << 20;
 /// Container files held open for reading.
 const OPEN_FILES: usize = 64;
+
+/// The epoch of everything that is found at start.
+const FIRST: u32 = 1;
 
 /// How much was appended in this run, in bytes; 0 is always durable.
 pub(crate) type Mark = u64;
@@ -70,6 +74,10 @@ pub(crate) struct Containers {
     poisoned: AtomicBool,
     poison: Mutex<String>,
     files: Mutex<VecDeque<(u32, Arc<dyn VfsFile>)>>,
+    /// Begins anew with every collection; what is relied on is stamped with it.
+    epoch: AtomicU32,
+    /// Who builds on chunks that no recipe names yet: in which epoch they began, and how many.
+    holds: Mutex<BTreeMap<u32, u32>>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -106,7 +114,7 @@ impl Containers {
             let last = i + 1 == ids.len();
             let chunks = recover(vfs.as_ref(), &dir.join(file_name(*id)), *id, last, damage)?;
             // Where a chunk is twice, the later one was written because the earlier is damaged.
-            chunks.iter().for_each(|(digest, location)| index.insert(digest, *location));
+            chunks.iter().for_each(|(digest, location)| index.insert(digest, *location, FIRST));
             // The last one is begun anew if there is nothing in it.
             next = if chunks.is_empty() && last { *id } else { id.saturating_add(1) };
         }
@@ -123,6 +131,8 @@ impl Containers {
             poisoned: AtomicBool::new(false),
             poison: Mutex::new(String::new()),
             files: Mutex::new(VecDeque::new()),
+            epoch: AtomicU32::new(FIRST),
+            holds: Mutex::default(),
         })
     }
 
@@ -135,9 +145,14 @@ impl Containers {
         change(&mut self.index.write().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// The length of a chunk and the mark at which it is durable, `None` if it is not here.
+    /// The length of a chunk and the mark at which it is durable, `None` if it is not here. Whoever
+    /// asks relies on it: it stays as long as the asker's hold.
     pub(crate) fn have(&self, digest: &Digest) -> Option<(u32, Mark)> {
-        let location = self.lookup(digest)?;
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let location = {
+            let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+            index.touch(digest, epoch)?
+        };
         // The mark is read first: if the container is sealed in between, it is only too high.
         let appended = self.appended.load(Ordering::Acquire);
         let active = location.container >= self.active_id.load(Ordering::Acquire);
@@ -157,13 +172,27 @@ impl Containers {
         if let Some((_, mark)) = self.have(digest) {
             return Ok(Appended { new: false, mark });
         }
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let location = self.put(&mut active, digest, (encoding, raw_len), stored)?;
+        self.change_index(|index| index.insert(digest, location, epoch));
+        Ok(Appended { new: true, mark: active.mark })
+    }
+
+    /// Puts a chunk into the active container. On an error nothing was.
+    fn put(
+        &self,
+        active: &mut Active,
+        digest: &Digest,
+        (encoding, raw_len): (Encoding, u32),
+        stored: &[u8],
+    ) -> Result<Location> {
         let size = (CHUNK_HEADER + stored.len()) as u64;
         let end = active.written + active.buffer.len() as u64;
         if !active.chunks.is_empty() && end + size > self.limit {
-            self.seal(&mut active)?;
+            self.seal(active)?;
         }
         if active.file.is_none() {
-            self.begin(&mut active)?;
+            self.begin(active)?;
         }
         if active.buffer.len() >= WRITE_SIZE {
             active.write_out()?;
@@ -179,8 +208,7 @@ impl Containers {
         active.chunks.push((*digest, location));
         active.mark += size;
         self.appended.store(active.mark, Ordering::Release);
-        self.change_index(|index| index.insert(digest, location));
-        Ok(Appended { new: true, mark: active.mark })
+        Ok(location)
     }
 
     /// Makes everything up to `mark` durable, together with whoever else asks for it now.

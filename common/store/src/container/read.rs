@@ -28,9 +28,18 @@ impl Location {
 impl Containers {
     /// A chunk as it is stored, its checksum verified.
     pub(crate) fn stored(&self, digest: &Digest) -> Result<StoredChunk> {
-        let location = self.lookup(digest).ok_or(StoreError::MissingChunk(*digest))?;
-        let bytes =
-            Bytes::from(self.read_range(location.container, location.offset, location.end())?);
+        let mut location = self.lookup(digest).ok_or(StoreError::MissingChunk(*digest))?;
+        let bytes = loop {
+            let read = self.read_range(location.container, location.offset, location.end());
+            match (read, self.lookup(digest)) {
+                // Its container was collected between the two looks.
+                (Err(error), Some(now)) if error.is_gone() && now != location => location = now,
+                (Err(error), None) if error.is_gone() => {
+                    return Err(StoreError::MissingChunk(*digest));
+                }
+                (read, _) => break Bytes::from(read?),
+            }
+        };
         match check(digest, &location, &bytes) {
             Some(_) => Ok(StoredChunk {
                 encoding: location.encoding,
@@ -47,19 +56,33 @@ impl Containers {
         &self,
         chunks: &[ChunkRef],
         decompressor: &mut Decompressor,
-        mut each: impl FnMut(Bytes),
+        each: impl FnMut(Bytes),
     ) -> Result<()> {
-        let find = |chunk: &ChunkRef| {
-            let missing = || StoreError::MissingChunk(chunk.digest);
-            self.lookup(&chunk.digest).filter(|l| l.raw_len == chunk.len).ok_or_else(missing)
-        };
-        let places = chunks.iter().map(find).collect::<Result<Vec<_>>>()?;
+        self.read_on(chunks, decompressor, &mut { each })
+    }
+
+    fn read_on(
+        &self,
+        chunks: &[ChunkRef],
+        decompressor: &mut Decompressor,
+        each: &mut dyn FnMut(Bytes),
+    ) -> Result<()> {
+        let find = |chunk: &ChunkRef| self.lookup(&chunk.digest).filter(|l| l.raw_len == chunk.len);
+        // Those before one that is missing can be read.
+        let places: Vec<_> = chunks.iter().map_while(find).collect();
         let mut first = 0;
         while first < places.len() {
             let group = together(&places[first..]);
             let base = u64::from(places[first].offset);
             let end = places[first + group - 1].end();
-            let bytes = Bytes::from(self.read_range(places[first].container, base as u32, end)?);
+            let read = self.read_range(places[first].container, base as u32, end);
+            let bytes = match read {
+                // Its container was collected meanwhile, and what is needed of it moved before.
+                Err(error) if error.is_gone() && find(&chunks[first]) != Some(places[first]) => {
+                    return self.read_on(&chunks[first..], decompressor, each);
+                }
+                read => Bytes::from(read?),
+            };
             for i in first..first + group {
                 let (digest, location) = (&chunks[i].digest, places[i]);
                 let from = (u64::from(location.offset) - base) as usize;
@@ -76,7 +99,10 @@ impl Containers {
             }
             first += group;
         }
-        Ok(())
+        match chunks.get(places.len()) {
+            Some(missing) => Err(StoreError::MissingChunk(missing.digest)),
+            None => Ok(()),
+        }
     }
 
     /// The chunk turned out to be damaged, wherever it lies.

@@ -1,5 +1,6 @@
 //! A cartridge that can be written.
 
+mod naming;
 mod reference;
 
 pub use reference::Extent;
@@ -13,27 +14,39 @@ use model::{CartridgeId, GenerationId};
 
 use crate::chunker::Chunker;
 use crate::codec::{Compressor, Decompressor, name};
+use crate::collect::Hold;
 use crate::journal::{self, Event, Found, Journal, JournalHeader, Totals};
 use crate::layout::Layout;
 use crate::recipe::{Identity, layout_of};
 use crate::reel::Reel;
 use crate::store::{Inner, Pin};
-use crate::{ChunkRef, MAX_RECORD, ObjectRun, Result, StoreError};
+use crate::{ChunkRef, Encoding, MAX_RECORD, ObjectRun, Result, StoreError};
+
+use naming::Naming;
+
+/// What a generation has stored.
+#[derive(Default)]
+struct Ledger {
+    unique_bytes: u64,
+    stored_bytes: u64,
+    /// When the containers are synced up to here, all chunks of the generation are durable.
+    mark: u64,
+}
 
 /// The open generation of an image.
 struct Writer {
     journal: Journal,
     compressor: Compressor,
-    unique_bytes: u64,
-    stored_bytes: u64,
-    /// When the containers are synced up to here, all chunks of the generation are durable.
-    mark: u64,
+    naming: Naming,
+    ledger: Ledger,
     /// Bytes at the front of the tail that are in the journal.
     tail_logged: usize,
     /// Something was written since the last acknowledged flush.
     dirty: bool,
     /// Some flush was acknowledged: the generation outlives the image.
     acknowledged: bool,
+    /// What it relies on stays until the recipe names it.
+    _hold: Hold,
 }
 
 /// A cartridge open for reading and writing, by one owner; see [`Reel`] for moving and reading.
@@ -75,6 +88,7 @@ impl std::fmt::Debug for Image {
 
 impl Image {
     pub(crate) fn open(inner: &Arc<Inner>, cartridge: CartridgeId) -> Result<Self> {
+        let _opening = inner.opening();
         let open = inner.take_image(cartridge)?;
         let image = Self::build(inner, cartridge, open);
         if image.is_err() {
@@ -177,15 +191,15 @@ impl Image {
         let inner = self.reel.inner.clone();
         inner.containers.check_poison()?;
         writer.make_room(&mut self.reel, true)?;
-        inner.containers.sync(writer.mark)?;
+        inner.containers.sync(writer.ledger.mark)?;
         let header = writer.journal.header;
         let identity = Identity {
             id: header.generation,
             cartridge: header.cartridge,
             parent: header.parent,
             created_ms: header.created_ms,
-            unique_bytes: writer.unique_bytes,
-            stored_bytes: writer.stored_bytes,
+            unique_bytes: writer.ledger.unique_bytes,
+            stored_bytes: writer.ledger.stored_bytes,
         };
         inner.commit(&identity.info(&self.reel.layout), &self.reel.layout)?;
         inner.set_open(self.cartridge, None);
@@ -253,52 +267,105 @@ impl Drop for Image {
     }
 }
 
+impl Ledger {
+    /// Stores a chunk if it is not there, in the form that `stored` gives.
+    fn store<'a>(
+        &mut self,
+        inner: &Inner,
+        chunk: ChunkRef,
+        stored: impl FnOnce() -> (Encoding, &'a [u8]),
+    ) -> Result<()> {
+        let have = inner.containers.have(&chunk.digest).filter(|(len, _)| *len == chunk.len);
+        let mark = match have {
+            Some((_, mark)) => mark,
+            None => {
+                let (encoding, stored) = stored();
+                let done = inner.containers.append(&chunk.digest, encoding, chunk.len, stored)?;
+                if done.new {
+                    // They go on from what a journal says.
+                    let (raw, packed) = (u64::from(chunk.len), stored.len() as u64);
+                    self.unique_bytes = self.unique_bytes.saturating_add(raw);
+                    self.stored_bytes = self.stored_bytes.saturating_add(packed);
+                }
+                done.mark
+            }
+        };
+        self.mark = self.mark.max(mark);
+        Ok(())
+    }
+}
+
 impl Writer {
-    fn new(inner: &Inner, journal: Journal) -> Self {
+    fn new(inner: &Arc<Inner>, journal: Journal) -> Self {
         Self {
             journal,
             compressor: Compressor::new(inner.options.zstd_level),
-            unique_bytes: 0,
-            stored_bytes: 0,
-            mark: 0,
+            naming: Naming::new(inner),
+            ledger: Ledger::default(),
             tail_logged: 0,
             dirty: false,
             acknowledged: false,
+            _hold: Hold::new(inner),
         }
     }
 
-    /// Stores what can be cut off the tail, with `end` all of it, and makes room for one write.
+    /// Stores what is ready to be, with `end` all of the tail, and makes room for one write.
     fn make_room(&mut self, reel: &mut Reel, end: bool) -> Result<()> {
         self.journal.relieve()?;
-        self.store_tail(reel, end)?;
+        match end {
+            true => self.store_tail(reel, true)?,
+            false => self.store_blocks(reel, false)?,
+        }
         reel.layout.reserve()
     }
 
+    /// Stores what is cut off the tail in blocks, as far as it is named; with `all`, all of it.
+    fn store_blocks(&mut self, reel: &mut Reel, all: bool) -> Result<()> {
+        loop {
+            while self.naming.is_ready(all || self.naming.is_full()) {
+                self.store_named(reel)?;
+            }
+            // Storing them may fail, and then they are where they were.
+            match reel.layout.tail.take_block() {
+                Some(block) => self.naming.give(block),
+                None if all && self.naming.is_ready(true) => {}
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Stores the next chunk of the blocks.
+    fn store_named(&mut self, reel: &mut Reel) -> Result<()> {
+        let Some((raw, ready)) = self.naming.next() else { return Ok(()) };
+        let chunk = ChunkRef { digest: ready.digest, len: raw.len() as u32 };
+        self.ledger.store(&reel.inner, chunk, || match ready.stored {
+            Some(stored) => stored,
+            // It was there, and turned out to be damaged meanwhile.
+            None => self.compressor.encode(raw),
+        })?;
+        self.list(reel, chunk)?;
+        self.naming.pass();
+        Ok(())
+    }
+
+    /// Stores everything whose cuts are certain, with `end` all of the tail.
     fn store_tail(&mut self, reel: &mut Reel, end: bool) -> Result<()> {
-        let containers = &reel.inner.containers;
+        self.store_blocks(reel, true)?;
         while let Some(raw) = reel.layout.tail.peek(end) {
             let chunk = ChunkRef { digest: name(raw), len: raw.len() as u32 };
-            let mark = match containers.have(&chunk.digest).filter(|(len, _)| *len == chunk.len) {
-                Some((_, mark)) => mark,
-                None => {
-                    let (encoding, stored) = self.compressor.encode(raw);
-                    let done = containers.append(&chunk.digest, encoding, chunk.len, stored)?;
-                    if done.new {
-                        // They go on from what a journal says.
-                        let (raw, packed) = (u64::from(chunk.len), stored.len() as u64);
-                        self.unique_bytes = self.unique_bytes.saturating_add(raw);
-                        self.stored_bytes = self.stored_bytes.saturating_add(packed);
-                    }
-                    done.mark
-                }
-            };
-            self.mark = self.mark.max(mark);
-            reel.layout.chunks.reserve()?;
-            self.journal.add(Event::Chunk(chunk));
-            reel.layout.push_chunk(chunk);
-            reel.layout.tail.consume(chunk.len as usize);
-            self.tail_logged = self.tail_logged.saturating_sub(chunk.len as usize);
+            self.ledger.store(&reel.inner, chunk, || self.compressor.encode(raw))?;
+            self.list(reel, chunk)?;
         }
+        Ok(())
+    }
+
+    /// Moves a chunk that is stored from the tail to the list.
+    fn list(&mut self, reel: &mut Reel, chunk: ChunkRef) -> Result<()> {
+        reel.layout.chunks.reserve()?;
+        self.journal.add(Event::Chunk(chunk));
+        reel.layout.push_chunk(chunk);
+        reel.layout.tail.consume(chunk.len as usize);
+        self.tail_logged = self.tail_logged.saturating_sub(chunk.len as usize);
         Ok(())
     }
 
@@ -313,6 +380,7 @@ impl Writer {
     /// Drops everything from the current place on.
     fn truncate(&mut self, reel: &mut Reel) -> Result<()> {
         self.journal.relieve()?;
+        self.store_tail(reel, false)?;
         let place = reel.place;
         let partial = match reel.layout.cut_chunk(place.byte)? {
             Some(entry) => {
@@ -335,16 +403,18 @@ impl Writer {
     }
 
     fn flush(&mut self, reel: &mut Reel) -> Result<()> {
-        self.make_room(reel, false)?;
-        reel.inner.containers.sync(self.mark)?;
+        self.journal.relieve()?;
+        self.store_tail(reel, false)?;
+        reel.layout.reserve()?;
+        reel.inner.containers.sync(self.ledger.mark)?;
         let Layout { tail, end, chunks, .. } = &reel.layout;
         self.log_tail(tail);
         let totals = Totals {
             objects: end.object,
             bytes: end.byte,
             chunks: chunks.len(),
-            unique_bytes: self.unique_bytes,
-            stored_bytes: self.stored_bytes,
+            unique_bytes: self.ledger.unique_bytes,
+            stored_bytes: self.ledger.stored_bytes,
         };
         self.journal.commit(totals).map_err(|error| reel.inner.containers.poisoned_by(error))?;
         self.dirty = false;
@@ -368,7 +438,7 @@ struct Resumed {
 }
 
 impl Resumed {
-    fn find(inner: &Inner, id: GenerationId) -> Result<Self> {
+    fn find(inner: &Arc<Inner>, id: GenerationId) -> Result<Self> {
         let path = inner.journal_path(id);
         let file = inner.vfs.open(&path)?;
         match journal::inspect(id, file.as_ref())? {
@@ -377,20 +447,26 @@ impl Resumed {
         }
     }
 
-    fn writer(self, inner: &Inner, layout: &mut Layout) -> Result<Writer> {
+    fn writer(self, inner: &Arc<Inner>, layout: &mut Layout) -> Result<Writer> {
         let path = inner.journal_path(self.inspected.header.generation);
         let fits = journal::replay(&self.inspected, self.file.as_ref(), layout)?;
         let what = "the journal does not fit the generation below it";
         fits.ok_or_else(|| StoreError::Damaged { path: path.clone(), what })?;
         let journal = Journal::resume(inner.vfs.as_ref(), path, &self.inspected)
             .map_err(|error| inner.containers.poisoned_by(error))?;
+        let writer = Writer::new(inner, journal);
+        // Under its hold, so that a collection that comes later keeps them.
+        inner.stamp(layout)?;
         Ok(Writer {
-            unique_bytes: self.inspected.totals.unique_bytes,
-            stored_bytes: self.inspected.totals.stored_bytes,
-            tail_logged: layout.tail.pending().len(),
+            ledger: Ledger {
+                unique_bytes: self.inspected.totals.unique_bytes,
+                stored_bytes: self.inspected.totals.stored_bytes,
+                mark: 0,
+            },
+            tail_logged: layout.tail.len(),
             dirty: false,
             acknowledged: true,
-            ..Writer::new(inner, journal)
+            ..writer
         })
     }
 }

@@ -87,7 +87,7 @@ impl Writer {
                 Some((len, mark))
                     if at == entry.start && behind == entry.end() && len == entry.chunk.len =>
                 {
-                    self.mark = self.mark.max(mark);
+                    self.ledger.mark = self.ledger.mark.max(mark);
                     pieces.chunks.push(entry.chunk);
                 }
                 _ => {
@@ -113,13 +113,7 @@ impl Writer {
         }
         let raw = std::mem::take(&mut pieces.rest);
         let chunk = ChunkRef { digest: name(&raw), len: raw.len() as u32 };
-        let (encoding, stored) = self.compressor.encode(&raw);
-        let done = inner.containers.append(&chunk.digest, encoding, chunk.len, stored)?;
-        if done.new {
-            self.unique_bytes += u64::from(chunk.len);
-            self.stored_bytes += stored.len() as u64;
-        }
-        self.mark = self.mark.max(done.mark);
+        self.ledger.store(inner, chunk, || self.compressor.encode(&raw))?;
         pieces.chunks.push(chunk);
         Ok(())
     }

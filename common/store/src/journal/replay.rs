@@ -89,7 +89,7 @@ pub(crate) fn replay(
         }
     }
     let found = (layout.end.object, layout.end.byte, layout.chunks.len());
-    let whole = layout.chunked + layout.tail.pending().len() as u64 == layout.end.byte;
+    let whole = layout.chunked + layout.tail.len() as u64 == layout.end.byte;
     let same = found == (last.objects, last.bytes, last.chunks) && last == inspected.totals;
     Ok((whole && same).then_some(()))
 }
@@ -113,7 +113,7 @@ fn apply(event: &Event<'_>, layout: &mut Layout) -> Result<()> {
         Event::Truncate(object) => layout.truncate(layout.place_of(*object)?, None)?,
         Event::Tail(bytes) => layout.tail.push(bytes),
         Event::Chunk(chunk) => {
-            let tail = layout.tail.pending().len();
+            let tail = layout.tail.len();
             layout.tail.consume(tail.min(chunk.len as usize));
             layout.push_chunk(*chunk);
         }

@@ -29,6 +29,8 @@ pub struct ScsiChanger<T> {
     identity: DeviceIdentity,
     /// The changer can not report volume tags and drive identifiers in one answer.
     is_separate: bool,
+    /// READ ELEMENT STATUS that is passed through is answered from [`MediumChanger::inventory`].
+    is_composing: bool,
 }
 
 impl<T: ScsiTransport> ScsiChanger<T> {
@@ -36,7 +38,13 @@ impl<T: ScsiTransport> ScsiChanger<T> {
     pub fn open(transport: T, control: &Control) -> Result<Self, TapeError> {
         let mut channel = Channel::new(transport);
         let identity = channel.identify(DeviceType::Changer, control)?;
-        Ok(Self { channel, drives: BTreeMap::new(), identity, is_separate: false })
+        Ok(Self {
+            channel,
+            drives: BTreeMap::new(),
+            identity,
+            is_separate: false,
+            is_composing: false,
+        })
     }
 
     /// Gives the changer a way to the drive at an element. A move out of it then sends UNLOAD
@@ -44,6 +52,39 @@ impl<T: ScsiTransport> ScsiChanger<T> {
     pub fn with_drive(mut self, address: ElementAddress, transport: T) -> Self {
         self.drives.insert(address, Channel::new(transport));
         self
+    }
+
+    /// READ ELEMENT STATUS that is passed through is answered from what was asked type by type.
+    /// Changers differ in what they can say in one answer, and some say it wrong; applications ask
+    /// for all at once.
+    pub fn composing(mut self) -> Self {
+        self.is_composing = true;
+        self
+    }
+
+    /// An answer to READ ELEMENT STATUS from a fresh inventory; `None` for another command. A unit
+    /// attention is the answer first, as it would be without us.
+    fn composed(
+        &mut self,
+        request: &CdbRequest,
+        control: &Control,
+    ) -> Result<Option<Completion>, TapeError> {
+        const READ_ELEMENT_STATUS: u8 = 0xb8;
+        if !self.is_composing || request.cdb.first() != Some(&READ_ELEMENT_STATUS) {
+            return Ok(None);
+        }
+        match self.channel.ask(Cdb::TestUnitReady, Data::None, control) {
+            Err(TapeError::Check(sense)) if sense.is_unit_attention() => {
+                let sense = sense.to_fixed().to_vec();
+                let residual = request.data_in_max.into();
+                return Ok(Some(Completion { status: 0x02, sense, residual, data_in: Vec::new() }));
+            }
+            // A changer that is not ready still knows its elements, or says no to that.
+            Ok(_) | Err(TapeError::Check(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let inventory = self.inventory(control)?;
+        Ok(crate::target::element_status(&inventory, request))
     }
 
     /// Sets how long to wait between two looks at a device that is not ready yet; at first 1 s.
@@ -78,8 +119,17 @@ impl<T: ScsiTransport> ScsiChanger<T> {
             let head = self.channel.fetch_anew(cdb(8), 8, control)?;
             let size = ElementReport::parse(&head).map_err(malformed)?.byte_count as usize + 8;
             let size = size.min(TRANSFER_MAX);
-            let bytes = self.channel.fetch_anew(cdb(size), size, control)?;
-            let report = ElementReport::parse(&bytes).map_err(malformed)?;
+            let mut bytes = self.channel.fetch_anew(cdb(size), size, control)?;
+            // Some changers count their header into the bytes that follow it, and leave out the
+            // last eight: of a tag nothing is lost by that, of an identifier its end.
+            let is_cut = bytes.len() + 8 == size;
+            if is_cut {
+                bytes.resize(size, 0);
+            }
+            let mut report = ElementReport::parse(&bytes).map_err(malformed)?;
+            if is_cut && identities {
+                report.elements.last_mut().map(|last| last.identity.take());
+            }
             // Some changers answer with more than was asked for.
             let wanted = start..=start.saturating_add(batch - 1);
             let elements = report.elements.into_iter();
@@ -229,6 +279,9 @@ impl<T: ScsiTransport> MediumChanger for ScsiChanger<T> {
         request: &CdbRequest,
         control: &Control,
     ) -> Result<Completion, TapeError> {
-        self.channel.pass(request, control)
+        match self.composed(request, control)? {
+            Some(completion) => Ok(completion),
+            None => self.channel.pass(request, control),
+        }
     }
 }

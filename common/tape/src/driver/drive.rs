@@ -8,6 +8,7 @@ use scsi::mam::{Attribute, id as attribute};
 use scsi::{Cdb, Destination, DeviceType, PositionForm, PositionReport, Sense, SpaceCode};
 
 use super::channel::{ATTENTIONS_MAX, Channel, Fault, Reply, TRANSFER_MAX, malformed, moved};
+use super::place::Place;
 use super::transport::{Data, ScsiTransport};
 use crate::{
     CdbRequest, Completion, Control, DeviceIdentity, DriveState, MediumState, Position, ReadEnd,
@@ -34,6 +35,25 @@ pub struct ScsiDrive<T> {
     expected: Option<ObjectNumber>,
     /// READ POSITION has no long form here.
     is_short: bool,
+    /// Whether READ POSITION has ever told a position, once it was asked. Of a drive that has, it is
+    /// a fault when it does not.
+    is_telling: Option<bool>,
+    /// LOCATE is not there at all.
+    is_without_locate: bool,
+    /// The filemark that was read last.
+    mark: Option<ObjectNumber>,
+    /// Nothing was sent yet that moves or writes.
+    is_fresh: bool,
+    /// Where a drive without positions was left, for who opens it next.
+    place: Place,
+    /// How often a cartridge had been moved when it was last counted.
+    moves: u64,
+}
+
+impl<T> Drop for ScsiDrive<T> {
+    fn drop(&mut self) {
+        self.place.leave(self.moves, self.expected.filter(|_| self.is_telling == Some(false)));
+    }
 }
 
 impl<T: ScsiTransport> ScsiDrive<T> {
@@ -41,7 +61,36 @@ impl<T: ScsiTransport> ScsiDrive<T> {
     pub fn open(transport: T, control: &Control) -> Result<Self, TapeError> {
         let mut channel = Channel::new(transport);
         let identity = channel.identify(DeviceType::Tape, control)?;
-        Ok(Self { channel, identity, expected: None, is_short: false })
+        Ok(Self {
+            channel,
+            identity,
+            expected: None,
+            is_short: false,
+            is_telling: None,
+            is_without_locate: false,
+            mark: None,
+            is_fresh: true,
+            place: Place::default(),
+            moves: 0,
+        })
+    }
+
+    /// Goes on counting where the last user of the drive left it. Whoever moves a cartridge clears
+    /// the place.
+    pub fn resuming(mut self, place: Place) -> Self {
+        (self.moves, self.expected) = place.look();
+        self.place = place;
+        self
+    }
+
+    /// What was counted before a cartridge was moved was counted on another tape.
+    fn follow_moves(&mut self) {
+        let (moves, _) = self.place.look();
+        if moves != self.moves {
+            self.moves = moves;
+            self.expected = None;
+            self.is_fresh = true;
+        }
     }
 
     /// Sets how long to wait between two looks at a device that is not ready yet; at first 1 s.
@@ -57,6 +106,13 @@ impl<T: ScsiTransport> ScsiDrive<T> {
     }
 
     fn report(&mut self, control: &Control) -> Result<PositionReport, TapeError> {
+        let report = self.any_report(control)?;
+        let tells = report.object.is_some() || self.is_telling == Some(true);
+        self.is_telling = Some(tells);
+        Ok(report)
+    }
+
+    fn any_report(&mut self, control: &Control) -> Result<PositionReport, TapeError> {
         let mut read = |form, length: usize| {
             let cdb = Cdb::ReadPosition { form, allocation: 0 };
             let bytes = self.channel.fetch(cdb, length, control)?;
@@ -67,15 +123,76 @@ impl<T: ScsiTransport> ScsiDrive<T> {
                 Err(TapeError::Check(sense)) if sense.is(Sense::INVALID_FIELD_IN_CDB) => {
                     self.is_short = true;
                 }
+                // Object 0 that is not the beginning is an answer without a position in it.
+                Ok(report) if report.object == Some(0) && !report.at_bot => self.is_short = true,
                 report => return report,
             }
         }
         read(PositionForm::Short, 20)
     }
 
+    /// To an object without LOCATE: from the beginning, over record after record and filemark after
+    /// filemark.
+    fn walk_to(&mut self, object: ObjectNumber, control: &Control) -> Result<(), TapeError> {
+        const STEP: u64 = 0x7f_ffff;
+        self.rewind(control)?;
+        let mut left = object;
+        while left > 0 {
+            let step = left.min(STEP);
+            let spaced = self.space(SpaceKind::Records, step as i64, control)?;
+            // A filemark that stopped it was passed, so every step passes something.
+            left -= match spaced.stop {
+                SpaceStop::Done => step,
+                SpaceStop::Filemark if spaced.residual < step => step - spaced.residual + 1,
+                SpaceStop::Filemark => 1,
+                _ => return Err(TapeError::Check(Sense::END_OF_DATA)),
+            };
+        }
+        self.expected = Some(object);
+        Ok(())
+    }
+
+    /// Over filemarks of a drive without positions: by reading, since somebody has to count.
+    fn read_over(&mut self, filemarks: u64, control: &Control) -> Result<Spaced, TapeError> {
+        let mut left = filemarks;
+        let stop = loop {
+            if left == 0 {
+                break SpaceStop::Done;
+            }
+            match self.read(&mut [0], control)? {
+                ReadEnd::Record { .. } => {}
+                ReadEnd::Filemark => left -= 1,
+                ReadEnd::EndOfData => break SpaceStop::EndOfData,
+            }
+        };
+        Ok(Spaced { residual: left, stop })
+    }
+
+    /// Where a tape stands after SPACE, as far as that can be counted.
+    fn spaced_to(
+        before: Option<ObjectNumber>,
+        kind: SpaceKind,
+        count: i64,
+        spaced: Spaced,
+    ) -> Option<ObjectNumber> {
+        let passed = count.unsigned_abs().saturating_sub(spaced.residual);
+        let mark = u64::from(spaced.stop == SpaceStop::Filemark);
+        match (kind, spaced.stop) {
+            (_, SpaceStop::BeginningOfTape) => Some(0),
+            (SpaceKind::Records, SpaceStop::Done | SpaceStop::Filemark) if count < 0 => {
+                before?.checked_sub(passed + mark)
+            }
+            (SpaceKind::Records, SpaceStop::Done | SpaceStop::Filemark) => {
+                before?.checked_add(passed + mark)
+            }
+            _ => None,
+        }
+    }
+
     /// The position before a command. Unknown where the drive does not tell: then the command
     /// itself will say what is wrong. A unit attention met here is the caller's.
     fn before(&mut self, control: &Control) -> Result<Option<ObjectNumber>, TapeError> {
+        self.follow_moves();
         if self.expected.is_none() {
             self.expected = match self.report(control) {
                 Ok(report) => report.object,
@@ -100,6 +217,7 @@ impl<T: ScsiTransport> ScsiDrive<T> {
             Redo::Return | Redo::Wrote(_) => self.before(control)?,
         };
         self.expected = None;
+        self.is_fresh = false;
         let cause = match self.channel.send(cdb, &mut data, control) {
             Ok(reply) => return Ok(reply),
             Err(Fault::Told(error)) => return Err(error),
@@ -225,6 +343,13 @@ fn optional<V>(result: Result<V, TapeError>) -> Result<Option<V>, TapeError> {
     }
 }
 
+/// Whether a command may leave the tape elsewhere: every one that is not known to only ask.
+fn may_move(cdb: &[u8]) -> bool {
+    const ASKS: [u8; 15] =
+        [0x00, 0x03, 0x05, 0x12, 0x1a, 0x1e, 0x34, 0x44, 0x4d, 0x5a, 0x5e, 0x8c, 0xa0, 0xa2, 0xa3];
+    !cdb.first().is_some_and(|code| ASKS.contains(code))
+}
+
 fn locate(object: ObjectNumber) -> Cdb {
     let destination = Destination::Object(object);
     Cdb::Locate { immediate: false, partition: None, destination }
@@ -301,9 +426,20 @@ impl<T: ScsiTransport> TapeDrive for ScsiDrive<T> {
     }
 
     fn position(&mut self, control: &Control) -> Result<Position, TapeError> {
+        self.follow_moves();
         let report = self.report(control)?;
         let unknown = || TapeError::PositionUnknown("the drive does not know it".to_owned());
-        let object = report.object.ok_or_else(unknown)?;
+        // For a drive that never knows is counted, from the last REWIND on.
+        let counted = self.expected.filter(|_| self.is_telling == Some(false));
+        let object = match report.object.or(counted) {
+            Some(object) => object,
+            // Nobody can know where it stands, and nothing was done yet that this could undo.
+            None if self.is_fresh && self.is_telling == Some(false) => {
+                self.rewind(control)?;
+                0
+            }
+            None => return Err(unknown()),
+        };
         self.expected = Some(object);
         let in_flight = report.medium_object.map_or(0, |on_tape| object.saturating_sub(on_tape));
         Ok(Position {
@@ -323,9 +459,19 @@ impl<T: ScsiTransport> TapeDrive for ScsiDrive<T> {
     }
 
     fn locate(&mut self, object: ObjectNumber, control: &Control) -> Result<(), TapeError> {
-        self.act(locate(object), Data::None, Redo::Repeat, control)?.done()?;
-        self.expected = Some(object);
-        Ok(())
+        if !self.is_without_locate {
+            let reply = match self.act(locate(object), Data::None, Redo::Repeat, control) {
+                Err(TapeError::Check(sense)) if sense.is(Sense::INVALID_OPERATION_CODE) => {
+                    self.is_without_locate = true;
+                    return self.walk_to(object, control);
+                }
+                reply => reply?,
+            };
+            reply.done()?;
+            self.expected = Some(object);
+            return Ok(());
+        }
+        self.walk_to(object, control)
     }
 
     fn space(
@@ -340,8 +486,22 @@ impl<T: ScsiTransport> TapeDrive for ScsiDrive<T> {
             SpaceKind::EndOfData => SpaceCode::EndOfData,
         };
         let cdb = Cdb::Space { code, count };
+        let before = self.before(control)?;
+        if self.is_telling == Some(false) && before.is_some() && kind == SpaceKind::Filemarks {
+            match count {
+                1.. => return self.read_over(count.unsigned_abs(), control),
+                // Back over the filemark that was just read: one object.
+                -1 if before.is_some_and(|at| at.checked_sub(1) == self.mark) => {
+                    self.space(SpaceKind::Records, -1, control)?;
+                    return Ok(Spaced { residual: 0, stop: SpaceStop::Done });
+                }
+                _ => {}
+            }
+        }
         let reply = self.act(cdb, Data::None, Redo::Return, control)?;
-        spaced(&reply, kind, count)
+        let spaced = spaced(&reply, kind, count)?;
+        self.expected = Self::spaced_to(before, kind, count, spaced);
+        Ok(spaced)
     }
 
     fn read(&mut self, buffer: &mut [u8], control: &Control) -> Result<ReadEnd, TapeError> {
@@ -355,6 +515,7 @@ impl<T: ScsiTransport> TapeDrive for ScsiDrive<T> {
         let reply = self.act(cdb, Data::In(buffer), Redo::Return, control)?;
         let end = read_end(&reply, asked)?;
         self.note(before, u64::from(end != ReadEnd::EndOfData));
+        self.mark = before.filter(|_| end == ReadEnd::Filemark);
         Ok(end)
     }
 
@@ -386,7 +547,9 @@ impl<T: ScsiTransport> TapeDrive for ScsiDrive<T> {
 
     fn load(&mut self, control: &Control) -> Result<(), TapeError> {
         let cdb = Cdb::LoadUnload { immediate: false, action: 1 };
-        self.act(cdb, Data::None, Redo::Repeat, control)?.done()
+        self.act(cdb, Data::None, Redo::Repeat, control)?.done()?;
+        self.expected = Some(0);
+        Ok(())
     }
 
     fn unload(&mut self, control: &Control) -> Result<(), TapeError> {
@@ -399,7 +562,14 @@ impl<T: ScsiTransport> TapeDrive for ScsiDrive<T> {
         request: &CdbRequest,
         control: &Control,
     ) -> Result<Completion, TapeError> {
-        self.expected = None;
-        self.channel.pass(request, control)
+        let completion = self.channel.pass(request, control);
+        let attention = completion.as_ref().is_ok_and(|completion| {
+            Sense::parse(&completion.sense).is_some_and(|sense| sense.is_unit_attention())
+        });
+        if attention || completion.is_err() || may_move(&request.cdb) {
+            self.expected = None;
+        }
+        self.is_fresh &= !may_move(&request.cdb);
+        completion
     }
 }

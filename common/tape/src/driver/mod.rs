@@ -23,12 +23,18 @@ mod agree;
 mod changer;
 mod channel;
 mod drive;
+mod iscsi;
 mod local;
+mod place;
+mod sg;
 #[cfg(test)]
 mod tests;
 mod transport;
 
 pub use changer::ScsiChanger;
 pub use drive::ScsiDrive;
+pub use iscsi::{IscsiOptions, IscsiTransport, Portal, discover};
 pub use local::LocalTransport;
+pub use place::Place;
+pub use sg::{SgNode, SgTransport, sg_nodes};
 pub use transport::{Data, ScsiCompletion, ScsiTransport, TransportError};

@@ -13,7 +13,7 @@ use scsi::{
     PositionReport, Sense, StandardInquiry, VitalPage,
 };
 
-use super::{Data, ScsiChanger, ScsiCompletion, ScsiDrive, ScsiTransport, TransportError};
+use super::{Data, Place, ScsiChanger, ScsiCompletion, ScsiDrive, ScsiTransport, TransportError};
 use crate::{
     CdbRequest, Control, MediumChanger, ReadEnd, SpaceKind, SpaceStop, Spaced, TapeDrive,
     TapeError, WriteEnd,
@@ -89,7 +89,9 @@ fn broken() -> Answer {
 }
 
 fn at(object: u64) -> Answer {
-    let report = PositionReport { object: Some(object), file: Some(0), ..Default::default() };
+    let at_bot = object == 0;
+    let report =
+        PositionReport { at_bot, object: Some(object), file: Some(0), ..Default::default() };
     Answer::Good(report.encode(PositionForm::Long))
 }
 
@@ -463,4 +465,155 @@ fn a_lost_move_is_settled_by_the_inventory() {
     script.then(lost(&[16]));
     let error = changer.move_medium(1024, 1025, &control()).unwrap_err();
     assert!(matches!(error, TapeError::PositionUnknown(_)));
+}
+
+/// READ POSITION that says nothing (tgt): by the long form object 0 without being there, by the
+/// short form that it does not know.
+fn mute() -> [Answer; 2] {
+    let long = PositionReport { object: Some(0), file: Some(0), ..Default::default() };
+    let short = PositionReport::default();
+    [Answer::Good(long.encode(PositionForm::Long)), Answer::Good(short.encode(PositionForm::Short))]
+}
+
+fn fresh_mute_drive() -> (ScsiDrive<Script>, Script) {
+    let script = Script::default();
+    let inquiry = StandardInquiry::new(DeviceType::Tape, "TGT", "ULT3580", "1");
+    let serial = VitalPage::SerialNumber("S1".into()).encode(DeviceType::Tape);
+    script.then([Answer::Good(inquiry.encode()), Answer::Good(serial)]);
+    let mut drive = ScsiDrive::open(script.clone(), &control()).unwrap();
+    drive.set_poll(Duration::ZERO);
+    script.then(mute());
+    (drive, script)
+}
+
+fn mute_drive() -> (ScsiDrive<Script>, Script) {
+    let (mut drive, script) = fresh_mute_drive();
+    // Where nobody can know where the tape stands it is rewound.
+    script.then([good()]);
+    assert_eq!(drive.position(&control()).unwrap().object, 0);
+    assert_eq!(script.asked(), [0x12, 0x12, 0x34, 0x34, 0x01]);
+    (drive, script)
+}
+
+#[test]
+fn a_drive_without_positions_is_counted_for() {
+    let (mut drive, script) = mute_drive();
+    let [_, short] = mute();
+    script.then([good(), good(), short.clone()]);
+    drive.write(&[1; 9], &control()).unwrap();
+    drive.write_filemarks(1, &control()).unwrap();
+    assert_eq!(drive.position(&control()).unwrap().object, 2);
+    assert_eq!(script.asked(), [0x0a, 0x10, 0x34]);
+    // After a lost answer nobody knows.
+    script.then([broken(), short.clone()]);
+    let lost = drive.write(&[1; 9], &control());
+    assert!(matches!(lost, Err(TapeError::PositionUnknown(_))), "{lost:?}");
+    assert_eq!(script.asked(), [0x0a, 0x34]);
+    script.then([short]);
+    let unknown = drive.position(&control());
+    assert!(matches!(unknown, Err(TapeError::PositionUnknown(_))), "{unknown:?}");
+}
+
+#[test]
+fn what_was_counted_is_kept_for_the_next_user_of_the_same_tape() {
+    let place = Place::default();
+    let [_, short] = mute();
+    let open = || {
+        let (drive, script) = fresh_mute_drive();
+        (drive.resuming(place.clone()), script)
+    };
+    let at = |drive: &mut ScsiDrive<Script>| drive.position(&control()).unwrap().object;
+    let (mut first, script) = open();
+    script.then([good(), good(), short.clone()]);
+    assert_eq!(at(&mut first), 0);
+    first.write(&[1; 9], &control()).unwrap();
+    assert_eq!(at(&mut first), 1);
+    drop(first);
+    let (mut second, script) = open();
+    assert_eq!(at(&mut second), 1);
+    // Another tape, under the open drive: it is rewound, and counted anew.
+    place.forget();
+    script.then([short.clone(), good()]);
+    assert_eq!(at(&mut second), 0);
+    // What a user of the tape before has counted is nobody's any more.
+    place.forget();
+    drop(second);
+    assert_eq!(place.look().1, None);
+}
+
+#[test]
+fn filemarks_are_counted_by_reading_where_nobody_else_counts() {
+    let (mut drive, script) = mute_drive();
+    let [_, short] = mute();
+    let longer = || check(Sense::INCORRECT_LENGTH.with_information(-99));
+    let filemark = || check(Sense::FILEMARK_DETECTED);
+    script.then([longer(), filemark(), longer(), longer(), filemark(), short.clone()]);
+    let done = Spaced { residual: 0, stop: SpaceStop::Done };
+    assert_eq!(drive.space(SpaceKind::Filemarks, 2, &control()), Ok(done));
+    assert_eq!(drive.position(&control()).unwrap().object, 5);
+    // Back over the one that was just read, whether the drive stops there or takes it for a record.
+    for stop in [good(), check(Sense::FILEMARK_DETECTED.with_information(1))] {
+        script.then([stop, short.clone(), filemark(), short.clone()]);
+        assert_eq!(drive.space(SpaceKind::Filemarks, -1, &control()), Ok(done));
+        assert_eq!(drive.position(&control()).unwrap().object, 4);
+        assert_eq!(drive.read(&mut [0], &control()), Ok(ReadEnd::Filemark));
+        assert_eq!(drive.position(&control()).unwrap().object, 5);
+    }
+    script.then([longer(), check(Sense::END_OF_DATA), short]);
+    let end = Spaced { residual: 3, stop: SpaceStop::EndOfData };
+    assert_eq!(drive.space(SpaceKind::Filemarks, 3, &control()), Ok(end));
+    assert_eq!(drive.position(&control()).unwrap().object, 6);
+    script.asked();
+}
+
+#[test]
+fn without_locate_the_tape_is_walked() {
+    let (mut drive, script) = mute_drive();
+    let [_, short] = mute();
+    let unsupported = check(Sense::INVALID_OPERATION_CODE);
+    let filemark = check(Sense::FILEMARK_DETECTED.with_information(5));
+    script.then([unsupported, good(), filemark, good(), short.clone()]);
+    drive.locate(8, &control()).unwrap();
+    assert_eq!(drive.position(&control()).unwrap().object, 8);
+    assert_eq!(script.asked(), [0x2b, 0x01, 0x11, 0x11, 0x34]);
+    // It is not tried again, and an object that is not there is the end of data.
+    script.then([good(), check(Sense::END_OF_DATA.with_information(3))]);
+    let beyond = drive.locate(9, &control());
+    assert_eq!(beyond, Err(TapeError::Check(Sense::END_OF_DATA)));
+    assert_eq!(script.asked(), [0x01, 0x11]);
+}
+
+/// A changer that counts its header into the bytes behind it leaves out the last eight.
+#[test]
+fn a_report_without_its_last_bytes_is_whole() {
+    let script = Script::default();
+    let inquiry = StandardInquiry::new(DeviceType::Changer, "TGT", "VTL", "1");
+    let serial = VitalPage::SerialNumber("C1".into()).encode(DeviceType::Changer);
+    script.then([Answer::Good(inquiry.encode()), Answer::Good(serial)]);
+    let mut changer = ScsiChanger::open(script.clone(), &control()).unwrap();
+    let map = ElementMap::from_ranges([(0, 0), (1000, 2), (0, 0), (0, 0)]);
+    let page = ModeParameters { pages: vec![element_assignment(&map)], ..Default::default() };
+    let element = |address: u16, tag: &str| ElementDescriptor {
+        address,
+        kind: ElementType::Storage,
+        full: true,
+        imported: false,
+        accessible: true,
+        exception: None,
+        source: None,
+        tag: Some(tag.into()),
+        identity: None,
+    };
+    let elements = [element(1000, "TGT001L6"), element(1001, "TGT002L6")];
+    let report = ElementReport::encode(&elements, true, false);
+    let cut = report[..report.len() - 8].to_vec();
+    script.then([
+        Answer::Good(page.encode(ModeForm::Ten)),
+        Answer::Good(report[..8].to_vec()),
+        Answer::Good(cut),
+    ]);
+    let inventory = changer.inventory(&control()).unwrap();
+    let tags: Vec<_> = inventory.elements.iter().filter_map(|e| e.barcode.clone()).collect();
+    assert_eq!(tags.iter().map(|tag| tag.as_str()).collect::<Vec<_>>(), ["TGT001L6", "TGT002L6"]);
+    script.asked();
 }

@@ -59,6 +59,14 @@ pub trait ScsiTransport: Send {
         data: Data<'_>,
         timeout: Duration,
     ) -> Result<ScsiCompletion, TransportError>;
+
+    /// LOGICAL UNIT RESET (SAM-5 7.7).
+    ///
+    /// # Errors
+    /// It was not done; not every transport can.
+    fn reset(&mut self) -> Result<(), TransportError> {
+        Err(TransportError::NotSent("this transport can not reset a device".to_owned()))
+    }
 }
 
 impl<T: ScsiTransport + ?Sized> ScsiTransport for Box<T> {
@@ -69,5 +77,9 @@ impl<T: ScsiTransport + ?Sized> ScsiTransport for Box<T> {
         timeout: Duration,
     ) -> Result<ScsiCompletion, TransportError> {
         (**self).execute(cdb, data, timeout)
+    }
+
+    fn reset(&mut self) -> Result<(), TransportError> {
+        (**self).reset()
     }
 }

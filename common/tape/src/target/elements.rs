@@ -88,6 +88,17 @@ pub(super) fn from_inventory(inventory: &Inventory, cdb: &Cdb) -> Result<Option<
     }))
 }
 
+/// READ ELEMENT STATUS answered from an inventory; `None` for another command.
+pub(crate) fn element_status(inventory: &Inventory, request: &CdbRequest) -> Option<Completion> {
+    let cdb = Cdb::parse(DeviceType::Changer, &request.cdb).ok()?;
+    if !matches!(cdb, Cdb::ReadElementStatus { .. }) {
+        return None;
+    }
+    let reply = from_inventory(inventory, &cdb);
+    let reply = reply.and_then(|reply| reply.ok_or(Sense::INVALID_OPERATION_CODE.into()));
+    complete(request, |transfer| transfer.answer(reply)).ok()
+}
+
 /// Answers a CDB for a device that can not be reached: INQUIRY, REPORT LUNS and REQUEST SENSE,
 /// and for a changer READ ELEMENT STATUS and MODE SENSE from its last inventory. Everything else
 /// that is legal gets 02/04/00, what is not gets its own sense data.

@@ -29,7 +29,8 @@ mod nexus;
 mod tests;
 
 pub use answer::{Answer, Transfer};
-pub use drive::{DriveHandle, DriveSpec, TargetDrive, default_early_warning};
+pub use drive::{DriveHandle, DriveSpec, TargetDrive, WriteRun, default_early_warning};
+pub(crate) use elements::element_status;
 pub use elements::offline;
 pub use fault::{FaultAction, FaultError, FaultOperation, FaultPlan, FaultRule};
 pub use library::{

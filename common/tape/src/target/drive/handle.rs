@@ -7,7 +7,7 @@ use scsi::Destination;
 
 use super::TargetDrive;
 use crate::target::nexus::Access;
-use crate::target::{Medium, complete};
+use crate::target::{Medium, MediumError, complete};
 use crate::{
     CdbRequest, Completion, Control, DeviceIdentity, DriveState, Position, ReadEnd, SpaceKind,
     Spaced, TapeDrive, TapeError, WriteEnd,
@@ -29,6 +29,17 @@ impl<M> Clone for DriveHandle<M> {
     }
 }
 
+/// Records that are written at once.
+#[derive(Clone, Copy, Debug)]
+pub struct WriteRun {
+    /// Bytes of each.
+    pub length: u32,
+    /// How many at most; the one that meets early warning is the last.
+    pub count: u64,
+    /// Early warning does not end it.
+    pub past_warning: bool,
+}
+
 impl<M: Medium> DriveHandle<M> {
     /// The drive as the initiator `nexus` uses it.
     pub fn new(drive: Arc<Mutex<TargetDrive<M>>>, nexus: u64) -> Self {
@@ -43,6 +54,21 @@ impl<M: Medium> DriveHandle<M> {
     /// The initiator's number.
     pub fn nexus(&self) -> u64 {
         self.nexus
+    }
+
+    /// Writes the records of a run, as that many WRITE commands would, with the bytes that `write`
+    /// brings to the medium: it is told how many records. How many were written; 0 with
+    /// [`WriteEnd::Overflow`].
+    ///
+    /// # Errors
+    /// As of [`TapeDrive::write`]; nothing was written then.
+    pub fn write_run(
+        &self,
+        run: WriteRun,
+        control: &Control,
+        write: impl FnOnce(&mut M, u64) -> Result<(), MediumError>,
+    ) -> Result<(u64, WriteEnd), TapeError> {
+        self.enter(Access::Write, control)?.write_run(run, control, write)
     }
 
     /// Lets a command in and gives the drive.

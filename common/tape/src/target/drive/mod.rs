@@ -18,7 +18,7 @@ use super::nexus::{Access, Nexuses};
 use super::{FaultPlan, Medium, MediumError, Shelf};
 use crate::{Control, DeviceIdentity, DriveState, MediumState, TapeError};
 
-pub use handle::DriveHandle;
+pub use handle::{DriveHandle, WriteRun};
 
 /// What a drive is made from.
 #[derive(Clone, Debug)]

@@ -1,6 +1,7 @@
 //! Reading and writing: what both faces do once the command is let in.
 
 use super::TargetDrive;
+use super::handle::WriteRun;
 use crate::target::fault::{FaultOperation, answer};
 use crate::target::{MAX_BLOCK, MAX_FILEMARKS, Medium, MediumError};
 use crate::{Control, ReadEnd, TapeError, WriteEnd};
@@ -50,6 +51,39 @@ impl<M: Medium> TargetDrive<M> {
         self.counters.bytes_written += length;
         self.note_buffered(1, length)?;
         answer(lost, self.write_end())
+    }
+
+    /// Writes the records of a run at once: as many as fit, and as many as it takes to meet early
+    /// warning. How many that were.
+    pub(super) fn write_run(
+        &mut self,
+        run: WriteRun,
+        control: &Control,
+        write: impl FnOnce(&mut M, u64) -> Result<(), MediumError>,
+    ) -> Result<(u64, WriteEnd), TapeError> {
+        let medium = self.writable()?;
+        if !(1..=MAX_BLOCK).contains(&run.length) {
+            return Err(Sense::bad_cdb_field(2, None).into());
+        }
+        let (size, used) = (u64::from(run.length), medium.used());
+        let fit = medium.capacity().saturating_sub(used) / size;
+        let to_warning = match self.warning_at().saturating_sub(used) {
+            _ if run.past_warning => u64::MAX,
+            left => left.div_ceil(size).max(1),
+        };
+        let records = run.count.min(fit).min(to_warning);
+        if records == 0 {
+            return Ok((0, WriteEnd::Overflow));
+        }
+        let lost = self.faults.before(FaultOperation::Write, control)?;
+        match write(self.writable()?, records) {
+            Ok(()) => {}
+            Err(MediumError::Full) => return Ok((0, WriteEnd::Overflow)),
+            Err(error) => return Err(self.write_failed(&error).into()),
+        }
+        self.counters.bytes_written += records * size;
+        self.note_buffered(records, records * size)?;
+        answer(lost, (records, self.write_end()))
     }
 
     /// Writes filemarks; not immediate, everything is durable afterwards.

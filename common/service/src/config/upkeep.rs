@@ -1,0 +1,50 @@
+//! `[store]`: how long generations are kept, and when the store is looked after.
+
+use model::ByteSize;
+use serde::Deserialize;
+
+use super::check::Findings;
+
+/// `[store]`, valid in both engines.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Upkeep {
+    /// The newest generations of each cartridge that are kept, 1 to 1000000; 3 if not given.
+    pub keep_generations: u32,
+    /// Older ones are kept as well until they are so many days old; 0 if not given.
+    pub keep_days: u32,
+    /// How often the space of deleted generations is given back, in hours, 0 for never; 24 if not
+    /// given.
+    pub collect_hours: u32,
+    /// A container is given up when less than this percentage of it is needed, 0 to 100; 50 if not
+    /// given.
+    pub collect_below: u8,
+    /// How often everything is read and checked, in days, 0 for never; 30 if not given.
+    pub check_days: u32,
+    /// How fast, in bytes a second, 0 for as fast as it goes; 50 MB if not given.
+    pub check_rate: ByteSize,
+}
+
+impl Default for Upkeep {
+    fn default() -> Self {
+        Self {
+            keep_generations: 3,
+            keep_days: 0,
+            collect_hours: 24,
+            collect_below: 50,
+            check_days: 30,
+            check_rate: ByteSize(50_000_000),
+        }
+    }
+}
+
+impl Upkeep {
+    pub(super) fn check(&self, findings: &mut Findings) {
+        findings.require((1..=1_000_000).contains(&self.keep_generations), || {
+            format!("store: keep_generations is 1 to 1000000, not {}", self.keep_generations)
+        });
+        findings.require(self.collect_below <= 100, || {
+            format!("store: collect_below is a percentage, not {}", self.collect_below)
+        });
+    }
+}

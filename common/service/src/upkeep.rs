@@ -1,0 +1,269 @@
+//! Looking after the store, in the background and when asked: superseded generations are deleted,
+//! their space is given back, and everything is read and checked now and then.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use copy::upkeep::{Keep, retire};
+use model::JobId;
+use serde_json::{Value, json};
+use store::{Checked, Collected, Store};
+use svs::{Catalogue, Ending, EventKind, JobKind, JobOwner, JobState, NewJob, Verified};
+
+use crate::admin::{AdminFault, FaultCode};
+use crate::config::Upkeep as Config;
+use crate::messages;
+use crate::shutdown::Shutdown;
+
+/// How often it is looked whether something is due.
+const EVERY: Duration = Duration::from_secs(3600);
+const HOUR: u64 = 3600;
+const DAY: u64 = 24 * HOUR;
+
+/// The store of an engine, and how it is looked after.
+pub struct Upkeep {
+    store: Store,
+    catalogue: Arc<Catalogue>,
+    config: Config,
+    shutdown: Shutdown,
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+impl Upkeep {
+    /// Looks after a store until the shutdown.
+    pub fn new(
+        store: Store,
+        catalogue: Arc<Catalogue>,
+        config: Config,
+        shutdown: Shutdown,
+    ) -> Arc<Self> {
+        Arc::new(Self { store, catalogue, config, shutdown })
+    }
+
+    /// Does what is due, now and every hour, until the shutdown.
+    pub async fn run(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.shutdown.requested() => return,
+                _ = ticks.tick() => {}
+            }
+            let this = Arc::clone(&self);
+            // A panic there was reported when it happened.
+            let _ = tokio::task::spawn_blocking(move || this.due()).await;
+        }
+    }
+
+    /// What is asked over the admin socket; `None` for what is no business of the store.
+    pub async fn call(self: &Arc<Self>, method: &str) -> Option<Result<Value, AdminFault>> {
+        let work: fn(&Self) -> Result<Value, String> = match method {
+            "store_stat" => |this| Ok(this.figures()),
+            "store_collect" => |this| this.collect("admin"),
+            "store_check" => |this| this.check("admin"),
+            _ => return None,
+        };
+        let this = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || work(&this)).await;
+        let failed = |text: String| AdminFault::new(FaultCode::Failed, text);
+        Some(done.map_err(|error| failed(error.to_string())).and_then(|done| done.map_err(failed)))
+    }
+
+    /// Blocks.
+    fn due(&self) {
+        self.end_former();
+        if self.is_due("collect", u64::from(self.config.collect_hours) * HOUR) {
+            // It has said why.
+            let _ = self.collect("schedule");
+        }
+        if self.is_due("check", u64::from(self.config.check_days) * DAY) {
+            let _ = self.check("schedule");
+        }
+    }
+
+    /// Whether something was done so long ago. The first time counts from the first look.
+    fn is_due(&self, what: &str, seconds: u64) -> bool {
+        let (key, now) = (format!("upkeep/{what}"), now().as_secs());
+        let last = self.catalogue.meta(&key).ok().flatten().and_then(|text| text.parse().ok());
+        match last {
+            _ if seconds == 0 || self.shutdown.is_requested() => false,
+            Some(last) => now.saturating_sub(last) >= seconds,
+            None => {
+                self.note_done(what);
+                false
+            }
+        }
+    }
+
+    fn note_done(&self, what: &str) {
+        let key = format!("upkeep/{what}");
+        if let Err(error) = self.catalogue.set_meta(&key, &now().as_secs().to_string()) {
+            tracing::warn!(%error, what, "the time of the upkeep could not be kept");
+        }
+    }
+
+    /// What a run of this engine that ended left under way is over; it is done anew when it is due.
+    fn end_former(&self) {
+        for kind in [JobKind::Collect, JobKind::Scrub] {
+            for job in self.catalogue.unfinished_jobs(Some(kind)).unwrap_or_default() {
+                if job.state == JobState::Pending {
+                    let ending = Ending::cancelled("the engine was restarted".to_owned());
+                    self.log(self.catalogue.finish(job.id, &ending));
+                }
+            }
+        }
+    }
+
+    fn log<T>(&self, result: Result<T, svs::SvsError>) {
+        if let Err(error) = result {
+            tracing::warn!(%error, "the job row of an upkeep could not be written");
+        }
+    }
+
+    /// Does something as a job, whose row ends with its outcome.
+    fn as_job<T>(
+        &self,
+        (kind, what): (JobKind, &str),
+        by: &str,
+        work: impl FnOnce(JobId) -> Result<(T, u64), String>,
+    ) -> Result<T, String> {
+        let id = JobId::generate(now().as_millis() as u64);
+        let mut job = NewJob::new(id, kind, JobOwner::Engine, ("store", "store"), by);
+        job.state = JobState::InProgress;
+        self.log(self.catalogue.create_job(&job));
+        let done = work(id);
+        let ending = match &done {
+            Ok((_, bytes)) => Ending::done(*bytes, Verified::None),
+            Err(cause) => Ending::failed(cause.clone()),
+        };
+        self.log(self.catalogue.finish(id, &ending));
+        self.note_done(what);
+        if let Err(cause) = &done {
+            self.say(messages::UPKEEP_FAILED, &[("cause", cause)], id);
+        }
+        done.map(|(done, _)| done)
+    }
+
+    fn say(&self, message: &str, words: &[(&str, &dyn std::fmt::Display)], job: JobId) {
+        let subject = job.to_string();
+        messages::note(&self.catalogue, EventKind::Store, message, words, Some(&subject));
+    }
+
+    /// Deletes what is superseded and gives back its space. Blocks.
+    fn collect(&self, by: &str) -> Result<Value, String> {
+        self.as_job((JobKind::Collect, "collect"), by, |job| {
+            let config = &self.config;
+            let keep = Keep {
+                newest: config.keep_generations as usize,
+                younger_than_ms: u64::from(config.keep_days) * DAY * 1000,
+            };
+            let now = now().as_millis() as u64;
+            let retired = retire(&self.store, &self.catalogue, keep, now);
+            let retired = retired.map_err(|error| error.to_string())?;
+            if retired > 0 {
+                let words: [(&str, &dyn std::fmt::Display); 2] =
+                    [("count", &retired), ("keep", &config.keep_generations)];
+                self.say(messages::GENERATIONS_RETIRED, &words, job);
+            }
+            let stop = || self.shutdown.is_requested();
+            let done = self.store.collect(config.collect_below, &stop);
+            let Collected { containers, chunks, freed, moved, left } =
+                done.map_err(|error| error.to_string())?;
+            if containers > 0 {
+                let words: [(&str, &dyn std::fmt::Display); 3] =
+                    [("containers", &containers), ("freed", &freed), ("moved", &moved)];
+                self.say(messages::STORE_COLLECTED, &words, job);
+            }
+            let value = json!({
+                "job": job.to_string(),
+                "generations_deleted": retired,
+                "containers_removed": containers,
+                "chunks_freed": chunks,
+                "bytes_freed": freed,
+                "bytes_moved": moved,
+                "bytes_left": left,
+            });
+            Ok((value, freed))
+        })
+    }
+
+    /// Reads everything. Blocks.
+    fn check(&self, by: &str) -> Result<Value, String> {
+        self.as_job((JobKind::Scrub, "check"), by, |job| {
+            let mut pace = Pace::new(self.config.check_rate.0, &self.shutdown);
+            let done =
+                self.store.check(&mut |bytes| {
+                    self.log(self.catalogue.progress(
+                        job,
+                        svs::Progress { bytes: pace.bytes + bytes, bytes_total: None },
+                    ));
+                    pace.wait(bytes)
+                });
+            let Checked { containers, chunks, bytes, damage, incomplete } =
+                done.map_err(|error| error.to_string())?;
+            if damage.is_empty() && incomplete.is_empty() {
+                let words: [(&str, &dyn std::fmt::Display); 2] =
+                    [("chunks", &chunks), ("bytes", &bytes)];
+                self.say(messages::STORE_CHECKED, &words, job);
+            } else {
+                let (damaged, lacking) = (damage.len(), incomplete.len());
+                let words: [(&str, &dyn std::fmt::Display); 2] =
+                    [("damaged", &damaged), ("incomplete", &lacking)];
+                self.say(messages::STORE_DAMAGED, &words, job);
+            }
+            let damage: Vec<_> = damage.iter().map(|damage| format!("{damage:?}")).collect();
+            let incomplete: Vec<_> = incomplete.iter().map(ToString::to_string).collect();
+            let value = json!({
+                "job": job.to_string(),
+                "containers": containers,
+                "chunks": chunks,
+                "bytes": bytes,
+                "damage": damage,
+                "incomplete_generations": incomplete,
+            });
+            Ok((value, bytes))
+        })
+    }
+
+    fn figures(&self) -> Value {
+        let statistics = self.store.statistics();
+        let generations = self.store.all_generations();
+        let logical: u64 = generations.iter().map(|info| info.bytes).sum();
+        json!({
+            "generations": generations.len(),
+            "bytes_in_generations": logical,
+            "chunks": statistics.chunks,
+            "bytes_in_chunks": statistics.raw_bytes,
+            "bytes_stored": statistics.stored_bytes,
+            "containers": statistics.containers,
+        })
+    }
+}
+
+/// Keeps to a rate, and ends at the shutdown.
+struct Pace<'a> {
+    rate: u64,
+    begun: Instant,
+    bytes: u64,
+    shutdown: &'a Shutdown,
+}
+
+impl<'a> Pace<'a> {
+    fn new(rate: u64, shutdown: &'a Shutdown) -> Self {
+        Self { rate, begun: Instant::now(), bytes: 0, shutdown }
+    }
+
+    /// Waits until so many bytes more are within the rate. False at the shutdown.
+    fn wait(&mut self, bytes: u64) -> bool {
+        self.bytes += bytes;
+        let due = match self.rate {
+            0 => Duration::ZERO,
+            rate => Duration::from_secs_f64(self.bytes as f64 / rate as f64),
+        };
+        let wait = due.saturating_sub(self.begun.elapsed());
+        self.shutdown.wait_blocking(wait)
+    }
+}

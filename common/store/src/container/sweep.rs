@@ -1,0 +1,190 @@
+//! Giving back the space of chunks that nobody needs.
+//!
+//! Every chunk is stamped with the *epoch* in which somebody last relied on it. A collection begins
+//! a new epoch and stamps what recipes name. Whoever builds on chunks that no recipe names yet has
+//! a [`Hold`](crate::collect::Hold), begun before the first look: what was relied on since the
+//! oldest one that was there when the epoch began is kept too. All else is free.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use model::Digest;
+use vfs::VfsFile;
+
+use super::format::{CHUNK_HEADER, Listed};
+use super::{Containers, FIRST, file_name, id_of, locked, scan};
+use crate::index::Location;
+use crate::{Damage, Result};
+
+/// A container as a collection sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fill {
+    pub(crate) id: u32,
+    /// Of the file.
+    pub(crate) length: u64,
+    /// Of chunks that are needed, with their headers.
+    pub(crate) live: u64,
+}
+
+/// What emptying a container did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Emptied {
+    /// Bytes of chunks that were needed and moved.
+    pub(crate) moved: u64,
+    /// Chunks that were not.
+    pub(crate) freed: u64,
+}
+
+impl Containers {
+    /// Somebody begins to build on chunks; gives what [`Containers::let_go`] takes.
+    pub(crate) fn hold(&self) -> u32 {
+        let mut holds = locked(&self.holds);
+        let epoch = self.epoch.load(Ordering::Acquire);
+        *holds.entry(epoch).or_default() += 1;
+        epoch
+    }
+
+    /// It is over.
+    pub(crate) fn let_go(&self, epoch: u32) {
+        let mut holds = locked(&self.holds);
+        if let Some(count) = holds.get_mut(&epoch) {
+            *count -= 1;
+            if *count == 0 {
+                holds.remove(&epoch);
+            }
+        }
+    }
+
+    /// Begins a new epoch. What was stamped in the returned one or later is needed.
+    pub(crate) fn begin_epoch(&self) -> u32 {
+        let holds = locked(&self.holds);
+        let epoch = self.epoch.fetch_add(1, Ordering::AcqRel).saturating_add(1);
+        holds.keys().next().map_or(epoch, |oldest| epoch.min(*oldest)).max(FIRST)
+    }
+
+    /// Every sealed container.
+    pub(crate) fn fills(&self, needed: u32) -> Result<Vec<Fill>> {
+        let mut live: BTreeMap<u32, u64> = BTreeMap::new();
+        {
+            let index = self.index.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            for (location, _) in index.places(needed).filter(|(_, live)| *live) {
+                *live.entry(location.container).or_default() += size(&location);
+            }
+        }
+        let active = self.active_id.load(Ordering::Acquire);
+        let names = self.vfs.list(&self.dir)?;
+        let ids = names.iter().filter_map(|name| id_of(name)).filter(|id| *id < active);
+        let fill = |id: u32| {
+            let length = self.vfs.open(&self.dir.join(file_name(id)))?.len()?;
+            Ok(Fill { id, length, live: live.get(&id).copied().unwrap_or(0) })
+        };
+        ids.map(fill).collect()
+    }
+
+    /// Moves what is needed of a sealed container to the active one, durably, and forgets the
+    /// rest: nothing refers to it afterwards. `None` if it can not be read wholly; it stays then.
+    pub(crate) fn empty(&self, id: u32, needed: u32) -> Result<Option<Emptied>> {
+        let file: Arc<dyn VfsFile> = self.vfs.open(&self.dir.join(file_name(id)))?.into();
+        let Ok(scanned) = scan::scan(id, file.as_ref()) else { return Ok(None) };
+        if !scanned.sealed {
+            return Ok(None);
+        }
+        let mut emptied = Emptied::default();
+        loop {
+            for (digest, location) in &scanned.chunks {
+                if self.here(digest, *location, needed) == Some(true) {
+                    let Ok(stored) = self.stored(digest) else { return Ok(None) };
+                    self.relocate(digest, *location, &stored.bytes)?;
+                    emptied.moved += size(location);
+                }
+            }
+            self.sync(self.mark())?;
+            if self.forget_free(&scanned.chunks, needed, &mut emptied) {
+                return Ok(Some(emptied));
+            }
+        }
+    }
+
+    /// Whether a chunk lies at this place; and if so, whether it is needed.
+    fn here(&self, digest: &Digest, location: Location, needed: u32) -> Option<bool> {
+        let index = self.index.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        index.is_live(digest, needed).filter(|(at, _)| *at == location).map(|(_, live)| live)
+    }
+
+    fn relocate(&self, digest: &Digest, from: Location, stored: &[u8]) -> Result<()> {
+        self.check_poison()?;
+        let mut active = locked(&self.active);
+        let to = self.put(&mut active, digest, (from.encoding, from.raw_len), stored)?;
+        self.change_index(|index| index.relocate(digest, from, to));
+        Ok(())
+    }
+
+    /// Forgets the chunks that lie there still and are not needed. False if one is that was not
+    /// when it was looked at: somebody has begun to rely on it.
+    fn forget_free(&self, chunks: &[Listed], needed: u32, emptied: &mut Emptied) -> bool {
+        let mut all = true;
+        self.change_index(|index| {
+            for (digest, location) in chunks {
+                match index.is_live(digest, needed).filter(|(at, _)| at == location) {
+                    Some((_, true)) => all = false,
+                    Some((_, false)) => {
+                        index.forget(digest, *location);
+                        emptied.freed += 1;
+                    }
+                    None => {}
+                }
+            }
+        });
+        all
+    }
+
+    /// Removes emptied containers.
+    pub(crate) fn remove(&self, ids: &BTreeSet<u32>) -> Result<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        locked(&self.files).retain(|(id, _)| !ids.contains(id));
+        for id in ids {
+            self.vfs.remove(&self.dir.join(file_name(*id)))?;
+        }
+        Ok(self.vfs.sync_dir(&self.dir)?)
+    }
+
+    /// Reads every chunk of a sealed container and compares its checksum. Bad ones are forgotten,
+    /// so that whoever brings them again heals them. Chunks and bytes that are good.
+    pub(crate) fn scrub(&self, id: u32, damage: &mut Vec<Damage>) -> Result<(u64, u64)> {
+        let path = self.dir.join(file_name(id));
+        let file: Arc<dyn VfsFile> = self.vfs.open(&path)?.into();
+        let (mut good, mut bad) = ((0, 0), 0);
+        let listed = match scan::scan(id, file.as_ref()) {
+            Ok(scanned) => scanned.chunks,
+            Err(error) if error.is_damage() => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        for (digest, location) in &listed {
+            if self.here(digest, *location, FIRST).is_none() {
+                continue;
+            }
+            match self.stored(digest) {
+                Ok(_) => good = (good.0 + 1, good.1 + size(location)),
+                Err(error) if error.is_damage() => bad += size(location),
+                Err(error) => return Err(error),
+            }
+        }
+        // What the index knows of it and its own list does not.
+        let index = self.index.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let known = index.places(FIRST).filter(|(at, _)| at.container == id);
+        let known: u64 = known.map(|(at, _)| size(&at)).sum();
+        drop(index);
+        bad += known.saturating_sub(good.1);
+        if bad > 0 {
+            damage.push(Damage::Container { path, bytes: bad, torn: false });
+        }
+        Ok(good)
+    }
+}
+
+fn size(location: &Location) -> u64 {
+    CHUNK_HEADER as u64 + u64::from(location.stored_len)
+}

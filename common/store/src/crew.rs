@@ -1,0 +1,142 @@
+//! Threads that work ahead of one that needs their results in order.
+
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::thread::JoinHandle;
+
+/// The most threads of a crew.
+const MOST: usize = 4;
+
+/// One thread, and the ways to it and back.
+struct Member<Job, Done> {
+    jobs: Option<SyncSender<Job>>,
+    done: Receiver<Done>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A few threads that do jobs in turns. Its drop waits for what they do.
+pub(crate) struct Crew<Job, Done> {
+    members: Vec<Member<Job, Done>>,
+    given: usize,
+    taken: usize,
+}
+
+/// As many threads as there are processors for.
+pub(crate) fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).clamp(1, MOST)
+}
+
+impl<Job: Send + 'static, Done: Send + 'static> Crew<Job, Done> {
+    /// Starts threads, each with its own worker. Without any (the system has none left) every job
+    /// comes back from [`Crew::give`].
+    pub(crate) fn start<Worker>(name: &str, threads: usize, worker: impl Fn() -> Worker) -> Self
+    where
+        Worker: FnMut(Job) -> Done + Send + 'static,
+    {
+        let start = |_| {
+            let (give, jobs) = sync_channel::<Job>(2);
+            let (finish, done) = sync_channel::<Done>(2);
+            let mut worker = worker();
+            let work = move || {
+                while let Ok(job) = jobs.recv() {
+                    if finish.send(worker(job)).is_err() {
+                        return;
+                    }
+                }
+            };
+            let thread = std::thread::Builder::new().name(name.into()).spawn(work).ok()?;
+            Some(Member { jobs: Some(give), done, thread: Some(thread) })
+        };
+        Self { members: (0..threads).map_while(start).collect(), given: 0, taken: 0 }
+    }
+
+    /// Its threads.
+    pub(crate) fn size(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Jobs whose results were not taken.
+    pub(crate) fn under_way(&self) -> usize {
+        self.given - self.taken
+    }
+
+    /// Whether another job would be kept waiting by its thread.
+    pub(crate) fn is_full(&self) -> bool {
+        self.under_way() >= 2 * self.members.len()
+    }
+
+    /// Gives a job to the next thread; back comes one that nobody can do. Must not be full.
+    pub(crate) fn give(&mut self, job: Job) -> Result<(), Job> {
+        let Some(member) =
+            self.members.get(self.given.checked_rem(self.members.len()).unwrap_or(0))
+        else {
+            return Err(job);
+        };
+        let Some(jobs) = &member.jobs else { return Err(job) };
+        jobs.send(job).map_err(|error| error.0)?;
+        self.given += 1;
+        Ok(())
+    }
+
+    /// The result of the oldest job, waited for if `wait`; the inner `None` if its thread died of
+    /// it. The outer one: nothing is there.
+    pub(crate) fn take(&mut self, wait: bool) -> Option<Option<Done>> {
+        if self.under_way() == 0 {
+            return None;
+        }
+        let member = &self.members[self.taken % self.members.len()];
+        let done = match wait {
+            true => member.done.recv().ok(),
+            false => match member.done.try_recv() {
+                Err(TryRecvError::Empty) => return None,
+                other => other.ok(),
+            },
+        };
+        self.taken += 1;
+        Some(done)
+    }
+}
+
+impl<Job, Done> Drop for Crew<Job, Done> {
+    fn drop(&mut self) {
+        for member in &mut self.members {
+            member.jobs = None;
+        }
+        for member in &mut self.members {
+            // What is finished is not wanted any more, but its thread waits to say so.
+            while member.done.recv().is_ok() {}
+            if let Some(thread) = member.thread.take() {
+                // A panic there was reported when it happened.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_come_in_order_and_a_dead_thread_is_told() {
+        let mut crew = Crew::start("crew", 3, || |job: u64| job * job);
+        let (mut next, mut taken) = (0, Vec::new());
+        while taken.len() < 1000 {
+            while !crew.is_full() && next < 1000 {
+                crew.give(next).unwrap();
+                next += 1;
+            }
+            taken.extend(crew.take(true).flatten());
+        }
+        assert!(crew.take(true).is_none());
+        assert!(taken.iter().copied().eq((0..1000).map(|n| n * n)));
+        // Dropped with work under way.
+        crew.give(1).unwrap();
+        drop(crew);
+        let mut crew = Crew::start("crew", 1, || |job: u64| 100 / job);
+        crew.give(0).unwrap();
+        assert_eq!(crew.take(true), Some(None));
+        assert_eq!(crew.give(4), Err(4));
+        let mut none = Crew::start("crew", 0, || |job: u64| job);
+        assert_eq!((none.give(4), none.under_way()), (Err(4), 0));
+    }
+}

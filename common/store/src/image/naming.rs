@@ -1,0 +1,179 @@
+//! Naming and compressing chunks ahead of storing them, on other threads.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use model::Digest;
+
+use crate::Encoding;
+use crate::chunker::Block;
+use crate::codec::{Compressor, name};
+use crate::crew::{Crew, threads};
+use crate::store::Inner;
+
+/// The form in which a chunk that was not in the store is to be kept.
+#[derive(Debug)]
+enum Form {
+    /// It was there.
+    Known,
+    Raw,
+    /// A part of `packed`.
+    Zstd(Range<usize>),
+}
+
+/// The names of a block's chunks, and stored forms of those that were new when it was looked at.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    chunks: Vec<(Digest, Form)>,
+    packed: Vec<u8>,
+}
+
+/// What is known of one chunk.
+pub(super) struct Ready<'a> {
+    pub(super) digest: Digest,
+    /// `None`: it was in the store.
+    pub(super) stored: Option<(Encoding, &'a [u8])>,
+}
+
+impl Named {
+    fn of(block: &Block, inner: &Inner, compressor: &mut Compressor) -> Self {
+        let mut named = Self::default();
+        let mut rest = &block.bytes[..];
+        for len in &block.lens {
+            let (raw, behind) = rest.split_at(*len as usize);
+            rest = behind;
+            let digest = name(raw);
+            let form = match inner.containers.have(&digest) {
+                Some((known, _)) if known == *len => Form::Known,
+                _ => match compressor.encode(raw) {
+                    (Encoding::Zstd, stored) => {
+                        let start = named.packed.len();
+                        named.packed.extend_from_slice(stored);
+                        Form::Zstd(start..named.packed.len())
+                    }
+                    _ => Form::Raw,
+                },
+            };
+            named.chunks.push((digest, form));
+        }
+        named
+    }
+
+    /// The chunk of this number, whose bytes are `raw`.
+    pub(super) fn ready<'a>(&'a self, number: usize, raw: &'a [u8]) -> Option<Ready<'a>> {
+        let (digest, form) = self.chunks.get(number)?;
+        let stored = match form {
+            Form::Known => None,
+            Form::Raw => Some((Encoding::Raw, raw)),
+            Form::Zstd(part) => Some((Encoding::Zstd, self.packed.get(part.clone())?)),
+        };
+        Some(Ready { digest: *digest, stored })
+    }
+}
+
+/// A block that is not stored yet.
+struct Waiting {
+    block: Block,
+    by: By,
+}
+
+/// Who names a block.
+enum By {
+    /// One of the threads.
+    Crew,
+    /// Whoever writes has, since the threads had enough to do.
+    Writer(Named),
+    /// Nobody would; whoever stores it does.
+    Nobody,
+}
+
+/// How far the first block is stored.
+struct First {
+    named: Named,
+    number: usize,
+    offset: usize,
+}
+
+/// Blocks under way, oldest first, and the threads that name them.
+pub(super) struct Naming {
+    inner: Arc<Inner>,
+    crew: Option<Crew<Block, Named>>,
+    compressor: Compressor,
+    blocks: VecDeque<Waiting>,
+    first: Option<First>,
+}
+
+impl Naming {
+    pub(super) fn new(inner: &Arc<Inner>) -> Self {
+        let compressor = Compressor::new(inner.options.zstd_level);
+        Self { inner: inner.clone(), crew: None, compressor, blocks: VecDeque::new(), first: None }
+    }
+
+    /// Whether the oldest block has to be stored before another one is given.
+    pub(super) fn is_full(&self) -> bool {
+        self.crew.as_ref().is_some_and(|crew| self.blocks.len() > 2 * crew.size() + 1)
+    }
+
+    /// Has a block named.
+    pub(super) fn give(&mut self, block: Block) {
+        let (inner, level) = (&self.inner, self.inner.options.zstd_level);
+        let crew = self.crew.get_or_insert_with(|| {
+            // One processor is the writer's own, which helps when it would have to wait.
+            Crew::start("naming", threads().saturating_sub(1).max(1), || {
+                let (inner, mut compressor) = (inner.clone(), Compressor::new(level));
+                move |block: Block| Named::of(&block, &inner, &mut compressor)
+            })
+        });
+        let by = match crew.is_full() {
+            true => By::Writer(Named::of(&block, &self.inner, &mut self.compressor)),
+            false => crew.give(block.clone()).map_or(By::Nobody, |()| By::Crew),
+        };
+        self.blocks.push_back(Waiting { block, by });
+    }
+
+    /// Whether a chunk can be stored now; with `wait`, whether there is one at all.
+    pub(super) fn is_ready(&mut self, wait: bool) -> bool {
+        let Some(Waiting { block, by }) = self.blocks.front_mut() else { return false };
+        if self.first.is_some() {
+            return true;
+        }
+        let named = match (std::mem::replace(by, By::Nobody), &mut self.crew) {
+            (By::Writer(named), _) => Some(named),
+            (By::Crew, Some(crew)) => match crew.take(wait) {
+                // If its thread died of it there is nothing.
+                Some(named) => named,
+                None => {
+                    *by = By::Crew;
+                    return false;
+                }
+            },
+            _ => None,
+        };
+        let named = named.unwrap_or_else(|| Named::of(block, &self.inner, &mut self.compressor));
+        self.first = Some(First { named, number: 0, offset: 0 });
+        true
+    }
+
+    /// The chunk that comes next: its bytes, and what is known of it. Only when one is ready.
+    pub(super) fn next(&self) -> Option<(&[u8], Ready<'_>)> {
+        let (First { named, number, offset }, Waiting { block, .. }) =
+            (self.first.as_ref()?, self.blocks.front()?);
+        let raw = &block.bytes[*offset..][..*block.lens.get(*number)? as usize];
+        Some((raw, named.ready(*number, raw)?))
+    }
+
+    /// That chunk is stored.
+    pub(super) fn pass(&mut self) {
+        let (Some(first), Some(Waiting { block, .. })) = (&mut self.first, self.blocks.front())
+        else {
+            return;
+        };
+        first.offset += block.lens[first.number] as usize;
+        first.number += 1;
+        if first.number == block.lens.len() {
+            self.first = None;
+            self.blocks.pop_front();
+        }
+    }
+}
