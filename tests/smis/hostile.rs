@@ -49,12 +49,7 @@ fn heads() -> Vec<Case> {
         post(&kept, &good)
     };
     let raw = |head: &str, body: &str| format!("{head}\r\n\r\n{body}").into_bytes();
-    let line = "POST /cimom HTTP/1.1\r\nHost: h";
-    let auth = format!(
-        "{line}\r\nAuthorization: {BASIC}\r\nCIMOperation: MethodCall\r\n\
-                        CIMMethod: GetClass\r\nCIMObject: root/twinreel"
-    );
-    let mut all = vec![
+    vec![
         case("no credentials", without("Authorization"), Wanted::Http(401)),
         case("a wrong password", with("Authorization", "Basic c21pczp4"), Wanted::Http(401)),
         case("no Basic", with("Authorization", "Bearer x"), Wanted::Http(401)),
@@ -75,6 +70,18 @@ fn heads() -> Vec<Case> {
             raw("POST /other HTTP/1.1\r\nHost: h\r\nContent-Length: 0", ""),
             Wanted::Http(404),
         ),
+    ]
+}
+
+/// What is wrong with lengths and lines.
+fn lengths() -> Vec<Case> {
+    let raw = |head: &str, body: &str| format!("{head}\r\n\r\n{body}").into_bytes();
+    let line = "POST /cimom HTTP/1.1\r\nHost: h";
+    let auth = format!(
+        "{line}\r\nAuthorization: {BASIC}\r\nCIMOperation: MethodCall\r\n\
+                        CIMMethod: GetClass\r\nCIMObject: root/twinreel"
+    );
+    let mut all = vec![
         case("no length", raw(&auth, ""), Wanted::Http(411)),
         case(
             "a length of 10^15",
@@ -137,7 +144,7 @@ fn documents() -> Vec<Case> {
     let good = operation("GetClass", &class("CIM_Job"));
     let bomb = "<!DOCTYPE CIM [<!ENTITY a \"aaaaaaaaaa\"><!ENTITY b \"&a;&a;&a;&a;&a;&a;&a;&a;\">\
                 <!ENTITY c \"&b;&b;&b;&b;&b;&b;&b;&b;\">]>";
-    let mut all = vec![
+    vec![
         body("nothing", "", bad),
         body("no XML", "hello", bad),
         body("an entity bomb", &good.replace("<CIM ", &format!("{bomb}<CIM ")), bad),
@@ -185,6 +192,14 @@ fn documents() -> Vec<Case> {
             bad,
         ),
         body("two megabytes", &"x".repeat(2 << 20), Wanted::Http(413)),
+    ]
+}
+
+/// Well-formed, and wrong.
+fn messages() -> Vec<Case> {
+    let bad = Wanted::Http(400);
+    let good = operation("GetClass", &class("CIM_Job"));
+    let mut all = vec![
         body("many requests", &good.replace("SIMPLEREQ", "MULTIREQ"), Wanted::Http(501)),
         body("CIM 3", &good.replace("CIMVERSION=\"2.0\"", "CIMVERSION=\"3.0\""), Wanted::Http(501)),
         body("no call", &message(""), bad),
@@ -209,11 +224,6 @@ fn operations() -> Vec<Case> {
     let name = "<IPARAMVALUE NAME=\"InstanceName\"><INSTANCENAME CLASSNAME=\"CIM_TapeDrive\">\
                 <KEYBINDING NAME=\"DeviceID\"><KEYVALUE>x</KEYVALUE></KEYBINDING></INSTANCENAME>\
                 </IPARAMVALUE>";
-    let context = "<IPARAMVALUE NAME=\"EnumerationContext\"><VALUE>99</VALUE></IPARAMVALUE>\
-                   <IPARAMVALUE NAME=\"MaxObjectCount\"><VALUE>1</VALUE></IPARAMVALUE>";
-    let text = |name: &str, value: &str| {
-        format!("<IPARAMVALUE NAME=\"{name}\"><VALUE>{value}</VALUE></IPARAMVALUE>")
-    };
     let nested = (0..12).fold("<KEYVALUE>x</KEYVALUE>".to_owned(), |inner, _| {
         format!(
             "<VALUE.REFERENCE><INSTANCENAME CLASSNAME=\"CIM_SystemDevice\"><KEYBINDING \
@@ -251,6 +261,17 @@ fn operations() -> Vec<Case> {
         ("CreateClass", String::new(), Wanted::Cim(7)),
         ("DeleteClass", class("CIM_Job"), Wanted::Cim(7)),
         ("ExecQuery", text("Query", "x"), Wanted::Cim(7)),
+        ("Associators", String::new(), Wanted::Cim(4)),
+        ("GetQualifier", text("QualifierName", "Odd"), Wanted::Cim(6)),
+        ("Odd", String::new(), Wanted::Cim(7)),
+    ];
+    rows.into_iter().map(asked).collect()
+}
+
+fn pulls() -> Vec<Case> {
+    let context = "<IPARAMVALUE NAME=\"EnumerationContext\"><VALUE>99</VALUE></IPARAMVALUE>\
+                   <IPARAMVALUE NAME=\"MaxObjectCount\"><VALUE>1</VALUE></IPARAMVALUE>";
+    let rows: Vec<(&str, String, Wanted)> = vec![
         ("OpenQueryInstances", String::new(), Wanted::Cim(7)),
         ("PullInstancesWithPath", context.to_owned(), Wanted::Cim(21)),
         ("PullInstancePaths", context.to_owned(), Wanted::Cim(21)),
@@ -271,15 +292,19 @@ fn operations() -> Vec<Case> {
             format!("{}{}", class("CIM_TapeDrive"), text("ContinueOnError", "true")),
             Wanted::Cim(7),
         ),
-        ("Associators", String::new(), Wanted::Cim(4)),
-        ("GetQualifier", text("QualifierName", "Odd"), Wanted::Cim(6)),
-        ("Odd", String::new(), Wanted::Cim(7)),
     ];
-    let make = |(method, parameters, wanted): (&str, String, Wanted)| {
-        let bytes = post(&headers(method), &operation(method, &parameters));
-        case(format!("{method} {}", &parameters[..parameters.len().min(60)]), bytes, wanted)
-    };
-    rows.into_iter().map(make).collect()
+    rows.into_iter().map(asked).collect()
+}
+
+/// A row of the tables above: operation, parameters, what is wanted.
+fn asked((method, parameters, wanted): (&str, String, Wanted)) -> Case {
+    let bytes = post(&headers(method), &operation(method, &parameters));
+    case(format!("{method} {}", &parameters[..parameters.len().min(60)]), bytes, wanted)
+}
+
+/// A parameter with a text.
+fn text(name: &str, value: &str) -> String {
+    format!("<IPARAMVALUE NAME=\"{name}\"><VALUE>{value}</VALUE></IPARAMVALUE>")
 }
 
 /// Good requests with bytes changed, taken out and put in.
@@ -337,7 +362,8 @@ fn every_hostile_request_is_refused_and_the_next_good_one_answered() {
     pair.local.allow("the remote can not be reached");
     pair.local.run();
     let address = smis.expect("configured");
-    let mut cases = [heads(), documents(), operations()].concat_all();
+    let mut cases =
+        [heads(), lengths(), documents(), messages(), operations(), pulls()].concat_all();
     let by_hand = cases.len();
     cases.extend(mutations(rng, full(500, 20_000)));
     let (mut slowest, mut resident) = (std::time::Duration::ZERO, 0);

@@ -97,7 +97,8 @@ pub(crate) fn headers(method: &str) -> Vec<(&str, &str)> {
     ]
 }
 
-pub(crate) const SPACE: &str = "<LOCALNAMESPACEPATH><NAMESPACE NAME=\"root\"/><NAMESPACE NAME=\"twinreel\"/></LOCALNAMESPACEPATH>";
+pub(crate) const SPACE: &str = "<LOCALNAMESPACEPATH><NAMESPACE NAME=\"root\"/>\
+     <NAMESPACE NAME=\"twinreel\"/></LOCALNAMESPACEPATH>";
 
 /// A message around a call.
 pub(crate) fn message(call: &str) -> String {

@@ -14,8 +14,8 @@
 //! - Nothing here knows a socket, a clock or a thread. The one lock is around pull contexts.
 //! - Every length, depth and count of what a stranger sends is bounded before it is kept
 //!   ([`xml::Limits`]); there is no document type and no entity but the five of XML.
-//! - A reply holds what wbemcli's hand-written parser reads: no comment, no self-closed element with
-//!   a value in it, no character reference but the five.
+//! - A reply holds what wbemcli's hand-written parser reads: no comment, no self-closed element
+//!   with a value in it, no character reference but the five.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod error;

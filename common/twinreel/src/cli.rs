@@ -97,7 +97,7 @@ enum Command {
     /// A small backup application: inventory, backup, copy from tape to tape, restore.
     #[command(subcommand)]
     Dma(DmaCommand),
-    /// Look at a server as a backup application does, and say what to do.
+    /// Look at a server as an application does, and say what to do.
     #[command(subcommand)]
     Doctor(DoctorCommand),
     /// Run the engine of the backup site (`twinreel local-engine --help`).
@@ -235,6 +235,8 @@ mod tests {
             "dma restore --config a.toml file --source vtl0:VTA001L8,VTA002L8",
             "doctor ndmp --config a.toml --json",
             "doctor ndmp --server h:1 --user u --password-file p --auth text --protocol 3",
+            "doctor smis --config a.toml --json",
+            "doctor smis --server h:1 --user u --password-file p",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
@@ -256,6 +258,7 @@ mod tests {
             ("dma copy --config c --source v:A --target a:B --record-size x", "is not a size"),
             ("dma restore --config c file", "--source"),
             ("doctor ndmp", "--server"),
+            ("doctor smis", "--server"),
             ("doctor", "Usage"),
         ];
         for (line, reason) in cases {

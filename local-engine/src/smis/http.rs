@@ -32,6 +32,8 @@ use super::auth::{Denied, Gatekeeper, User};
 const HEAD: Duration = Duration::from_secs(10);
 /// How long a body may take.
 const BODY: Duration = Duration::from_secs(30);
+/// How long what is not wanted is waited for.
+const DRAIN: Duration = Duration::from_secs(3);
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a client may take to fetch its reply before its connection is given up.
@@ -159,7 +161,7 @@ async fn serve(
         .header_read_timeout(HEAD)
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS)
-        .half_close(false);
+        .half_close(true);
     if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
         tracing::debug!(%peer, %error, "SMI-S: a connection ended");
     }
@@ -204,10 +206,35 @@ impl Shared {
         host: IpAddr,
     ) -> Result<(String, Option<String>), Box<Reply>> {
         let (parts, body) = request.into_parts();
-        let extended = method(&parts)?;
+        let (head, caller) = match self.admit(&parts, host).await {
+            Ok(admitted) => admitted,
+            Err(reply) => {
+                // A client that learns only now that it has to log in has sent everything already.
+                // What is left unread would take the reply away from it.
+                drain(body).await;
+                return Err(reply);
+            }
+        };
+        let body = read(&parts.headers, body).await?;
+        let parsed = Request::parse(&body, &head);
+        drop(body);
+        let request = parsed.map_err(|refusal| {
+            tracing::debug!(%host, %refusal, "SMI-S: refused");
+            Box::new(refused(&refusal))
+        })?;
+        Ok((self.operate(request, caller).await?, head.prefix))
+    }
+
+    /// Who asks, and what the headers say of the request: all that is known before its body.
+    async fn admit(
+        &self,
+        parts: &hyper::http::request::Parts,
+        host: IpAddr,
+    ) -> Result<(Head, Caller), Box<Reply>> {
+        let extended = method(parts)?;
         let given = parts.headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-        let caller = match self.keeper.admit(host, given).await {
-            Ok(User(user)) => Caller { user, host },
+        let user = match self.keeper.admit(host, given).await {
+            Ok(User(user)) => user,
             Err(Denied(delay)) => {
                 tokio::time::sleep(delay).await;
                 let mut reply = status(StatusCode::UNAUTHORIZED);
@@ -221,14 +248,7 @@ impl Shared {
             tracing::debug!(%host, %refusal, "SMI-S: refused");
             Box::new(refused(&refusal))
         })?;
-        let body = read(&parts.headers, body).await?;
-        let parsed = Request::parse(&body, &head);
-        drop(body);
-        let request = parsed.map_err(|refusal| {
-            tracing::debug!(%host, %refusal, "SMI-S: refused");
-            Box::new(refused(&refusal))
-        })?;
-        Ok((self.operate(request, caller).await?, head.prefix))
+        Ok((head, Caller { user, host }))
     }
 
     /// Does it on a thread that may wait for the catalogue's disk.
@@ -267,6 +287,14 @@ fn method(parts: &hyper::http::request::Parts) -> Result<bool, Box<Reply>> {
     match parts.uri.path() {
         "/cimom" | "/" => Ok(extended),
         _ => Err(Box::new(status(StatusCode::NOT_FOUND))),
+    }
+}
+
+/// Reads what is not wanted, as far as it is little and comes soon.
+async fn drain(body: Incoming) {
+    if body.size_hint().lower() <= Limits::REQUEST.bytes as u64 {
+        let body = Limited::new(body, Limits::REQUEST.bytes);
+        drop(tokio::time::timeout(DRAIN, body.collect()).await);
     }
 }
 

@@ -107,7 +107,8 @@ pub fn read(bytes: &[u8], limits: &Limits) -> Result<Element, NotXml> {
 
 /// XML 1.0 production 2.
 fn is_char(c: char) -> bool {
-    matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
+    // A `char` is no surrogate.
+    matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{fffd}' | '\u{10000}'..)
 }
 
 /// XML 1.0 production 5, for the names that occur.

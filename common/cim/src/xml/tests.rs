@@ -81,7 +81,9 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_end_in_a_tree_or_in_words(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+    fn any_bytes_end_in_a_tree_or_in_words(
+        bytes in proptest::collection::vec(any::<u8>(), 0..400)
+    ) {
         let _ = read(&bytes, &Limits::REQUEST);
     }
 

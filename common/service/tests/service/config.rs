@@ -332,3 +332,36 @@ fn what_is_no_file_is_told() {
     );
     refused::<LocalConfig>(&dir.path().join("c.toml"), &text, "is too long: a socket in it");
 }
+
+#[test]
+fn the_server_for_management_applications_is_off_until_it_is_told() {
+    let (dir, made) = pair();
+    let good = std::fs::read_to_string(&made.local).unwrap();
+    assert!(!LocalConfig::load(&made.local).unwrap().smis.is_on());
+    let user = "[[smis.user]]\nname = \"a\"\npassword = \"secret\"\n";
+    let with = |keys: &str, user: &str| format!("{good}\n[smis]\n{keys}\n{user}");
+    let http = "http = \"127.0.0.1:5988\"";
+    std::fs::write(&made.local, with(http, user)).unwrap();
+    let local = LocalConfig::load(&made.local).unwrap();
+    assert!(local.smis.is_on() && !format!("{local:?}").contains("secret\""));
+    let https = "https = \"0.0.0.0:5989\"\ncertificate = \"pki/hq.pem\"\nkey = \"pki/hq.key\"";
+    std::fs::write(&made.local, with(https, user)).unwrap();
+    let local = LocalConfig::load(&made.local).unwrap();
+    assert_eq!(local.smis.key, Some(dir.path().join("pki/hq.key")));
+    let named = |name: &str, rest: &str| format!("[[smis.user]]\nname = \"{name}\"\n{rest}\n");
+    for (keys, user, expected) in [
+        (http, String::new(), "nobody may come in"),
+        ("http = \"192.0.2.1:5988\"", user.to_owned(), "is not loopback"),
+        ("https = \"127.0.0.1:5989\"", user.to_owned(), "needs certificate and key"),
+        (http, named("a", ""), "write one of password"),
+        (http, named("a", "password = \"\""), "1 to 128 bytes"),
+        (http, named("a:b", "password = \"x\""), "no colon"),
+        (http, named("a", "password_hash = \"x\""), "is no argon2 hash"),
+        (http, named("a", "password = \"x\"\npassword_hash = \"y\""), "write one of password"),
+        (http, format!("{user}{user}"), "is there twice"),
+        ("max_connections = 0", user.to_owned(), "1 to 1024"),
+        ("port = 1", user.to_owned(), "port"),
+    ] {
+        refused::<LocalConfig>(&made.local, &with(keys, &user), expected);
+    }
+}

@@ -8,6 +8,7 @@ mod finding;
 mod judge;
 mod look;
 mod seen;
+mod smis;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use crate::dma::Server;
 use crate::output::Output;
 use finding::{Finding, Severity};
 use seen::Expected;
+use smis::SmisServer;
 
 /// What `twinreel doctor` looks at.
 #[derive(Debug, Subcommand)]
@@ -29,10 +31,30 @@ pub(crate) enum DoctorCommand {
         #[command(flatten)]
         server: Server,
     },
+    /// Connect to the WBEM server of a local engine as a management application would and tell,
+    /// line by line, what is seen and what to do. Changes nothing.
+    Smis {
+        #[command(flatten)]
+        server: SmisServer,
+    },
 }
 
 pub(crate) fn run(command: &DoctorCommand, output: &Output) -> Result<(), Failed> {
-    let DoctorCommand::Ndmp { server } = command;
+    let (server, findings) = match command {
+        DoctorCommand::Ndmp { server } => ndmp(server)?,
+        DoctorCommand::Smis { server } => smis::look(server)?,
+    };
+    let wrong = findings.iter().filter(|it| it.severity == Severity::Fail).count();
+    let value = json!({ "server": server, "ok": wrong == 0, "findings": findings });
+    output.show(&value, |_| text(&findings))?;
+    match wrong {
+        0 => Ok(()),
+        1 => Err(Failed::new("one thing is wrong")),
+        many => Err(Failed::new(format!("{many} things are wrong"))),
+    }
+}
+
+fn ndmp(server: &Server) -> Result<(String, Vec<Finding>), Failed> {
     let config = server.config()?;
     let expected = config.map(|config| Expected {
         own: config.library_names().map(ToString::to_string).collect(),
@@ -40,15 +62,7 @@ pub(crate) fn run(command: &DoctorCommand, output: &Output) -> Result<(), Failed
         login_attempts: config.ndmp.login_attempts,
     });
     let seen = look::look(&server.console()?, server.sends_in_clear(), expected);
-    let findings = judge::judge(&seen);
-    let wrong = findings.iter().filter(|it| it.severity == Severity::Fail).count();
-    let value = json!({ "server": seen.server, "ok": wrong == 0, "findings": findings });
-    output.show(&value, |_| text(&findings))?;
-    match wrong {
-        0 => Ok(()),
-        1 => Err(Failed::new("one thing is wrong")),
-        many => Err(Failed::new(format!("{many} things are wrong"))),
-    }
+    Ok((seen.server.clone(), judge::judge(&seen)))
 }
 
 fn text(findings: &[Finding]) -> String {
