@@ -1,5 +1,5 @@
-//! What sense data ask for: the table of everything that a drive or a changer says and that somebody
-//! has to act upon. The first row that fits counts.
+//! What sense data ask for: the table of everything that a drive or a changer says and that
+//! somebody has to act upon. The first row that fits counts.
 
 use crate::Sense;
 

@@ -35,8 +35,8 @@ pub struct ScsiDrive<T> {
     expected: Option<ObjectNumber>,
     /// READ POSITION has no long form here.
     is_short: bool,
-    /// Whether READ POSITION has ever told a position, once it was asked. Of a drive that has, it is
-    /// a fault when it does not.
+    /// Whether READ POSITION has ever told a position, once it was asked. Of a drive that has, it
+    /// is a fault when it does not.
     is_telling: Option<bool>,
     /// LOCATE is not there at all.
     is_without_locate: bool,
