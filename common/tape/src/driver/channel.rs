@@ -87,6 +87,10 @@ impl<T: ScsiTransport> Channel<T> {
         Self { transport, poll: Duration::from_secs(1) }
     }
 
+    pub(super) fn longest(&self) -> usize {
+        self.transport.longest()
+    }
+
     pub(super) fn set_poll(&mut self, poll: Duration) {
         self.poll = poll;
     }

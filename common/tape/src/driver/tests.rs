@@ -33,7 +33,7 @@ type Dialogue = (VecDeque<Answer>, Vec<Vec<u8>>);
 
 /// Answers by script and remembers what it was asked.
 #[derive(Clone, Default)]
-struct Script(Arc<Mutex<Dialogue>>);
+struct Script(Arc<Mutex<Dialogue>>, Option<usize>);
 
 impl Script {
     fn then(&self, answers: impl IntoIterator<Item = Answer>) {
@@ -74,6 +74,28 @@ impl ScsiTransport for Script {
         };
         Ok(ScsiCompletion { status, sense, residual })
     }
+
+    fn longest(&self) -> usize {
+        self.1.unwrap_or(usize::MAX)
+    }
+}
+
+/// A host adapter that takes 10 bytes at a time.
+#[test]
+fn a_read_is_no_longer_than_the_way_is_wide() {
+    let script = Script { 1: Some(10), ..Script::default() };
+    let inquiry = StandardInquiry::new(DeviceType::Tape, "TWINREEL", "FILE", "1");
+    let serial = VitalPage::SerialNumber("S1".into()).encode(DeviceType::Tape);
+    script.then([Answer::Good(inquiry.encode()), Answer::Good(serial), at(5)]);
+    let mut drive = ScsiDrive::open(script.clone(), &control()).unwrap();
+    script.then([Answer::Good(vec![7; 10])]);
+    let end = drive.read(&mut [0; 2000], &control());
+    assert_eq!(end, Ok(ReadEnd::Record { length: 10 }));
+    let longer = Sense::INCORRECT_LENGTH.with_information(-90);
+    script.then([Answer::Check(longer, vec![7; 10])]);
+    let end = drive.read(&mut [0; 2000], &control());
+    assert!(matches!(end, Err(TapeError::Unreachable(_))), "{end:?}");
+    assert_eq!(script.asked().len(), 5);
 }
 
 fn good() -> Answer {
