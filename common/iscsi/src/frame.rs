@@ -183,11 +183,15 @@ mod tests {
     use super::*;
     use crate::{DataIn, NopIn};
 
-    /// What came, what ended it, and whether that was between two PDUs.
-    type Decoded = (Vec<(Pdu, Vec<u8>)>, Option<FrameError>, bool);
+    type Frames = Vec<(Pdu, Vec<u8>)>;
 
     /// Feeds bytes in pieces; what comes out, and how it ended.
-    fn decode(bytes: &[u8], digests: Digests, most: usize, piece: usize) -> Decoded {
+    fn decode(
+        bytes: &[u8],
+        digests: Digests,
+        most: usize,
+        piece: usize,
+    ) -> (Frames, Option<FrameError>, bool) {
         let mut decoder = Decoder::new(digests, most);
         let (mut rest, mut out) = (bytes, Vec::new());
         while !rest.is_empty() {
@@ -215,7 +219,7 @@ mod tests {
         bytes
     }
 
-    fn frames(data: Vec<Vec<u8>>) -> Vec<(Pdu, Vec<u8>)> {
+    fn frames(data: Vec<Vec<u8>>) -> Frames {
         let pdu = |i: usize| Pdu::from(DataIn { data_sn: i as u32, ..DataIn::default() });
         data.into_iter().enumerate().map(|(i, data)| (pdu(i), data)).collect()
     }
