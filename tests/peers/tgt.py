@@ -38,8 +38,8 @@ def why_not() -> str:
 class Tgt:
     """A tgtd of its own with a changer, two empty drives and four cartridges."""
 
-    def __init__(self, work: Path) -> None:
-        self.work, self.port = work, servers.free_port()
+    def __init__(self, work: Path, chap: bool = True) -> None:
+        self.work, self.port, self.chap = work, servers.free_port(), chap
         (work / "media").mkdir(parents=True)
         # Its own control socket, so that other instances are left alone.
         self.environment = {**os.environ, "TGT_IPC_SOCKET": str(work / "ctl")}
@@ -102,10 +102,11 @@ class Tgt:
         for number, barcode in enumerate(self.barcodes):
             self.update(CHANGER_LUN,
                         f"element_type=2,address={SLOT + number},barcode={barcode},sides=1")
-        for user, secret in [(USER, SECRET), (TARGET_USER, TARGET_SECRET)]:
-            self.admin("account", "new", "--user", user, "--password", secret)
-        self.admin("account", "bind", "--tid", "1", "--user", USER)
-        self.admin("account", "bind", "--tid", "1", "--user", TARGET_USER, "--outgoing")
+        if self.chap:
+            for user, secret in [(USER, SECRET), (TARGET_USER, TARGET_SECRET)]:
+                self.admin("account", "new", "--user", user, "--password", secret)
+            self.admin("account", "bind", "--tid", "1", "--user", USER)
+            self.admin("account", "bind", "--tid", "1", "--user", TARGET_USER, "--outgoing")
         self.admin("target", "bind", "--tid", "1", "-I", "ALL")
 
     def update(self, lun: int, parameters: str) -> None:
