@@ -21,7 +21,7 @@ fn configuration(scene: &Scene, role: Role) -> String {
 }
 
 /// What `twinreel store VERB` says, and its exit code.
-fn store(scene: &Scene, role: Role, verb: &str) -> (i32, Value) {
+pub(crate) fn store(scene: &Scene, role: Role, verb: &str) -> (i32, Value) {
     let config = configuration(scene, role);
     let (code, out, errors) = twinreel(["store", verb, "--json", "--config", &config]);
     (code, serde_json::from_str(&out).unwrap_or_else(|_| panic!("{code}: {errors}")))
@@ -36,7 +36,7 @@ fn room(scene: &Scene, role: Role) -> u64 {
     containers(scene, role).iter().map(|file| fs::metadata(file).map_or(0, |it| it.len())).sum()
 }
 
-fn containers(scene: &Scene, role: Role) -> Vec<PathBuf> {
+pub(crate) fn containers(scene: &Scene, role: Role) -> Vec<PathBuf> {
     let text = fs::read_to_string(configuration(scene, role)).expect("a configuration");
     let table: toml::Table = text.parse().expect("TOML");
     let state = table["site"]["state_dir"].as_str().expect("a state directory");

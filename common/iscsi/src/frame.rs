@@ -183,13 +183,15 @@ mod tests {
     use super::*;
     use crate::{DataIn, NopIn};
 
+    type Frames = Vec<(Pdu, Vec<u8>)>;
+
     /// Feeds bytes in pieces; what comes out, and how it ended.
     fn decode(
         bytes: &[u8],
         digests: Digests,
         most: usize,
         piece: usize,
-    ) -> (Vec<(Pdu, Vec<u8>)>, Option<FrameError>, bool) {
+    ) -> (Frames, Option<FrameError>, bool) {
         let mut decoder = Decoder::new(digests, most);
         let (mut rest, mut out) = (bytes, Vec::new());
         while !rest.is_empty() {
@@ -217,7 +219,7 @@ mod tests {
         bytes
     }
 
-    fn frames(data: Vec<Vec<u8>>) -> Vec<(Pdu, Vec<u8>)> {
+    fn frames(data: Vec<Vec<u8>>) -> Frames {
         let pdu = |i: usize| Pdu::from(DataIn { data_sn: i as u32, ..DataIn::default() });
         data.into_iter().enumerate().map(|(i, data)| (pdu(i), data)).collect()
     }

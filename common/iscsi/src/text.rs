@@ -160,7 +160,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pairs_lead_back(list in prop::collection::vec(("[A-Z][a-zA-Z]{0,9}", "[ -~]{0,20}"), 0..9)) {
+        fn pairs_lead_back(
+            list in prop::collection::vec(("[A-Z][a-zA-Z]{0,9}", "[ -~]{0,20}"), 0..9),
+        ) {
             let mut pairs = Pairs::default();
             for (key, value) in &list {
                 pairs.add(key, value.clone());

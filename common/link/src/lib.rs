@@ -44,9 +44,10 @@ pub use range::{
     Visible,
 };
 pub use replicate::{
-    Begin, Begun, CHUNK_MAX, Chunk, ChunkData, Counters, Entry, FailWhy, Failure,
-    OFFER_ENTRIES_MAX, OFFER_SEGMENTS_MAX, Offer, Receiver, ReceiverOutput, Replicate,
-    ReplicateBody, Segment, Sender, SenderOutput, Totals, TransferError, TransferId,
+    BASES_MAX, Begin, Begun, CHUNK_MAX, Chunk, ChunkData, Counters, Entry, FailWhy, Failure,
+    OFFER_ENTRIES_MAX, OFFER_RANGES_MAX, OFFER_SEGMENTS_MAX, Offer, PACK_MAX, Pack, PackError,
+    PackForm, Piece, Receiver, ReceiverOutput, Replicate, ReplicateBody, Segment, Sender,
+    SenderOutput, Totals, TransferError, TransferId, Unpack, left, pack, proof, unpack,
 };
 pub use report::{DriveReport, JobReport, LibraryReport, ReportWatch, SiteReport};
 pub use stream::{

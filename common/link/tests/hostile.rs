@@ -7,9 +7,10 @@ mod support;
 use bytes::Bytes;
 use link::{
     Answer, Begin, Begun, Chunk, ChunkData, Doubt, Entry, Expect, FailWhy, Failure, LeaseAction,
-    LeaseBody, LeaseRequest, LeaseTable, Numbered, Offer, Peer, Receiver, ReceiverOutput,
-    ReplicateBody, Segment, Sender, SenderOutput, StreamBody, StreamId, StreamReceiver,
-    StreamReceiverOutput, StreamSender, StreamSenderOutput, Totals, TransferId, Work,
+    LeaseBody, LeaseRequest, LeaseTable, Numbered, Offer, Pack, PackForm, Peer, Receiver,
+    ReceiverOutput, ReplicateBody, Segment, Sender, SenderOutput, StreamBody, StreamId,
+    StreamReceiver, StreamReceiverOutput, StreamSender, StreamSenderOutput, Totals, TransferId,
+    Work,
 };
 use model::{CartridgeId, Digest, EngineId, GenerationId, LeaseId, SiteName, Ulid};
 use support::{Random, seeds};
@@ -51,20 +52,39 @@ fn failure() -> Failure {
     Failure { why: FailWhy::Store, text: String::new() }
 }
 
+fn entry(random: &mut Random) -> Entry {
+    match random.below(8) {
+        0 => Entry::Run { first: number(random), count: number(random) },
+        1 => Entry::Again { first: number(random), count: number(random) },
+        2 => Entry::Old { first: number(random), count: number(random) },
+        3 | 4 => Entry::Fresh(1 + random.below(3) as u32),
+        _ => Entry::Chunk(chunk(random)),
+    }
+}
+
+fn pack(random: &mut Random) -> Pack {
+    Pack {
+        chunks: (0..random.below(4)).map(|_| small(random)).collect(),
+        olds: (0..random.below(3)).map(|_| small(random)).collect(),
+        form: if random.chance(500) { PackForm::Plain } else { PackForm::Delta },
+        proof: Digest([0; 32]),
+        bytes: Bytes::from(vec![0; random.below(4) as usize]),
+    }
+}
+
 fn replicate(random: &mut Random) -> ReplicateBody {
     match random.below(16) {
-        0 => ReplicateBody::Ready { already: random.chance(200), parent: random.chance(500) },
+        0 => {
+            let base = random.chance(500).then(|| random.below(3) as u32);
+            ReplicateBody::Ready { already: random.chance(200), base }
+        }
         1..5 => {
-            let entry = |random: &mut Random| match random.below(4) {
-                0 => Entry::Run { first: number(random), count: number(random) },
-                _ => Entry::Chunk(chunk(random)),
-            };
             let entries = (0..random.below(4)).map(|_| entry(random)).collect();
             let offer = Offer { segments: vec![Segment::Filemarks(number(random))], entries };
             ReplicateBody::Offer { sequence: small(random), offer }
         }
         5..8 => ReplicateBody::Want { sequence: small(random), wanted: flags(random) },
-        8..11 => ReplicateBody::Chunks { sequence: small(random), chunks: chunks(random) },
+        8..11 => ReplicateBody::Pack { sequence: small(random), pack: pack(random) },
         11 | 12 => ReplicateBody::Credit { stored: number(random), offers: small(random) },
         13 => ReplicateBody::Commit(Totals::default()),
         14 => ReplicateBody::Committed,
@@ -77,6 +97,7 @@ fn begin() -> Begin {
         generation: GenerationId(Ulid(1)),
         cartridge: CartridgeId(Ulid(2)),
         parent: None,
+        bases: vec![GenerationId(Ulid(3)), GenerationId(Ulid(4))],
         barcode: None,
         attributes: Bytes::new(),
     }
@@ -96,25 +117,31 @@ fn transfers_survive_any_message() {
                     sender.end(Totals::default()).unwrap();
                 }
                 Some(SenderOutput::NeedBatch { .. }) => {
-                    let entries = (0..3).map(|_| Entry::Chunk(chunk(&mut random))).collect();
+                    let entries = (0..3).map(|_| entry(&mut random)).collect();
                     sender.batch(Offer { segments: Vec::new(), entries }).unwrap();
                 }
-                Some(SenderOutput::ReadChunk { sequence, index, .. }) => {
+                Some(SenderOutput::NeedPack { chunks, .. }) => {
+                    let some = 1 + random.below(chunks.len() as u64) as usize;
+                    let chunks = chunks[..some].to_vec();
+                    let (form, proof) = (PackForm::Plain, Digest([0; 32]));
                     let bytes = Bytes::from_static(b"abc");
-                    let data = ChunkData { encoding: 0, raw_length: 3, bytes };
-                    sender.chunk(sequence, index, data).unwrap();
+                    sender.pack(Pack { chunks, olds: Vec::new(), form, proof, bytes }).unwrap();
                 }
                 _ => {}
             }
             match receiver.poll() {
                 Some(ReceiverOutput::Begin(_)) => {
-                    receiver.begun(Begun::Import { parent: random.chance(300) }).unwrap();
+                    let base = random.chance(300).then_some(0);
+                    receiver.begun(Begun::Import { base }).unwrap();
                 }
                 Some(ReceiverOutput::NeedMissing { sequence, digests }) => {
                     let missing: Vec<_> = digests.iter().map(|_| random.chance(700)).collect();
                     receiver.missing(sequence, &missing).unwrap();
                 }
-                Some(ReceiverOutput::Store { .. }) => receiver.stored().unwrap(),
+                Some(ReceiverOutput::Unpack(pack)) => {
+                    let names = pack.chunks.iter().map(|it| it.1.unwrap_or(Digest([9; 32])));
+                    receiver.stored(&names.collect::<Vec<_>>()).unwrap();
+                }
                 Some(ReceiverOutput::Commit(_)) => receiver.committed().unwrap(),
                 _ => {}
             }

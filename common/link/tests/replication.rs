@@ -8,27 +8,26 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use bytes::Bytes;
 use link::{
-    Begin, Begun, Chunk, ChunkData, Counters, Entry, Failure, Message, Offer, Receiver,
+    Begin, Begun, Chunk, Counters, Entry, Failure, Message, Offer, Pack, PackForm, Piece, Receiver,
     ReceiverOutput, Replicate, ReplicateBody, Segment, Sender, SenderOutput, Totals, TransferId,
+    Unpack,
 };
 use model::{CartridgeId, Digest, GenerationId, Ulid};
+use sha2::{Digest as _, Sha256};
 use support::{Random, seeds};
 
-/// What may be on its way when a link breaks.
-const WINDOW: u64 = 16 << 20;
+/// What may be on its way when a link breaks: what there is credit for, and the last pack.
+const WINDOW: u64 = (16 << 20) + link::PACK_MAX as u64;
 
 type Recipe = Vec<Chunk>;
 
-fn digest(number: u64) -> Digest {
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&number.to_be_bytes());
-    Digest(bytes)
-}
+/// Runs of chunks: first and count.
+type Runs = Vec<(u64, u64)>;
 
 /// A site's store: chunks and committed generations.
 #[derive(Default)]
 struct Store {
-    chunks: HashMap<Digest, ChunkData>,
+    chunks: HashMap<Digest, Bytes>,
     committed: BTreeMap<GenerationId, (Recipe, Vec<Segment>)>,
 }
 
@@ -36,7 +35,7 @@ struct Store {
 #[derive(Default)]
 struct Import {
     generation: Option<GenerationId>,
-    parent: Recipe,
+    base: Recipe,
     recipe: Recipe,
     segments: Vec<Segment>,
 }
@@ -53,14 +52,20 @@ struct World {
     /// Where the sender's shell is in the recipe.
     cursor: usize,
     batch_max: u64,
+    /// How many new chunks in a thousand go without being asked for.
+    fresh: u64,
+    /// The chunks of each batch of this transfer, and its old ranges.
+    plans: Vec<(Vec<Digest>, Runs)>,
+    /// What was asked for and came, in this transfer.
+    came: Vec<Digest>,
     sender: Option<Sender>,
     receiver: Option<Receiver>,
     import: Import,
     to_target: VecDeque<Bytes>,
     to_source: VecDeque<Bytes>,
-    reads: VecDeque<(u32, u32, Digest)>,
+    packs: VecDeque<(u32, Vec<u32>)>,
     questions: VecDeque<(u32, Vec<Digest>)>,
-    stores: VecDeque<(Digest, ChunkData)>,
+    stores: VecDeque<Unpack>,
     wire: u64,
     breaks: u64,
     done: Option<Counters>,
@@ -69,13 +74,19 @@ struct World {
 fn make(random: &mut Random, chunks: u64, size: u64) -> Store {
     let mut store = Store::default();
     let chunk = |random: &mut Random, store: &mut Store, names: u64| {
-        let name = digest(random.below(names));
-        let data = store.chunks.entry(name).or_insert_with(|| {
-            let length = 1 + random.below(size);
-            let raw_length = length as u32;
-            ChunkData { encoding: 7, raw_length, bytes: vec![name.0[7]; length as usize].into() }
-        });
-        Chunk { digest: name, length: data.raw_length }
+        let mut content = Random(random.below(names));
+        let length = 8 + content.below(size);
+        let words = length.div_ceil(8);
+        let mut raw: Vec<u8> = (0..words).flat_map(|_| content.next().to_le_bytes()).collect();
+        raw.truncate(length as usize);
+        // Some are like others.
+        if length < 1000 && content.chance(500) {
+            raw[8..].fill(7);
+        }
+        let digest = Digest(Sha256::digest(&raw).into());
+        let length = raw.len() as u32;
+        store.chunks.insert(digest, raw.into());
+        Chunk { digest, length }
     };
     let parent: Recipe = (0..chunks).map(|_| chunk(random, &mut store, chunks * 2)).collect();
     // The child is the parent with some chunks replaced and some added.
@@ -108,12 +119,15 @@ impl World {
             parent: None,
             cursor: 0,
             batch_max,
+            fresh: 0,
+            plans: Vec::new(),
+            came: Vec::new(),
             sender: None,
             receiver: None,
             import: Import::default(),
             to_target: VecDeque::new(),
             to_source: VecDeque::new(),
-            reads: VecDeque::new(),
+            packs: VecDeque::new(),
             questions: VecDeque::new(),
             stores: VecDeque::new(),
             wire: 0,
@@ -125,10 +139,15 @@ impl World {
     fn begin(&mut self) {
         self.transfers += 1;
         self.cursor = 0;
+        self.plans.clear();
+        self.came.clear();
+        // Of two bases the target may have neither, one or both.
+        let bases = self.parent.into_iter().flat_map(|id| [GenerationId(Ulid(99)), id]).collect();
         let begin = Begin {
             generation: self.generation,
             cartridge: CartridgeId(Ulid(1)),
             parent: self.parent,
+            bases,
             barcode: None,
             attributes: Bytes::new(),
         };
@@ -144,7 +163,7 @@ impl World {
         self.receiver = None;
         self.to_target.clear();
         self.to_source.clear();
-        self.reads.clear();
+        self.packs.clear();
         self.questions.clear();
         self.stores.clear();
     }
@@ -158,39 +177,81 @@ impl World {
 
     // ---------------------------------------------------------------- the sender's shell
 
-    fn batch(&mut self, runs: bool) {
+    fn batch(&mut self, base: Option<u32>) {
         let (recipe, segments) = &self.source.committed[&self.generation];
         let sender = self.sender.as_mut().unwrap();
         if self.cursor == recipe.len() {
             let bytes = recipe.iter().map(|chunk| u64::from(chunk.length)).sum();
             return sender.end(Totals { objects: 11, bytes, chunks: recipe.len() as u64 }).unwrap();
         }
-        let parent = match self.parent.filter(|_| runs) {
-            Some(parent) => &self.source.committed[&parent].0[..],
+        let base = match base {
+            Some(which) => {
+                assert_eq!(which, 1);
+                &self.source.committed[&self.parent.unwrap()].0[..]
+            }
             None => &[],
         };
-        let mut offer = Offer::default();
+        let (mut offer, mut plan) = (Offer::default(), (Vec::new(), Vec::new()));
         if self.cursor == 0 {
             offer.segments = segments.clone();
         }
         for _ in 0..=self.random.below(self.batch_max) {
             let Some(chunk) = recipe.get(self.cursor) else { break };
-            let run = parent.iter().position(|known| known == chunk).map(|first| {
-                let same = recipe[self.cursor..].iter().zip(&parent[first..]);
-                (first as u64, same.take_while(|(a, b)| a == b).count())
-            });
-            match run {
-                Some((first, count)) => {
-                    offer.entries.push(Entry::Run { first, count: count as u64 });
-                    self.cursor += count;
+            let run = |from: &[Chunk]| {
+                let first = from.iter().position(|known| known == chunk)?;
+                let same = recipe[self.cursor..].iter().zip(&from[first..]);
+                Some((first as u64, same.take_while(|(a, b)| a == b).count()))
+            };
+            if let Some((first, count)) = run(base) {
+                offer.entries.push(Entry::Run { first, count: count as u64 });
+                self.cursor += count;
+            } else if let Some((first, count)) = run(&recipe[..self.cursor]) {
+                offer.entries.push(Entry::Again { first, count: count as u64 });
+                self.cursor += count;
+            } else {
+                if !base.is_empty() && self.random.chance(500) {
+                    let first = self.random.below(base.len() as u64);
+                    let count = 1 + self.random.below(3.min(base.len() as u64 - first));
+                    offer.entries.push(Entry::Old { first, count });
+                    plan.1.push((first, count));
                 }
-                None => {
-                    offer.entries.push(Entry::Chunk(*chunk));
-                    self.cursor += 1;
-                }
+                offer.entries.push(match self.random.chance(self.fresh) {
+                    true => Entry::Fresh(chunk.length),
+                    false => Entry::Chunk(*chunk),
+                });
+                plan.0.push(chunk.digest);
+                self.cursor += 1;
             }
         }
+        self.plans.push(plan);
         sender.batch(offer).unwrap();
+    }
+
+    /// A pack of some of the chunks asked for, as a difference to some of the old ranges.
+    fn pack(&mut self, sequence: u32, asked: &[u32]) -> Pack {
+        let (names, ranges) = &self.plans[sequence as usize];
+        let most = 1 + self.random.below(asked.len() as u64) as usize;
+        let (mut chunks, mut raw, mut all) = (Vec::new(), Vec::new(), Vec::new());
+        for index in &asked[..most] {
+            let name = names[*index as usize];
+            if raw.len() + self.source.chunks[&name].len() > link::PACK_MAX {
+                break;
+            }
+            raw.extend_from_slice(&self.source.chunks[&name]);
+            chunks.push(*index);
+            all.push(name);
+        }
+        let mut olds: Vec<_> = (0..ranges.len() as u32).collect();
+        olds.retain(|_| self.random.chance(500));
+        let runs: Vec<_> = olds.iter().map(|it| ranges[*it as usize]).collect();
+        let base = self.parent.map_or(&[][..], |id| &self.source.committed[&id].0);
+        let old = old(&self.source, base, &runs);
+        let proof = link::proof(&all);
+        let (form, bytes) = match olds.is_empty() && self.random.chance(500) {
+            true => (PackForm::Plain, raw.into()),
+            false => link::pack(&old, &raw, 1).unwrap(),
+        };
+        Pack { chunks, olds, form, proof, bytes }
     }
 
     fn sender_step(&mut self) {
@@ -203,19 +264,19 @@ impl World {
             }
         }
         if self.random.chance(500)
-            && let Some((sequence, index, name)) = self.reads.pop_front()
+            && let Some((sequence, chunks)) = self.packs.pop_front()
         {
-            let data = self.source.chunks[&name].clone();
-            self.sender.as_mut().unwrap().chunk(sequence, index, data).unwrap();
+            let pack = self.pack(sequence, &chunks);
+            self.sender.as_mut().unwrap().pack(pack).unwrap();
         }
         match self.sender.as_mut().and_then(Sender::poll) {
             None => {}
             Some(SenderOutput::Send(message)) => {
                 self.to_target.push_back(Message::Replicate(message).encode());
             }
-            Some(SenderOutput::NeedBatch { runs }) => self.batch(runs),
-            Some(SenderOutput::ReadChunk { sequence, index, digest }) => {
-                self.reads.push_back((sequence, index, digest));
+            Some(SenderOutput::NeedBatch { base }) => self.batch(base),
+            Some(SenderOutput::NeedPack { sequence, chunks }) => {
+                self.packs.push_back((sequence, chunks));
             }
             Some(SenderOutput::Done(counters)) => {
                 self.wire += counters.wire;
@@ -249,17 +310,33 @@ impl World {
             self.receiver.as_mut().unwrap().missing(sequence, &missing).unwrap();
         }
         if self.random.chance(500)
-            && let Some((name, data)) = self.stores.pop_front()
+            && let Some(pack) = self.stores.pop_front()
         {
-            assert_eq!(data, self.source.chunks[&name], "a chunk changed on its way");
-            let before = self.target.chunks.insert(name, data);
-            assert!(before.is_none(), "a chunk was sent twice in one transfer");
-            self.unsynced.push(name);
-            self.receiver.as_mut().unwrap().stored().unwrap();
+            self.store(&pack);
         }
         if let Some(output) = self.receiver.as_mut().and_then(Receiver::poll) {
             self.receiver_output(output);
         }
+    }
+
+    fn store(&mut self, pack: &Unpack) {
+        let old = old(&self.target, &self.import.base, &pack.olds);
+        let bytes = (&old[..], &pack.bytes);
+        let chunks = link::unpack(&pack.chunks, pack.form, bytes, &pack.proof).unwrap();
+        for ((name, raw), (_, told)) in chunks.iter().zip(&pack.chunks) {
+            assert_eq!(raw, &self.source.chunks[name], "a chunk changed on its way");
+            let known = self.target.chunks.insert(*name, raw.clone()).is_some();
+            if told.is_some() {
+                assert!(!self.came.contains(name), "a chunk was sent twice in one transfer");
+                assert!(!known || self.fresh > 0, "a chunk was asked for needlessly");
+                self.came.push(*name);
+            }
+            if !known {
+                self.unsynced.push(*name);
+            }
+        }
+        let names: Vec<_> = chunks.iter().map(|it| it.0).collect();
+        self.receiver.as_mut().unwrap().stored(&names).unwrap();
     }
 
     fn receiver_output(&mut self, output: ReceiverOutput) {
@@ -270,26 +347,29 @@ impl World {
             }
             ReceiverOutput::Begin(begin) => {
                 let committed = &self.target.committed;
-                let parent = begin.parent.and_then(|parent| committed.get(&parent));
+                let mut bases = begin.bases.iter().zip(0u32..);
+                let base = bases.find_map(|(id, index)| Some((index, committed.get(id)?)));
                 let begun = match committed.contains_key(&begin.generation) {
                     true => Begun::Already,
-                    false => Begun::Import { parent: parent.is_some() },
+                    false => Begun::Import { base: base.map(|it| it.0) },
                 };
                 self.import = Import {
                     generation: Some(begin.generation),
-                    parent: parent.map(|it| it.0.clone()).unwrap_or_default(),
+                    base: base.map(|it| it.1.0.clone()).unwrap_or_default(),
                     ..Import::default()
                 };
                 receiver.begun(begun).unwrap();
             }
-            ReceiverOutput::Append(offer) => {
-                self.import.segments.extend(offer.segments);
-                for entry in offer.entries {
-                    match entry {
-                        Entry::Chunk(chunk) => self.import.recipe.push(chunk),
-                        Entry::Run { first, count } => {
+            ReceiverOutput::Append { segments, pieces } => {
+                self.import.segments.extend(segments);
+                for piece in pieces {
+                    match piece {
+                        Piece::Chunk(chunk) => self.import.recipe.push(chunk),
+                        Piece::Again { first, count } => (first..first + count)
+                            .for_each(|i| self.import.recipe.push(self.import.recipe[i as usize])),
+                        Piece::Run { first, count } => {
                             let run = first as usize..(first + count) as usize;
-                            self.import.recipe.extend_from_slice(&self.import.parent[run]);
+                            self.import.recipe.extend_from_slice(&self.import.base[run]);
                         }
                     }
                 }
@@ -297,7 +377,7 @@ impl World {
             ReceiverOutput::NeedMissing { sequence, digests } => {
                 self.questions.push_back((sequence, digests));
             }
-            ReceiverOutput::Store { digest, chunk } => self.stores.push_back((digest, chunk)),
+            ReceiverOutput::Unpack(pack) => self.stores.push_back(pack),
             ReceiverOutput::Commit(totals) => {
                 let import = std::mem::take(&mut self.import);
                 assert_eq!(totals.chunks, import.recipe.len() as u64);
@@ -341,10 +421,18 @@ impl World {
     }
 }
 
+/// The bytes of runs of a recipe.
+fn old(store: &Store, recipe: &[Chunk], runs: &[(u64, u64)]) -> Vec<u8> {
+    let run = |(first, count): &(u64, u64)| &recipe[*first as usize..(first + count) as usize];
+    let chunks = runs.iter().flat_map(run);
+    chunks.flat_map(|chunk| store.chunks[&chunk.digest].iter().copied()).collect()
+}
+
 #[test]
 fn it_ends_equal_through_cuts_and_crashes() {
     seeds(1500, |seed| {
         let mut world = World::new(seed, 40, 20, 1 + seed % 15);
+        world.fresh = [0, 0, 300, 1000][(seed / 4 % 4) as usize];
         let trouble = [0, 2, 10, 30][(seed % 4) as usize];
         world.replicate(1, None, trouble);
         world.replicate(2, Some(1), trouble);
@@ -359,26 +447,29 @@ fn it_ends_equal_through_cuts_and_crashes() {
 fn without_trouble_only_what_lacks_is_sent_and_once() {
     let mut world = World::new(7, 300, 30, 20);
     world.replicate(1, None, 0);
-    let stored = |store: &Store| store.chunks.values().map(|it| it.bytes.len() as u64).sum::<u64>();
-    assert_eq!(world.wire, stored(&world.target));
+    let stored = |store: &Store| store.chunks.values().map(|it| it.len() as u64).sum::<u64>();
+    let first = world.done.unwrap().unique;
+    assert_eq!(first, stored(&world.target));
     world.replicate(2, Some(1), 0);
-    assert_eq!(world.wire, stored(&world.target));
+    assert_eq!(first + world.done.unwrap().unique, stored(&world.target));
 }
 
 #[test]
 fn a_break_costs_at_most_one_window() {
     seeds(3, |seed| {
-        let mut world = World::new(seed, 400, 400_000, 60);
+        let mut world = World::new(seed, 500, 400_000, 60);
         world.replicate(1, None, 0);
         let clean = world.wire;
-        let mut world = World::new(seed, 400, 400_000, 60);
+        let mut world = World::new(seed, 500, 400_000, 60);
         // Cuts only: a crash also costs what was not synced.
         while world.breaks < 5 {
             world.generation = GenerationId(Ulid(1));
             if world.sender.is_none() {
                 world.begin();
             }
-            for _ in 0..300 + 100 * world.breaks {
+            // Until some has come and some is on its way.
+            let sent = |world: &World| world.sender.as_ref().map_or(0, |it| it.counters().wire);
+            while sent(&world) < (world.breaks + 1) << 20 || world.stores.is_empty() {
                 match world.random.below(2) {
                     0 => world.sender_step(),
                     _ => world.receiver_step(),

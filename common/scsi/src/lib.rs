@@ -3,7 +3,8 @@
 //!
 //! * [`Cdb`]: every command as a value, with `encode` for a driver and `parse` for a target; the
 //!   table behind it ([`commands`]) also answers REPORT SUPPORTED OPERATION CODES.
-//! * [`Sense`]: sense data in fixed and descriptor format, with the codes used here by name.
+//! * [`Sense`]: sense data in fixed and descriptor format, with the codes used here by name;
+//!   [`advice`]: what they ask for, as a table.
 //! * [`StandardInquiry`], [`VitalPage`], [`Designator`]: who a device is.
 //! * [`ElementReport`]: READ ELEMENT STATUS; [`TagTemplate`]: SEND VOLUME TAG.
 //! * [`mode`], [`log`], [`mam`]: pages, parameters and attributes.
@@ -16,6 +17,7 @@
 //! It does not know what a tape is: semantics are `tape`'s.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod advice;
 mod cdb;
 mod element;
 mod inquiry;

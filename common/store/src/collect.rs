@@ -124,9 +124,9 @@ impl Store {
         Ok(collected)
     }
 
-    /// Reads every sealed container, compares the checksums of all chunks, and looks up every chunk
-    /// of every generation. `pace` is called behind each container with the bytes read; it may wait,
-    /// and ends the check when it says false.
+    /// Reads every sealed container, compares the checksums of all chunks, and looks up every
+    /// chunk of every generation. `pace` is called behind each container with the bytes read; it
+    /// may wait, and ends the check when it says false.
     ///
     /// # Errors
     /// The disk does not answer. Damage is no error.

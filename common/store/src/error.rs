@@ -67,7 +67,7 @@ pub enum StoreError {
     InUse(CartridgeId),
     /// Something that says which chunks are needed can not be read, so that none is freed. The
     /// operator restores the file, or takes it away and so gives up what it describes.
-    #[error("nothing is collected: {} can not be read, so what it needs is not known", .0.display())]
+    #[error("nothing is collected: {} can not be read, and what it needs is unknown", .0.display())]
     NotCollected(PathBuf),
     /// A record of 0 bytes or more than [`crate::MAX_RECORD`]; the caller's fault.
     #[error("a record has 1 to {max} bytes, not {0}", max = crate::MAX_RECORD)]

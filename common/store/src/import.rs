@@ -108,6 +108,16 @@ impl Import {
         (first..end).try_for_each(|i| self.append_chunk(chunks.get(i)?.chunk))
     }
 
+    /// Appends `count` chunks that were appended before, from chunk `first` on: one by one, so that
+    /// they may be some of those that this call appends.
+    pub fn append_again(&mut self, first: u64, count: u64) -> Result<()> {
+        let possible = first < self.layout.chunks.len() && first.checked_add(count).is_some();
+        if !possible {
+            return Err(self.wrong("a repetition of what did not come yet"));
+        }
+        (first..first + count).try_for_each(|i| self.append_chunk(self.layout.chunks.get(i)?.chunk))
+    }
+
     /// Appends the next run of objects.
     pub fn append_objects(&mut self, run: ObjectRun) -> Result<()> {
         let bytes = run.count().checked_mul(run.size().into());

@@ -47,6 +47,7 @@ mod import;
 mod index;
 mod info;
 mod journal;
+mod kin;
 mod layout;
 mod paged;
 mod readahead;

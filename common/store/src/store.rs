@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use model::{CartridgeId, Digest, GenerationId};
 use vfs::{DirLock, Vfs};
 
-use crate::codec::Decompressor;
+use crate::codec::{Compressor, Decompressor};
 use crate::container::Containers;
 use crate::journal;
+use crate::kin::Sketches;
 use crate::paged::Scratch;
 use crate::recipe::{self, Recipe};
 use crate::{
@@ -26,6 +27,10 @@ const SPARE: usize = 8;
 struct Sealed {
     info: GenerationInfo,
     pins: u32,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Who has what.
@@ -55,6 +60,9 @@ pub(crate) struct Inner {
     collecting: Mutex<()>,
     /// Held for reading by whoever opens an image.
     opening: RwLock<()>,
+    /// The same for chunks that are put and not compressed yet.
+    packers: Mutex<Vec<Compressor>>,
+    pub(crate) sketches: Sketches,
     _lock: DirLock,
 }
 
@@ -274,6 +282,8 @@ impl Store {
             spare: Mutex::new(Vec::new()),
             collecting: Mutex::new(()),
             opening: RwLock::new(()),
+            packers: Mutex::new(Vec::new()),
+            sketches: Sketches::default(),
             _lock: lock,
         };
         Ok((Self(Arc::new(inner)), report))
@@ -375,10 +385,35 @@ impl Store {
 
     /// The bytes of a chunk, SHA-256 verified.
     pub fn chunk(&self, digest: &Digest) -> Result<Vec<u8>> {
-        let StoredChunk { encoding, raw_len, bytes } = self.stored_chunk(digest)?;
-        let decoded = self.0.decode(digest, encoding, raw_len, &bytes);
+        self.unpack(digest, &self.stored_chunk(digest)?)
+    }
+
+    /// The bytes of a chunk that was read in its stored form, SHA-256 verified.
+    pub fn unpack(&self, digest: &Digest, stored: &StoredChunk) -> Result<Vec<u8>> {
+        let decoded = self.0.decode(digest, stored.encoding, stored.raw_len, &stored.bytes);
         let decoded = decoded.map_err(|what| self.0.containers.bad(digest, what))?;
         Ok(decoded.into_owned())
+    }
+
+    /// Stores a chunk whose name was verified by whoever brings it: compressed as a written one
+    /// would be. `true` if it was new. It is durable when the import that needs it has committed,
+    /// or after [`Store::sync`].
+    pub fn put_chunk(&self, digest: &Digest, raw: &[u8]) -> Result<bool> {
+        if self.0.containers.have(digest).is_some() {
+            return Ok(false);
+        }
+        if raw.is_empty() || raw.len() > crate::MAX_CHUNK {
+            return Err(StoreError::WrongChunk { digest: *digest, what: "its length" });
+        }
+        let spare = locked(&self.0.packers).pop();
+        let mut packer = spare.unwrap_or_else(|| Compressor::new(self.0.options.zstd_level));
+        let (encoding, stored) = packer.encode(raw);
+        let done = self.0.containers.append(digest, encoding, raw.len() as u32, stored);
+        let mut packers = locked(&self.0.packers);
+        if packers.len() < SPARE {
+            packers.push(packer);
+        }
+        Ok(done?.new)
     }
 
     /// A chunk in its stored form, checksum verified (not its SHA-256, which whoever puts it
@@ -416,10 +451,10 @@ impl Store {
         Import::begin(&self.0, info)
     }
 
-    /// How `generation` differs from `parent`: its chunk list as runs of the parent's and chunks
-    /// that the parent lacks. Needs bounded memory, whatever their size.
-    pub fn compare(&self, generation: GenerationId, parent: GenerationId) -> Result<Compare> {
-        Compare::open(&self.0, generation, parent)
+    /// How `generation` differs from `base`: its chunk list as runs of the base's, runs of its own,
+    /// and chunks that are in neither. Needs bounded memory, whatever their size.
+    pub fn compare(&self, generation: GenerationId, base: Option<GenerationId>) -> Result<Compare> {
+        Compare::open(&self.0, generation, base)
     }
 
     /// Figures.

@@ -51,8 +51,16 @@ fn expand(from: &Store, parent: GenerationId, pieces: &[Piece]) -> Vec<ChunkRef>
             run.collect::<Result<Vec<_>, _>>().unwrap()
         }
         Piece::Chunk(chunk) => vec![*chunk],
+        Piece::Again { .. } => Vec::new(),
     };
-    pieces.iter().flat_map(one).collect()
+    let mut all: Vec<ChunkRef> = Vec::new();
+    for piece in pieces {
+        if let Piece::Again { first, count } = piece {
+            (*first..first + count).for_each(|i| all.push(all[i as usize]));
+        }
+        all.extend(one(piece));
+    }
+    all
 }
 
 fn put(from: &Store, to: &Store, digest: &model::Digest) {
@@ -70,18 +78,12 @@ fn begin(from: &Store, to: &Store, id: GenerationId) -> Import {
 /// Takes `id` over, as runs of its parent where that is there. Returns how many chunks were put.
 fn replicate(from: &Store, to: &Store, id: GenerationId) -> usize {
     let mut import = begin(from, to, id);
-    match import.info().parent.filter(|parent| to.generation(*parent).is_some()) {
-        Some(parent) => {
-            for piece in from.compare(id, parent).unwrap() {
-                match piece.unwrap() {
-                    Piece::Run { first, count } => import.append_run(parent, first, count).unwrap(),
-                    Piece::Chunk(chunk) => import.append_chunk(chunk).unwrap(),
-                }
-            }
-        }
-        None => {
-            let recipe = from.recipe(id).unwrap();
-            recipe.chunks(0).for_each(|chunk| import.append_chunk(chunk.unwrap()).unwrap());
+    let base = import.info().parent.filter(|parent| to.generation(*parent).is_some());
+    for piece in from.compare(id, base).unwrap() {
+        match piece.unwrap() {
+            Piece::Run { first, count } => import.append_run(base.unwrap(), first, count).unwrap(),
+            Piece::Again { first, count } => import.append_again(first, count).unwrap(),
+            Piece::Chunk(chunk) => import.append_chunk(chunk).unwrap(),
         }
     }
     let mut count = 0;
@@ -134,13 +136,56 @@ fn a_generation_is_runs_of_its_parent() {
         // Moved about: the second half comes first.
         data.rotate_left(if round % 2 == 0 { 0 } else { 75_000 });
         let id = back_up(&store, &data);
-        let pieces: Vec<_> = store.compare(id, parent).unwrap().map(Result::unwrap).collect();
+        let pieces: Vec<_> = store.compare(id, Some(parent)).unwrap().map(Result::unwrap).collect();
         let all: Vec<_> = store.recipe(id).unwrap().chunks(0).map(Result::unwrap).collect();
         assert_eq!(expand(&store, parent, &pieces), all, "round {round}");
-        let same = store.compare(id, id).unwrap().map(Result::unwrap).collect::<Vec<_>>();
+        let same = store.compare(id, Some(id)).unwrap().map(Result::unwrap).collect::<Vec<_>>();
         assert_eq!(same, [Piece::Run { first: 0, count: all.len() as u64 }]);
         assert!(pieces.len() < all.len() / 2, "{} of {}", pieces.len(), all.len());
     }
+}
+
+#[test]
+fn a_generation_repeats_itself_where_nothing_else_does() {
+    let seed = support::seed(12);
+    for round in 0..10 {
+        let mut random = Random::new(seed + round);
+        let store = empty();
+        // Zeros, something, zeros again, the same something, and something with a hole.
+        let once = random.bytes(20_000);
+        let data = [&[0; 30_000], &once[..], &[0; 50_000], &once, &once[..10_000]].concat();
+        let id = back_up(&store, &data);
+        let pieces: Vec<_> = store.compare(id, None).unwrap().map(Result::unwrap).collect();
+        let all: Vec<_> = store.recipe(id).unwrap().chunks(0).map(Result::unwrap).collect();
+        assert_eq!(expand(&store, id, &pieces), all, "round {round}");
+        let new = pieces.iter().filter(|it| matches!(it, Piece::Chunk(_))).count();
+        assert!(new < all.len() / 2, "{new} of {}", all.len());
+        let to = empty();
+        replicate(&store, &to, id);
+        assert_eq!(to.reader(id).unwrap().verify().unwrap(), data.len() as u64);
+    }
+}
+
+#[test]
+fn the_same_job_on_another_cartridge_is_found_by_its_beginning() {
+    let seed = support::seed(13);
+    let mut random = Random::new(seed);
+    let store = empty();
+    let back_up = |n: u64, data: &[u8]| {
+        let mut image = store.image(cartridge(n)).unwrap();
+        data.chunks(512).for_each(|record| image.write(record).unwrap());
+        image.seal().unwrap().unwrap()
+    };
+    let (one, other) = (random.bytes(300_000), random.bytes(300_000));
+    let first = back_up(1, &one);
+    let stranger = back_up(2, &other);
+    let second = back_up(3, &edited(&edited(&one, &mut random), &mut random));
+    let third = back_up(4, &edited(&one, &mut random));
+    let all = [second, first, stranger, third];
+    assert_eq!(store.most_alike(third, &all).unwrap(), [first, second]);
+    assert_eq!(store.most_alike(stranger, &all).unwrap(), []);
+    let gone = GenerationId(model::Ulid(7));
+    assert_eq!(store.most_alike(first, &[gone, second]).unwrap(), [second]);
 }
 
 #[test]
@@ -191,6 +236,9 @@ fn an_import_that_does_not_add_up_is_refused() {
     let shorter = ChunkRef { len: chunks[0].len - 1, ..chunks[0] };
     import.append_chunk(shorter).unwrap();
     assert!(import.missing(9).is_err());
+    // Repetitions of what is not there.
+    assert!(import.append_again(1, 1).is_err());
+    assert!(import.append_again(0, u64::MAX).is_err());
     // Runs of what is not there.
     assert!(matches!(import.append_run(id, 0, 1), Err(StoreError::NoGeneration(_))));
     // Another generation of the same id.

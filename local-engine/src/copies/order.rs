@@ -189,11 +189,10 @@ fn sealed(
             Some(index) => seal_in_drive(engine, &order.source, index)?,
             None => {
                 let sealed = store.image(row.id).and_then(|mut image| image.seal());
-                let sealed = sealed.map_err(|error| Refused::Failed(error.to_string()))?;
-                if let Some(id) = sealed
-                    && let Some(new) = generation_row(store, &engine.ground.catalogue, id)?
-                {
-                    engine.ground.catalogue.put_generation(&new)?;
+                let catalogue = &engine.ground.catalogue;
+                if let Some(id) = sealed.map_err(|error| Refused::Failed(error.to_string()))? {
+                    let new = generation_row(store, catalogue, id)?;
+                    new.map_or(Ok(()), |new| catalogue.put_generation(&new))?;
                 }
             }
         }

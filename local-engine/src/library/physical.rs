@@ -23,7 +23,7 @@ use crate::mover::EngineDrive;
 pub struct LocalPhysical {
     name: LibraryName,
     library: Arc<dyn PhysicalLibrary>,
-    /// Bytes on each cartridge, where the configuration says so.
+    /// Bytes on each cartridge, if they are known.
     capacity: Option<u64>,
 }
 

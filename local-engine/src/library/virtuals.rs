@@ -129,8 +129,8 @@ impl VirtualLibrary {
         let target = TargetLibrary::open(spec, Arc::new(shelf.clone()), Box::new(saved))
             .map_err(|error| SetUpError::Library(name.clone(), error))?;
         let store = shelf.store.clone();
-        let (target, capacity) = (Arc::new(Mutex::new(target)), config.capacity.0);
-        Ok(Self { name: name.clone(), store, target, lines, capacity })
+        let target = Arc::new(Mutex::new(target));
+        Ok(Self { name: name.clone(), store, target, lines, capacity: config.capacity.0 })
     }
 
     /// The target itself, for inventories without a command.

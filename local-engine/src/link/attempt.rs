@@ -147,6 +147,48 @@ impl Attempt<'_> {
         way: &Bulk,
         so_far: &mut Moved,
     ) -> Result<(), Unfinished> {
+        match self.send_by(self.bases(), (known, job), way, so_far) {
+            // Told without a base nothing is taken for granted, and what is damaged there is sent
+            // again.
+            Err(Unfinished::BadBase(cause)) => {
+                tracing::warn!(generation = %self.generation, cause, "told again, without a base");
+                let before = so_far.wire;
+                let result = self.send_by(Vec::new(), (known, job), way, so_far);
+                so_far.wire += before;
+                match result {
+                    Err(Unfinished::BadBase(cause)) => Err(Unfinished::Failed(cause)),
+                    other => other,
+                }
+            }
+            other => other,
+        }
+    }
+
+    /// What the generation may be told by, the best first.
+    fn bases(&self) -> Vec<GenerationId> {
+        let store = &self.replicator.ground().store;
+        let info = store.generation(self.generation);
+        let parent = info.and_then(|info| info.parent);
+        let done = self.catalogue().replications(&[ReplicationState::Done]);
+        let there = done.unwrap_or_default().into_iter().rev();
+        let there = there.filter(|row| row.site == self.site).map(|row| row.generation);
+        let there = there.filter(|id| Some(*id) != parent);
+        let among: Vec<_> = parent.into_iter().chain(there).collect();
+        let mut bases = store.most_alike(self.generation, &among).unwrap_or_default();
+        // With nothing in common the parent may still be what some bytes were before.
+        bases.truncate(link::BASES_MAX - 1);
+        let unlike = parent.filter(|parent| !bases.contains(parent));
+        bases.extend(unlike);
+        bases
+    }
+
+    fn send_by(
+        &self,
+        bases: Vec<GenerationId>,
+        (known, job): (&Known, JobId),
+        way: &Bulk,
+        so_far: &mut Moved,
+    ) -> Result<(), Unfinished> {
         let cartridge = known.cartridge.as_ref();
         let what = What {
             transfer: TransferId(Ulid::generate(now_ms())),
@@ -154,6 +196,8 @@ impl Attempt<'_> {
             barcode: cartridge.map(|c| c.barcode.clone()),
             library: cartridge.map(|c| c.library.clone()),
             capacity: cartridge.map_or(0, |c| c.capacity),
+            bases,
+            level: self.replicator.ground().config.replication.compression,
             job,
             urgent: self.urgent,
         };

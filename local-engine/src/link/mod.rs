@@ -18,6 +18,7 @@ mod connection;
 mod facts;
 mod lease;
 mod outbox;
+mod recipe;
 mod replicate;
 mod site;
 #[cfg(test)]

@@ -86,7 +86,7 @@ impl State {
                 self.wanted.remove(&generation);
                 self.done.insert(generation);
             }
-            Err(Unfinished::Failed(cause)) => {
+            Err(Unfinished::Failed(cause) | Unfinished::BadBase(cause)) => {
                 self.wanted.remove(&generation);
                 self.failed.insert(generation, cause);
             }

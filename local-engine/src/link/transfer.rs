@@ -1,18 +1,15 @@
 //! One generation on its way: the store's side of `link::Sender`.
 
 use link::{
-    Begin, Chunk, ChunkData, Entry, FailWhy, Failure, Message, Offer, Replicate, ReplicateBody,
-    Segment, Sender, SenderOutput, Totals, TransferId,
+    Begin, FailWhy, Failure, Message, Replicate, ReplicateBody, Sender, SenderOutput, TransferId,
 };
 use model::{Barcode, GenerationId, JobId, LibraryName};
 use serde_json::json;
-use store::{Compare, GenerationInfo, ObjectRun, Piece, Recipes, Store, StoreError};
+use store::{GenerationInfo, Store, StoreError};
 use tokio::sync::mpsc::Receiver;
 
 use super::outbox::Bulk;
-
-/// Chunks named in one batch: about 16 MiB of data, so that wants come back while more is offered.
-const BATCH_CHUNKS: usize = 1024;
+use super::recipe::{PackingError, RecipeReader};
 
 /// Why a transfer ended before its aim.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +20,9 @@ pub(super) enum Unfinished {
     /// One side gave it up for now: it goes on over the next connection.
     #[error("{0}")]
     Later(String),
+    /// One side can not read the base: it goes on at once without one.
+    #[error("{0}")]
+    BadBase(String),
     /// A retry by itself would not help.
     #[error("{0}")]
     Failed(String),
@@ -56,7 +56,7 @@ pub(super) fn send(
 ) -> Result<Moved, Unfinished> {
     let gone = || Unfinished::Failed("the generation is gone".into());
     let info = store.generation(what.generation).ok_or_else(gone)?;
-    let mut recipe = RecipeReader::open(store, info).map_err(Unfinished::failed)?;
+    let mut recipe = RecipeReader::open(store, info, what.level).map_err(Unfinished::failed)?;
     let mut sender = Sender::new(what.transfer, begin(&info, what));
     let mut moved = Moved::default();
     loop {
@@ -70,17 +70,23 @@ pub(super) fn send(
                     moved.named = sender.counters().offered;
                     progress(moved);
                 }
-                SenderOutput::NeedBatch { runs } => match recipe.batch(store, runs) {
-                    Ok(Some(offer)) => sender.batch(offer).map_err(Unfinished::failed)?,
-                    Ok(None) => sender.end(recipe.totals()).map_err(Unfinished::failed)?,
-                    Err(error) => sender.fail(unreadable(&error)),
-                },
-                SenderOutput::ReadChunk { sequence, index, digest } => {
-                    match store.stored_chunk(&digest) {
-                        Ok(chunk) => sender
-                            .chunk(sequence, index, data(chunk))
-                            .map_err(Unfinished::failed)?,
+                SenderOutput::NeedBatch { base } => {
+                    let base = base.and_then(|base| what.bases.get(base as usize).copied());
+                    match recipe.batch(base, sender.oldest()) {
+                        Ok(Some(offer)) => sender.batch(offer).map_err(Unfinished::failed)?,
+                        Ok(None) => sender.end(recipe.totals()).map_err(Unfinished::failed)?,
                         Err(error) => sender.fail(unreadable(&error)),
+                    }
+                }
+                SenderOutput::NeedPack { sequence, chunks } => {
+                    match recipe.pack(sequence, &chunks) {
+                        Ok(pack) => sender.pack(pack).map_err(Unfinished::failed)?,
+                        Err(PackingError::Store(error)) => sender.fail(unreadable(&error)),
+                        Err(error @ PackingError::Base(_)) => {
+                            let text = error.to_string();
+                            sender.fail(Failure { why: FailWhy::Base, text });
+                        }
+                        Err(error) => return Err(Unfinished::failed(error)),
                     }
                 }
                 SenderOutput::Done(counters) => {
@@ -89,6 +95,9 @@ pub(super) fn send(
                 }
                 SenderOutput::Failed(failure) if failure.why == FailWhy::Cancelled => {
                     return Err(Unfinished::Later(failure.to_string()));
+                }
+                SenderOutput::Failed(failure) if failure.why == FailWhy::Base => {
+                    return Err(Unfinished::BadBase(failure.to_string()));
                 }
                 SenderOutput::Failed(failure) => return Err(Unfinished::failed(failure)),
             }
@@ -107,6 +116,10 @@ pub(super) struct What {
     pub(super) barcode: Option<Barcode>,
     pub(super) library: Option<LibraryName>,
     pub(super) capacity: u64,
+    /// What it may be told by, the best first.
+    pub(super) bases: Vec<GenerationId>,
+    /// The zstd level of what is new.
+    pub(super) level: i32,
     /// The job row here; the other site uses the same id.
     pub(super) job: JobId,
     /// A copy waits for it.
@@ -130,6 +143,7 @@ fn begin(info: &GenerationInfo, what: &What) -> Begin {
         generation: info.id,
         cartridge: info.cartridge,
         parent: info.parent,
+        bases: what.bases.clone(),
         barcode: what.barcode.clone(),
         attributes: attributes.to_string().into(),
     }
@@ -142,79 +156,4 @@ fn wire_length(transfer: TransferId, body: &ReplicateBody) -> u64 {
 
 fn unreadable(error: &StoreError) -> Failure {
     Failure { why: FailWhy::Gone, text: error.to_string() }
-}
-
-fn data(chunk: store::StoredChunk) -> ChunkData {
-    let (encoding, raw_length) = (chunk.encoding as u8, chunk.raw_len);
-    ChunkData { encoding, raw_length, bytes: chunk.bytes }
-}
-
-/// Reads a recipe in batches.
-struct RecipeReader {
-    info: GenerationInfo,
-    recipe: Recipes,
-    compare: Option<Compare>,
-    compared: bool,
-    next_chunk: u64,
-    next_run: u64,
-}
-
-impl RecipeReader {
-    fn open(store: &Store, info: GenerationInfo) -> Result<Self, StoreError> {
-        let recipe = store.recipe(info.id)?;
-        Ok(Self { info, recipe, compare: None, compared: false, next_chunk: 0, next_run: 0 })
-    }
-
-    fn totals(&self) -> Totals {
-        let GenerationInfo { objects, bytes, chunks, .. } = self.info;
-        Totals { objects, bytes, chunks }
-    }
-
-    /// The next batch, `None` behind the last.
-    fn batch(&mut self, store: &Store, runs: bool) -> Result<Option<Offer>, StoreError> {
-        if let (true, false, Some(parent)) = (runs, self.compared, self.info.parent) {
-            self.compare = Some(store.compare(self.info.id, parent)?);
-        }
-        self.compared = true;
-        let segments = self.segments()?;
-        let mut entries = Vec::new();
-        let mut chunks = 0;
-        while entries.len() < link::OFFER_ENTRIES_MAX && chunks < BATCH_CHUNKS {
-            let Some(entry) = self.entry()? else { break };
-            chunks += usize::from(matches!(entry, Entry::Chunk(_)));
-            entries.push(entry);
-        }
-        let over = segments.is_empty() && entries.is_empty();
-        Ok((!over).then_some(Offer { segments, entries }))
-    }
-
-    fn segments(&mut self) -> Result<Vec<Segment>, StoreError> {
-        let runs = self.recipe.runs(self.next_run).take(link::OFFER_SEGMENTS_MAX);
-        let segments: Vec<_> = runs
-            .map(|run| {
-                Ok(match run? {
-                    ObjectRun::Records { size, count } => Segment::Records { size, count },
-                    ObjectRun::Filemarks { count } => Segment::Filemarks(count),
-                })
-            })
-            .collect::<Result<_, StoreError>>()?;
-        self.next_run += segments.len() as u64;
-        Ok(segments)
-    }
-
-    fn entry(&mut self) -> Result<Option<Entry>, StoreError> {
-        let named = |chunk: store::ChunkRef| {
-            Entry::Chunk(Chunk { digest: chunk.digest, length: chunk.len })
-        };
-        if let Some(compare) = &mut self.compare {
-            return Ok(match compare.next().transpose()? {
-                Some(Piece::Run { first, count }) => Some(Entry::Run { first, count }),
-                Some(Piece::Chunk(chunk)) => Some(named(chunk)),
-                None => None,
-            });
-        }
-        let chunk = self.recipe.chunk(self.next_chunk)?;
-        self.next_chunk += u64::from(chunk.is_some());
-        Ok(chunk.map(named))
-    }
 }

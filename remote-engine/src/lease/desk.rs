@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use link::{
     Answer, Doubt, EndReason, LeaseAction, LeaseReply, LeaseRequest, LeaseTable, Message, Peer,
-    Refusal, RefusalWhy, Work,
+    RangeEnd, RangeResult, Refusal, RefusalWhy, Work,
 };
 use model::{DeviceName, LeaseId, SiteName};
+use scsi::Sense;
+use scsi::advice::Action;
 use service::messages;
 use service::owner::Owner;
 use svs::EventKind;
@@ -298,6 +300,17 @@ impl Desk {
             let id = messages::POSITION_UNKNOWN;
             messages::note(&self.ground.catalogue, EventKind::Device, id, &words, None);
         }
+        if let (Some(sense), Some(open)) = (troubling(&answer), self.open.get(&lease)) {
+            let (meaning, advice) = (sense.advice().meaning, sense.advice().action.words());
+            let words: [(&str, &dyn std::fmt::Display); 4] = [
+                ("device", &open.name),
+                ("sense", &sense),
+                ("meaning", &meaning),
+                ("advice", &advice),
+            ];
+            let id = messages::DEVICE_SENSE;
+            messages::note(&self.ground.catalogue, EventKind::Device, id, &words, None);
+        }
         self.table.completed(lease, number, answer)
     }
 
@@ -525,4 +538,16 @@ pub async fn tick(events: mpsc::Sender<Event>) {
             return;
         }
     }
+}
+
+/// Sense data that somebody at the library has to act upon.
+fn troubling(answer: &Answer) -> Option<Sense> {
+    let sense = match answer {
+        Answer::Failed(TapeError::Check(sense)) => *sense,
+        Answer::Copied(RangeResult { end: RangeEnd::MediaError(sense), .. }) => *sense,
+        _ => return None,
+    };
+    let action = sense.advice().action;
+    let acts = matches!(action, Action::Quarantine | Action::TakeOffline | Action::AskOperator);
+    acts.then_some(sense)
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use link::{
-    Begin, Begun, ChunkData, Counters, Entry, FailWhy, Failure, Message, Offer, Peer, Receiver,
-    ReceiverOutput, Segment, Totals, TransferId,
+    Begin, Begun, Counters, FailWhy, Failure, Message, PACK_MAX, Peer, Piece, Receiver,
+    ReceiverOutput, Segment, Totals, TransferId, Unpack,
 };
 use model::{Digest, JobId, LibraryName};
 use serde::Deserialize;
 use service::messages;
-use store::{ChunkRef, Encoding, GenerationInfo, Import, ObjectRun, StoreError};
+use store::{ChunkRef, GenerationInfo, Import, ObjectRun, Recipes, StoreError};
 use svs::{
     Cartridge, Ending, EventKind, GenerationState, JobKind, JobOwner, JobState, NewJob, Progress,
     Replication, ReplicationState, SvsError, Verified,
@@ -49,6 +49,8 @@ pub(super) struct Arrival {
     receiver: Receiver,
     bulk: mpsc::Sender<Message>,
     import: Option<Import>,
+    /// What the peer tells it by; pinned as long as the transfer lasts.
+    base: Option<Recipes>,
     job: JobId,
     /// Bytes of all messages of this transfer, both ways.
     wire: u64,
@@ -90,6 +92,7 @@ impl Arrival {
             receiver,
             bulk,
             import: None,
+            base: None,
             job,
             wire,
             row: Instant::now(),
@@ -143,17 +146,17 @@ impl Arrival {
                 Ok(begun) => asked(self.receiver.begun(begun))?,
                 Err(failure) => self.receiver.fail(failure),
             },
-            ReceiverOutput::Append(offer) => {
-                if let Err(error) = self.append(&offer) {
-                    self.receiver.fail(failure(&error));
+            ReceiverOutput::Append { segments, pieces } => {
+                if let Err(failure) = self.append(&segments, &pieces) {
+                    self.receiver.fail(failure);
                 }
             }
             ReceiverOutput::NeedMissing { sequence, digests } => {
                 let missing = self.ground.store.missing(&digests);
                 asked(self.receiver.missing(sequence, &missing))?;
             }
-            ReceiverOutput::Store { digest, chunk } => match self.put(&digest, &chunk) {
-                Ok(()) => asked(self.receiver.stored())?,
+            ReceiverOutput::Unpack(pack) => match self.put(&pack) {
+                Ok(names) => asked(self.receiver.stored(&names))?,
                 Err(failure) => self.receiver.fail(failure),
             },
             ReceiverOutput::Commit(totals) => match self.commit(totals) {
@@ -161,6 +164,12 @@ impl Arrival {
                 Err(failure) => self.receiver.fail(failure),
             },
             ReceiverOutput::Done(counters) => self.done(counters),
+            // The sender comes back at once, without a base.
+            ReceiverOutput::Failed(failure) if failure.why == FailWhy::Base => {
+                tracing::warn!(job = %self.job, cause = failure.text, "a base can not be used");
+                self.over = true;
+                self.interrupted(&failure.to_string());
+            }
             ReceiverOutput::Failed(failure) => self.failed(&failure),
         }
         Ok(())
@@ -184,7 +193,10 @@ impl Arrival {
         }
         self.write_job().map_err(|error| unwritten(&error))?;
         let store = &self.ground.store;
-        let parent = self.begin.parent.filter(|parent| store.generation(*parent).is_some());
+        let bases = self.begin.bases.iter().zip(0u32..);
+        let mut here = bases.filter_map(|(id, index)| Some((index, store.recipe(*id).ok()?)));
+        let (index, base) = here.next().unzip();
+        self.base = base;
         self.import = Some(store.import_unannounced(GenerationInfo {
             id: self.begin.generation,
             cartridge: self.begin.cartridge,
@@ -197,7 +209,7 @@ impl Arrival {
             unique_bytes: self.attributes.unique_bytes,
             stored_bytes: self.attributes.stored_bytes,
         }));
-        Ok(Begun::Import { parent: parent.is_some() })
+        Ok(Begun::Import { base: index })
     }
 
     fn ends(&self) -> (String, String) {
@@ -245,9 +257,24 @@ impl Arrival {
         Ok(())
     }
 
-    fn append(&mut self, offer: &Offer) -> Result<(), StoreError> {
+    /// A failure that may be the base's, which the peer can do without.
+    fn failure(&self, error: &StoreError) -> Failure {
+        let damaged = matches!(error, StoreError::Damaged { .. } | StoreError::MissingChunk(_));
+        match self.base.is_some() && damaged {
+            true => Failure { why: FailWhy::Base, text: error.to_string() },
+            false => failure(error),
+        }
+    }
+
+    fn append(&mut self, segments: &[Segment], pieces: &[Piece]) -> Result<(), Failure> {
+        let appended = self.append_all(segments, pieces);
+        appended.map_err(|error| self.failure(&error))
+    }
+
+    fn append_all(&mut self, segments: &[Segment], pieces: &[Piece]) -> Result<(), StoreError> {
+        let base = self.base.as_ref().map(|base| base.info().id);
         let Some(import) = &mut self.import else { return Ok(()) };
-        for segment in &offer.segments {
+        for segment in segments {
             import.append_objects(match segment {
                 Segment::Records { size, count } => {
                     ObjectRun::Records { size: *size, count: *count }
@@ -255,31 +282,35 @@ impl Arrival {
                 Segment::Filemarks(count) => ObjectRun::Filemarks { count: *count },
             })?;
         }
-        for entry in &offer.entries {
-            match (entry, self.begin.parent) {
-                (Entry::Chunk(chunk), _) => {
+        for piece in pieces {
+            match (piece, base) {
+                (Piece::Chunk(chunk), _) => {
                     import.append_chunk(ChunkRef { digest: chunk.digest, len: chunk.length })?;
                 }
-                (Entry::Run { first, count }, Some(parent)) => {
-                    import.append_run(parent, *first, *count)?;
+                (Piece::Again { first, count }, _) => import.append_again(*first, *count)?,
+                (Piece::Run { first, count }, Some(base)) => {
+                    import.append_run(base, *first, *count)?;
                 }
-                // The machine lets no run pass without a parent.
-                (Entry::Run { .. }, None) => {}
+                // The machine lets no run pass without a base.
+                (Piece::Run { .. }, None) => {}
             }
         }
         Ok(())
     }
 
-    fn put(&mut self, digest: &Digest, chunk: &ChunkData) -> Result<(), Failure> {
-        let unknown = || Failure {
-            why: FailWhy::Refused,
-            text: format!("encoding {} is not known here", chunk.encoding),
+    /// Verifies and stores the chunks of a pack; their names.
+    fn put(&mut self, pack: &Unpack) -> Result<Vec<Digest>, Failure> {
+        let old = self.old(&pack.olds)?;
+        let corrupt = |error: link::PackError| {
+            let (why, text) = (FailWhy::Corrupt, error.to_string());
+            Failure { why, text }
         };
-        let encoding = Encoding::from_byte(chunk.encoding).ok_or_else(unknown)?;
-        let (store, raw) = (&self.ground.store, chunk.raw_length);
-        store
-            .put_stored_chunk(digest, encoding, raw, &chunk.bytes)
-            .map_err(|error| failure(&error))?;
+        let bytes = (&old[..], &pack.bytes);
+        let chunks = link::unpack(&pack.chunks, pack.form, bytes, &pack.proof).map_err(corrupt)?;
+        let store = &self.ground.store;
+        for (name, raw) in &chunks {
+            store.put_chunk(name, raw).map_err(|error| failure(&error))?;
+        }
         if self.row.elapsed() >= ROW_TIME {
             self.row = Instant::now();
             let bytes = self.receiver.counters().offered;
@@ -288,7 +319,27 @@ impl Arrival {
                 tracing::warn!(job = %self.job, %error, "the job row could not be written");
             }
         }
-        Ok(())
+        Ok(chunks.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// The bytes of these runs of the base.
+    fn old(&self, runs: &[(u64, u64)]) -> Result<Vec<u8>, Failure> {
+        let wrong = |text: &str| Failure { why: FailWhy::Refused, text: text.to_owned() };
+        let mut old = Vec::new();
+        let Some(base) = &self.base else { return Ok(old) };
+        let unreadable = |error: StoreError| self.failure(&error);
+        for (first, count) in runs {
+            for index in *first..first.saturating_add(*count) {
+                let chunk = base.chunk(index).map_err(unreadable)?;
+                let chunk = chunk.ok_or_else(|| wrong("old bytes beyond the end of the base"))?;
+                if old.len() + chunk.len as usize > PACK_MAX {
+                    return Err(wrong("a pack is a difference to too much"));
+                }
+                let bytes = self.ground.store.chunk(&chunk.digest).map_err(unreadable)?;
+                old.extend_from_slice(&bytes);
+            }
+        }
+        Ok(old)
     }
 
     /// The store first, then the rows.
@@ -298,7 +349,8 @@ impl Arrival {
         import.announce(totals.objects, totals.bytes, totals.chunks);
         let generation = self.begin.generation;
         tracing::debug!(%generation, "commit: every chunk is here");
-        let info = import.commit().map_err(|error| failure(&error))?;
+        let info = import.commit();
+        let info = info.map_err(|error| self.failure(&error))?;
         tracing::debug!(%generation, "commit: the store has it");
         self.import = None;
         let counters = self.receiver.counters();

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use link::{
-    Answer, Begin, Channel, Chunk, ChunkData, ClientEvent, Entry, Hello, JobReport, LeaseClient,
-    Message, Offer, Segment, Sender, SenderOutput, SiteReport, Token, Totals, TransferId, Work,
+    Answer, Begin, Channel, Chunk, ClientEvent, Entry, Hello, JobReport, LeaseClient, Message,
+    Offer, Pack, PackForm, Segment, Sender, SenderOutput, SiteReport, Token, Totals, TransferId,
+    Work,
 };
 use model::{CartridgeId, DeviceName, EngineId, GenerationId, JobId, LeaseId, SiteName, Ulid};
 use remote_engine::engine::{Running, now_ms};
@@ -314,7 +315,7 @@ impl Local {
                     SenderOutput::NeedBatch { .. } => {
                         sender.batch(offer(store, generation)).unwrap();
                     }
-                    SenderOutput::ReadChunk { .. } => return,
+                    SenderOutput::NeedPack { .. } => return,
                     other => panic!("{other:?}"),
                 }
             }
@@ -344,11 +345,8 @@ impl Local {
                         sent = true;
                         sender.batch(offer(store, generation)).unwrap();
                     }
-                    SenderOutput::ReadChunk { sequence, index, digest } => {
-                        let chunk = store.stored_chunk(&digest).unwrap();
-                        let (encoding, raw_length) = (chunk.encoding as u8, chunk.raw_len);
-                        let data = ChunkData { encoding, raw_length, bytes: chunk.bytes };
-                        sender.chunk(sequence, index, data).unwrap();
+                    SenderOutput::NeedPack { chunks, .. } => {
+                        sender.pack(pack(store, generation, &chunks)).unwrap();
                     }
                     SenderOutput::Done(counters) => return counters.unique,
                     SenderOutput::Failed(failure) => panic!("{failure}"),
@@ -374,6 +372,7 @@ fn begin(store: &Store, generation: GenerationId) -> Begin {
         generation,
         cartridge: info.cartridge,
         parent: info.parent,
+        bases: Vec::new(),
         barcode: Some(model::Barcode::new("VTA001L8").unwrap()),
         attributes: attributes.to_string().into(),
     }
@@ -391,6 +390,16 @@ fn offer(store: &Store, generation: GenerationId) -> Offer {
         |chunk: store::ChunkRef| Entry::Chunk(Chunk { digest: chunk.digest, length: chunk.len });
     let entries = recipe.chunks(0).map(|it| chunk(it.unwrap())).collect();
     Offer { segments, entries }
+}
+
+/// Chunks of it, as they are.
+fn pack(store: &Store, generation: GenerationId, chunks: &[u32]) -> Pack {
+    let recipe = store.recipe(generation).unwrap();
+    let name = |index: &u32| recipe.chunk((*index).into()).unwrap().unwrap().digest;
+    let names: Vec<_> = chunks.iter().map(name).collect();
+    let bytes: Vec<u8> = names.iter().flat_map(|name| store.chunk(name).unwrap()).collect();
+    let (form, proof) = (PackForm::Plain, link::proof(&names));
+    Pack { chunks: chunks.to_vec(), olds: Vec::new(), form, proof, bytes: bytes.into() }
 }
 
 /// A store beside the test with one sealed generation of these records; `None` is a filemark.

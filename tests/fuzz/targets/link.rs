@@ -10,10 +10,10 @@ use fuzz::Input;
 use libfuzzer_sys::fuzz_target;
 use link::{
     Answer, Begin, Begun, Chunk, ChunkData, Doubt, Entry, Expect, FailWhy, Failure, LEASES_MAX,
-    LeaseAction, LeaseBody, LeaseRequest, LeaseTable, Message, Numbered, Offer, Peer, Receiver,
-    ReceiverOutput, ReplicateBody, STREAM_WINDOW, Segment, Sender, SenderOutput, StreamBody,
-    StreamId, StreamReceiver, StreamReceiverOutput, StreamSender, StreamSenderOutput, Totals,
-    TransferId, Work,
+    LeaseAction, LeaseBody, LeaseRequest, LeaseTable, Message, Numbered, Offer, Pack, PackForm,
+    Peer, Receiver, ReceiverOutput, ReplicateBody, STREAM_WINDOW, Segment, Sender, SenderOutput,
+    StreamBody, StreamId, StreamReceiver, StreamReceiverOutput, StreamSender, StreamSenderOutput,
+    Totals, TransferId, Work,
 };
 use model::{CartridgeId, Digest, EngineId, GenerationId, LeaseId, SiteName, Ulid};
 use tape::Operation;
@@ -52,12 +52,47 @@ fn segment(input: &mut Input<'_>) -> Segment {
 }
 
 fn offer(input: &mut Input<'_>) -> Offer {
-    let entry = |input: &mut Input<'_>| match input.below(4) {
+    let entry = |input: &mut Input<'_>| match input.below(8) {
         0 => Entry::Run { first: input.number(), count: input.number() },
+        1 => Entry::Again { first: input.number(), count: input.number() },
+        2 => Entry::Old { first: input.number(), count: input.number() },
+        3 | 4 => Entry::Fresh(1 + u32::from(input.below(3))),
         _ => Entry::Chunk(chunk(input)),
     };
     let segments = (0..input.below(3)).map(|_| segment(input)).collect();
     Offer { segments, entries: (0..input.below(4)).map(|_| entry(input)).collect() }
+}
+
+fn form(input: &mut Input<'_>) -> PackForm {
+    *input.pick(&[PackForm::Plain, PackForm::Zstd, PackForm::Delta])
+}
+
+fn pack(input: &mut Input<'_>) -> Pack {
+    Pack {
+        chunks: (0..input.below(4)).map(|_| input.number() as u32).collect(),
+        olds: (0..input.below(3)).map(|_| input.number() as u32).collect(),
+        form: form(input),
+        proof: Digest([0; 32]),
+        bytes: vec![0; input.below(4).into()].into(),
+    }
+}
+
+/// A stranger's bytes as a pack: no more comes out than was told, and only what was named.
+fn unpack(input: &mut Input<'_>) {
+    let named = input.flag();
+    let chunk = |input: &mut Input<'_>| {
+        let length = input.number() as u32;
+        (length, named.then_some(Digest([input.below(3); 32])))
+    };
+    let chunks: Vec<_> = (0..input.below(5)).map(|_| chunk(input)).collect();
+    let form = form(input);
+    let old = vec![7; usize::from(input.u16())];
+    let bytes = Bytes::copy_from_slice(input.rest());
+    let proof = link::proof([]);
+    if let Ok(all) = link::unpack(&chunks, form, (&old, &bytes), &proof) {
+        // Nobody finds bytes that hash to this, and the proof is that of nothing.
+        assert!(all.is_empty());
+    }
 }
 
 fn begin() -> Begin {
@@ -65,6 +100,7 @@ fn begin() -> Begin {
         generation: GenerationId(Ulid(1)),
         cartridge: CartridgeId(Ulid(2)),
         parent: None,
+        bases: vec![GenerationId(Ulid(3)), GenerationId(Ulid(4))],
         barcode: None,
         attributes: Bytes::new(),
     }
@@ -82,10 +118,13 @@ fn frame(input: &mut Input<'_>) {
 fn replicate(input: &mut Input<'_>) -> ReplicateBody {
     let sequence = input.number() as u32;
     match input.below(12) {
-        0 => ReplicateBody::Ready { already: input.flag(), parent: input.flag() },
+        0 => {
+            let base = input.flag().then(|| input.below(3).into());
+            ReplicateBody::Ready { already: input.flag(), base }
+        }
         1..4 => ReplicateBody::Offer { sequence, offer: offer(input) },
         4 | 5 => ReplicateBody::Want { sequence, wanted: flags(input) },
-        6..8 => ReplicateBody::Chunks { sequence, chunks: chunks(input) },
+        6..8 => ReplicateBody::Pack { sequence, pack: pack(input) },
         8 => ReplicateBody::Credit { stored: input.number(), offers: sequence },
         9 => ReplicateBody::Commit(Totals::default()),
         10 => ReplicateBody::Committed,
@@ -114,22 +153,29 @@ fn transfer(input: &mut Input<'_>) {
                 0 => sender.end(Totals::default()).expect("it was asked"),
                 _ => sender.batch(offer(input)).unwrap_or_default(),
             },
-            Some(SenderOutput::ReadChunk { sequence, index, .. }) => {
+            Some(SenderOutput::NeedPack { chunks, .. }) => {
+                let some = 1 + usize::from(input.u8()) % chunks.len();
+                let chunks = chunks[..some].to_vec();
+                let (form, proof) = (PackForm::Plain, Digest([0; 32]));
                 let bytes = Bytes::from_static(b"abc");
-                let data = ChunkData { encoding: 0, raw_length: 3, bytes };
-                sender.chunk(sequence, index, data).expect("it was asked");
+                let pack = Pack { chunks, olds: Vec::new(), form, proof, bytes };
+                sender.pack(pack).expect("it was asked");
             }
             _ => {}
         }
         match receiver.poll() {
             Some(ReceiverOutput::Begin(_)) => {
-                receiver.begun(Begun::Import { parent: input.flag() }).expect("it was asked");
+                let base = input.flag().then_some(0);
+                receiver.begun(Begun::Import { base }).expect("it was asked");
             }
             Some(ReceiverOutput::NeedMissing { sequence, digests }) => {
                 let missing: Vec<_> = digests.iter().map(|_| input.flag()).collect();
                 receiver.missing(sequence, &missing).expect("it was asked");
             }
-            Some(ReceiverOutput::Store { .. }) => receiver.stored().expect("it was asked"),
+            Some(ReceiverOutput::Unpack(pack)) => {
+                let names = pack.chunks.iter().map(|it| it.1.unwrap_or(Digest([9; 32])));
+                receiver.stored(&names.collect::<Vec<_>>()).expect("it was asked");
+            }
             Some(ReceiverOutput::Commit(_)) => receiver.committed().expect("it was asked"),
             _ => {}
         }
@@ -330,7 +376,8 @@ fn expectation(input: &mut Input<'_>) {
 
 fuzz_target!(|data: &[u8]| {
     let mut input = Input::new(data);
-    match input.below(8) {
+    match input.below(9) {
+        8 => unpack(&mut input),
         0..3 => frame(&mut input),
         3 => transfer(&mut input),
         4 => stream(&mut input),

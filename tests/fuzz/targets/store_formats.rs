@@ -192,7 +192,9 @@ fn use_all(store: &Store) {
             recipe.chunks(0).take(OBJECTS_MAX).for_each(drop);
             recipe.runs(0).take(OBJECTS_MAX).for_each(drop);
         }
-        let _ = info.parent.map(|parent| store.compare(info.id, parent).map(drop));
+        for base in [None, info.parent] {
+            let _ = store.compare(info.id, base).map(|all| all.take(OBJECTS_MAX).for_each(drop));
+        }
     }
     for n in 1..3 {
         if let Ok(mut image) = store.image(cartridge(n)) {
@@ -236,7 +238,7 @@ fn sent(input: &mut Input<'_>) {
             break;
         }
         let len = input.number() as u32;
-        match input.below(5) {
+        match input.below(6) {
             0 => {
                 let digest = Digest([input.below(3); 32]);
                 let encoding = if input.flag() { Encoding::Zstd } else { Encoding::Raw };
@@ -262,6 +264,7 @@ fn sent(input: &mut Input<'_>) {
                 };
                 let _ = import.append_objects(run);
             }
+            4 => drop(import.append_again(input.number(), input.number().min(1 << 16))),
             _ => drop(import.missing(100)),
         }
     }

@@ -53,11 +53,9 @@ fn an_operation_is_read_with_its_parameters() {
 
 #[test]
 fn a_method_is_read_with_references_in_every_form() {
-    let name = concat!(
-        "<INSTANCENAME CLASSNAME=\"A\"><KEYBINDING NAME=\"k\">",
-        "<KEYVALUE VALUETYPE=\"numeric\" TYPE=\"uint16\"> 0x10 </KEYVALUE>",
-        "</KEYBINDING></INSTANCENAME>",
-    );
+    let name = "<INSTANCENAME CLASSNAME=\"A\"><KEYBINDING NAME=\"k\"><KEYVALUE \
+                 VALUETYPE=\"numeric\" TYPE=\"uint16\"> 0x10 </KEYVALUE></KEYBINDING>\
+                 </INSTANCENAME>";
     let local = format!("<LOCALINSTANCEPATH>{SPACE}{name}</LOCALINSTANCEPATH>");
     let far = format!(
         "<INSTANCEPATH><NAMESPACEPATH><HOST>h</HOST>{SPACE}</NAMESPACEPATH>{name}</INSTANCEPATH>"

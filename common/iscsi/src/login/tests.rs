@@ -243,7 +243,12 @@ proptest! {
     fn rubbish_never_panics(
         mutual: bool,
         answers in prop::collection::vec(
-            (any::<[bool; 2]>(), 0u8..4, 0u8..4, "(CHAP_[ACINR]=[0-9a-fx]{0,9}\0|AuthMethod=CHAP\0){0,4}"),
+            (
+                any::<[bool; 2]>(),
+                0u8..4,
+                0u8..4,
+                "(CHAP_[ACINR]=[0-9a-fx]{0,9}\0|AuthMethod=CHAP\0){0,4}",
+            ),
             0..20,
         ),
     ) {

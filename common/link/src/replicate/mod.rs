@@ -1,17 +1,24 @@
 //! Replication of one sealed generation: offer, want, send, commit.
 //!
-//! The sender tells what the generation is made of, in batches: runs of its parent, where the
-//! receiver has committed that, else names of chunks. The receiver answers each batch with a bitmap
-//! of what it lacks, the chunks follow in their stored form, and when all are there and durable the
-//! generation is committed. Batches and chunks are pipelined: a window of 8 batches
-//! (up to 64 MiB of data each) and 16 MiB of chunks are under way at once, so that a
-//! round trip is paid once in many megabytes. After a break everything is offered again, which
-//! costs the recipe, and only what is still missing is sent.
+//! The sender tells what the generation is made of, in batches: runs of another generation that
+//! the receiver has committed (the *base*), runs of what was told before, and chunks. Chunks of
+//! which little is left to send once the base is known are *fresh*: they come without being asked
+//! for and without their names. All others are named, the receiver answers with a bitmap of what
+//! it lacks, and those follow. Chunks travel in *packs*: many in one compressed frame, as a
+//! difference to old bytes of the base where there are some (see [`pack`] and [`unpack`]). Every
+//! chunk is verified by its SHA-256 before it is used. When all are there and durable the
+//! generation is committed. Batches and packs are pipelined: a window of 8 batches and 16 MiB of
+//! packs are under way at once, so that a round trip is paid once in many megabytes. After a break
+//! everything is offered again, which costs the recipe, and only what is still missing is sent,
+//! with what is fresh.
 
+mod delta;
+mod pack;
 mod receiver;
 mod sender;
 
-pub use receiver::{Begun, Receiver, ReceiverOutput};
+pub use pack::{PackError, left, pack, proof, unpack};
+pub use receiver::{Begun, Piece, Receiver, ReceiverOutput, Unpack};
 pub use sender::{Sender, SenderOutput};
 
 use bytes::Bytes;
@@ -21,12 +28,17 @@ use model::{Barcode, CartridgeId, Digest, GenerationId, Ulid};
 pub(crate) const OFFERS_MAX: u32 = 8;
 /// The most entries (runs or chunks) of one batch.
 pub const OFFER_ENTRIES_MAX: usize = 4096;
+/// The most chunks that the runs and repetitions of one batch stand for: what a few bytes may make
+/// a receiver write down.
+pub const OFFER_RANGES_MAX: u64 = 1 << 22;
 /// The most object segments of one batch.
 pub const OFFER_SEGMENTS_MAX: usize = 16_384;
-/// The most bytes of chunks, as stored, that are sent and not yet stored there.
+/// The most bytes of packs that are sent and not yet stored there.
 pub(crate) const CREDIT: u64 = 16 << 20;
-/// A message of chunks is sent when it holds so many bytes, or when nothing more is ready.
-pub(crate) const CHUNKS_TARGET: usize = 1 << 20;
+/// The most raw bytes of a pack's chunks, and the most old bytes it is a difference to.
+pub const PACK_MAX: usize = 4 << 20;
+/// The most bases that a beginning may name.
+pub const BASES_MAX: usize = 4;
 /// The longest chunk, raw or stored, in bytes.
 pub const CHUNK_MAX: usize = 1 << 20;
 
@@ -43,6 +55,9 @@ pub struct Begin {
     pub cartridge: CartridgeId,
     /// The generation it was made from.
     pub parent: Option<GenerationId>,
+    /// Generations that it may be told by, the best first, at most 4. The receiver takes the first
+    /// that it has committed.
+    pub bases: Vec<GenerationId>,
     /// The cartridge's barcode.
     pub barcode: Option<Barcode>,
     /// What else the engines keep with it, at most 64 KiB; this crate does not look into it.
@@ -66,15 +81,32 @@ pub enum Segment {
 /// A piece of the recipe, in stream order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
-    /// `count` chunks of the parent from its chunk `first` on.
+    /// `count` chunks of the base from its chunk `first` on.
     Run {
-        /// Index of the first chunk in the parent's recipe.
+        /// Index of the first chunk in the base's recipe.
         first: u64,
         /// How many.
         count: u64,
     },
-    /// One chunk.
+    /// `count` chunks of this recipe itself, from its chunk `first` on. They may reach into what
+    /// they stand for, as a repetition does.
+    Again {
+        /// Index of the first chunk in this recipe, before the entry.
+        first: u64,
+        /// How many.
+        count: u64,
+    },
+    /// No piece of the recipe: chunks of the base whose bytes may help to say the next ones.
+    Old {
+        /// Index of the first chunk in the base's recipe.
+        first: u64,
+        /// How many.
+        count: u64,
+    },
+    /// One chunk, to be asked for.
     Chunk(Chunk),
+    /// One chunk of so many raw bytes that comes without being asked for.
+    Fresh(u32),
 }
 
 /// The name and raw length of a chunk.
@@ -96,13 +128,51 @@ pub struct Offer {
 }
 
 impl Offer {
-    /// The chunks among the entries, in order.
-    pub fn chunks(&self) -> impl Iterator<Item = &Chunk> {
+    /// The raw lengths of the chunks among the entries, in order, with the names of those that are
+    /// to be asked for.
+    pub fn chunks(&self) -> impl Iterator<Item = (u32, Option<Digest>)> {
         self.entries.iter().filter_map(|entry| match entry {
-            Entry::Chunk(chunk) => Some(chunk),
-            Entry::Run { .. } => None,
+            Entry::Chunk(chunk) => Some((chunk.length, Some(chunk.digest))),
+            Entry::Fresh(length) => Some((*length, None)),
+            Entry::Run { .. } | Entry::Again { .. } | Entry::Old { .. } => None,
         })
     }
+
+    /// What the base may help with, in order.
+    pub fn olds(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.entries.iter().filter_map(|entry| match entry {
+            Entry::Old { first, count } => Some((*first, *count)),
+            _ => None,
+        })
+    }
+}
+
+/// Chunks of one batch on their way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pack {
+    /// Which of the batch's chunks, ascending.
+    pub chunks: Vec<u32>,
+    /// Which of the batch's old ranges they are a difference to, ascending; none if to nothing.
+    pub olds: Vec<u32>,
+    /// How `bytes` are encoded.
+    pub form: PackForm,
+    /// The SHA-256 of the names of all chunks of the pack, one behind the other: it proves those
+    /// that are not named in the offer.
+    pub proof: Digest,
+    /// The chunks, one behind the other, encoded.
+    pub bytes: Bytes,
+}
+
+/// How the bytes of a pack are encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PackForm {
+    /// As they are.
+    Plain,
+    /// One zstd frame.
+    Zstd,
+    /// Copies of the old bytes and literals. The length of the first of two zstd frames (u32,
+    /// little-endian), the operations, and the literals, whose prefix are the last old bytes.
+    Delta,
 }
 
 /// A chunk in the form that the store keeps.
@@ -155,6 +225,9 @@ pub enum FailWhy {
     /// The generation is no longer at the sender.
     #[error("the generation is gone")]
     Gone,
+    /// The receiver can not read the base; without it the generation can still be sent.
+    #[error("the base is damaged")]
+    Base,
 }
 
 /// A message of a transfer.
@@ -175,8 +248,8 @@ pub enum ReplicateBody {
     Ready {
         /// It is already committed; nothing more is to do.
         already: bool,
-        /// The parent is committed: runs may be offered.
-        parent: bool,
+        /// Which of the bases is committed here: what the offers may refer to.
+        base: Option<u32>,
     },
     /// Sender: the next batch, numbered from 0.
     Offer {
@@ -185,7 +258,8 @@ pub enum ReplicateBody {
         /// The batch.
         offer: Offer,
     },
-    /// Receiver: which chunks of a batch it lacks, one for each chunk entry.
+    /// Receiver: which chunks of a batch it lacks, one for each that was named. Not sent for a
+    /// batch that names none.
     Want {
         /// The batch.
         sequence: u32,
@@ -193,15 +267,15 @@ pub enum ReplicateBody {
         wanted: Vec<bool>,
     },
     /// Sender: chunks of one batch.
-    Chunks {
+    Pack {
         /// The batch.
         sequence: u32,
-        /// (index among the chunk entries of the batch, chunk).
-        chunks: Vec<(u32, ChunkData)>,
+        /// The chunks.
+        pack: Pack,
     },
     /// Receiver: what it has stored and finished.
     Credit {
-        /// Stored bytes of chunks since the beginning.
+        /// Bytes of packs, as they came, that are stored since the beginning.
         stored: u64,
         /// Batches whose chunks are all here, counted from the first.
         offers: u32,
@@ -220,9 +294,9 @@ pub struct Counters {
     /// Raw bytes named so far by chunk entries (those in runs are not counted here; the totals of
     /// the generation are its logical size).
     pub offered: u64,
-    /// Raw bytes of the chunks that the receiver lacked.
+    /// Raw bytes of the chunks that were sent.
     pub unique: u64,
-    /// Bytes of chunks as sent. Frames add the recipe and headers: the engine counts its sockets.
+    /// Bytes of packs as sent. Frames add the recipe and headers: the engine counts its sockets.
     pub wire: u64,
 }
 

@@ -1,12 +1,13 @@
 //! The side that lacks the generation.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
+use bytes::Bytes;
 use model::Digest;
 
 use super::{
-    Begin, CREDIT, Chunk, ChunkData, Counters, FailWhy, Failure, OFFERS_MAX, Offer, Replicate,
-    ReplicateBody, Totals, TransferError, TransferId,
+    Begin, CREDIT, Chunk, Counters, Entry, FailWhy, Failure, OFFER_RANGES_MAX, OFFERS_MAX, Offer,
+    PACK_MAX, Pack, PackForm, Replicate, ReplicateBody, Segment, Totals, TransferError, TransferId,
 };
 
 /// Credit is told after so many stored bytes.
@@ -17,11 +18,17 @@ const CREDIT_STEP: u64 = CREDIT / 8;
 pub enum ReceiverOutput {
     /// Send it on the bulk connection.
     Send(Replicate),
-    /// Look whether the generation, and its parent, are committed here, begin an import, and tell
-    /// [`Receiver::begun`].
+    /// Look whether the generation is committed here, and which of its bases; begin an import, and
+    /// tell [`Receiver::begun`].
     Begin(Begin),
-    /// Append a batch to the import: segments and entries. Nothing to tell unless it fails.
-    Append(Offer),
+    /// Append a batch to the import: segments and pieces, in the order of the batches. Their chunks
+    /// are all here. Nothing to tell unless it fails.
+    Append {
+        /// Runs of objects.
+        segments: Vec<Segment>,
+        /// The chunk list.
+        pieces: Vec<Piece>,
+    },
     /// Look which of these the store has and tell [`Receiver::missing`].
     NeedMissing {
         /// The batch.
@@ -29,13 +36,9 @@ pub enum ReceiverOutput {
         /// Names, in the order of the answer.
         digests: Vec<Digest>,
     },
-    /// Verify and store a chunk, then tell [`Receiver::stored`]; in the order given.
-    Store {
-        /// Its name.
-        digest: Digest,
-        /// Its stored form.
-        chunk: ChunkData,
-    },
+    /// Read the old bytes, unpack ([`unpack`](super::unpack)) and store the chunks, then tell
+    /// [`Receiver::stored`]; in the order given.
+    Unpack(Unpack),
     /// Commit the import if it has these totals and all chunks, make it durable, then tell
     /// [`Receiver::committed`].
     Commit(Totals),
@@ -45,6 +48,43 @@ pub enum ReceiverOutput {
     Failed(Failure),
 }
 
+/// A piece of the recipe as the import takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// `count` chunks of the base from its chunk `first` on.
+    Run {
+        /// Index in the base's recipe.
+        first: u64,
+        /// How many.
+        count: u64,
+    },
+    /// `count` chunks of the import itself from its chunk `first` on, one by one.
+    Again {
+        /// Index in the import.
+        first: u64,
+        /// How many.
+        count: u64,
+    },
+    /// One chunk.
+    Chunk(Chunk),
+}
+
+/// A pack that arrived, and what it must hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unpack {
+    /// Raw lengths, and the names that were told.
+    pub chunks: Vec<(u32, Option<Digest>)>,
+    /// Runs of the base's chunks (first, count), nothing known of their lengths: their bytes,
+    /// at most 4 MiB together, are what the pack is a difference to.
+    pub olds: Vec<(u64, u64)>,
+    /// How `bytes` are encoded.
+    pub form: PackForm,
+    /// Of the names of the chunks.
+    pub proof: Digest,
+    /// The chunks, encoded.
+    pub bytes: Bytes,
+}
+
 /// What the store says to a beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begun {
@@ -52,8 +92,8 @@ pub enum Begun {
     Already,
     /// An import is open.
     Import {
-        /// The parent is committed here.
-        parent: bool,
+        /// Which of the bases is committed here.
+        base: Option<u32>,
     },
 }
 
@@ -65,20 +105,74 @@ enum State {
     Over,
 }
 
-/// A batch whose chunks are not all stored.
+/// A batch that is not appended.
 #[derive(Debug)]
 struct Batch {
-    chunks: Vec<Chunk>,
-    /// Asked from the peer and not arrived, by index; `None` until the store told.
-    wanted: Option<BTreeMap<u32, Chunk>>,
-    /// Arrived and not stored.
+    segments: Vec<Segment>,
+    entries: Vec<Entry>,
+    olds: Vec<(u64, u64)>,
+    /// Raw length and name of each chunk; those that are not named are known when they are stored.
+    chunks: Vec<(u32, Option<Digest>)>,
+    /// Those that were named in the offer, by index; emptied when the peer was told what to send.
+    named: Vec<u32>,
+    /// To come from the peer, by index.
+    outstanding: BTreeSet<u32>,
+    /// Packs that arrived and are not stored.
     storing: usize,
 }
 
 impl Batch {
-    fn complete(&self) -> bool {
-        self.storing == 0 && self.wanted.as_ref().is_some_and(BTreeMap::is_empty)
+    fn new(offer: Offer) -> Self {
+        let chunks: Vec<_> = offer.chunks().collect();
+        let of_kind = |named: bool| {
+            let all = (0u32..).zip(&chunks).filter(move |(_, it)| it.1.is_some() == named);
+            all.map(|(index, _)| index)
+        };
+        let (named, outstanding) = (of_kind(true).collect(), of_kind(false).collect());
+        let olds = offer.olds().collect();
+        let Offer { segments, entries } = offer;
+        Self { segments, entries, olds, chunks, named, outstanding, storing: 0 }
     }
+
+    /// The names of those in `named`.
+    fn names(&self) -> Vec<Digest> {
+        let name = |index: &u32| self.chunks.get(*index as usize)?.1;
+        self.named.iter().filter_map(name).collect()
+    }
+
+    /// Everything that the peer is to send has arrived.
+    fn here(&self) -> bool {
+        self.named.is_empty() && self.outstanding.is_empty()
+    }
+
+    fn complete(&self) -> bool {
+        self.here() && self.storing == 0
+    }
+
+    /// The recipe's pieces, with every chunk's name.
+    fn pieces(&self) -> Vec<Piece> {
+        let mut chunks = self.chunks.iter();
+        let mut next = |length| {
+            let digest = chunks.next().and_then(|(_, name)| *name)?;
+            Some(Piece::Chunk(Chunk { digest, length }))
+        };
+        let piece = |entry: &Entry| match entry {
+            Entry::Run { first, count } => Some(Piece::Run { first: *first, count: *count }),
+            Entry::Again { first, count } => Some(Piece::Again { first: *first, count: *count }),
+            Entry::Old { .. } => None,
+            Entry::Chunk(chunk) => next(chunk.length),
+            Entry::Fresh(length) => next(*length),
+        };
+        self.entries.iter().filter_map(piece).collect()
+    }
+}
+
+/// A pack that the shell stores.
+#[derive(Debug)]
+struct Storing {
+    sequence: u32,
+    chunks: Vec<u32>,
+    bytes: u64,
 }
 
 /// Receives one generation.
@@ -86,15 +180,15 @@ impl Batch {
 pub struct Receiver {
     transfer: TransferId,
     state: State,
-    parent: bool,
+    base: bool,
     batches: BTreeMap<u32, Batch>,
     next_sequence: u32,
     /// Batches finished, counted from the first without a gap.
     finished: u32,
     /// Asked from the peer and not stored: not asked again by a later batch.
     pending: HashSet<Digest>,
-    /// Handed to the shell and not stored: (batch, digest, stored bytes).
-    storing: VecDeque<(u32, Digest, u64)>,
+    /// Handed to the shell and not stored.
+    storing: VecDeque<Storing>,
     arrived: u64,
     stored: u64,
     told: (u64, u32),
@@ -109,7 +203,7 @@ impl Receiver {
         Self {
             transfer,
             state: State::Beginning,
-            parent: false,
+            base: false,
             batches: BTreeMap::new(),
             next_sequence: 0,
             finished: 0,
@@ -147,12 +241,12 @@ impl Receiver {
         if self.state != State::Beginning {
             return self.not_asked("a beginning");
         }
-        let (already, parent) = match begun {
-            Begun::Already => (true, false),
-            Begun::Import { parent } => (false, parent),
+        let (already, base) = match begun {
+            Begun::Already => (true, None),
+            Begun::Import { base } => (false, base),
         };
-        self.parent = parent;
-        self.send(ReplicateBody::Ready { already, parent });
+        self.base = base.is_some();
+        self.send(ReplicateBody::Ready { already, base });
         self.state = if already { State::Over } else { State::Receiving };
         if already {
             self.out.push_back(ReceiverOutput::Done(self.counters));
@@ -165,32 +259,43 @@ impl Receiver {
     /// # Errors
     /// [`TransferError::NotAsked`].
     pub fn missing(&mut self, sequence: u32, missing: &[bool]) -> Result<(), TransferError> {
-        let batch = self.batches.get_mut(&sequence);
-        let batch = batch.filter(|it| it.wanted.is_none() && it.chunks.len() == missing.len());
-        let Some(batch) = batch else { return self.not_asked("what is missing") };
-        let chunks = batch.chunks.iter().zip(missing);
-        let wanted = chunks.map(|(it, lacks)| *lacks && self.pending.insert(it.digest));
-        let wanted: Vec<bool> = wanted.collect();
-        let asked = (0u32..).zip(&batch.chunks).zip(&wanted).filter(|(_, wanted)| **wanted);
-        batch.wanted = Some(asked.map(|((index, chunk), _)| (index, *chunk)).collect());
-        batch.chunks = Vec::new();
+        let batch = self.batches.get_mut(&sequence).filter(|it| !it.named.is_empty());
+        let Some(batch) = batch.filter(|it| it.named.len() == missing.len()) else {
+            return self.not_asked("what is missing");
+        };
+        let names = batch.names();
+        let named = std::mem::take(&mut batch.named).into_iter().zip(names);
+        let mut wanted = Vec::with_capacity(missing.len());
+        for ((index, name), lacks) in named.zip(missing) {
+            let wants = *lacks && self.pending.insert(name);
+            wanted.push(wants);
+            if wants {
+                batch.outstanding.insert(index);
+            }
+        }
         self.send(ReplicateBody::Want { sequence, wanted });
         self.advance();
         Ok(())
     }
 
-    /// The oldest chunk of `Store` is stored.
+    /// The chunks of the oldest [`Unpack`] are stored, under these names.
     ///
     /// # Errors
     /// [`TransferError::NotAsked`].
-    pub fn stored(&mut self) -> Result<(), TransferError> {
-        let Some((sequence, digest, bytes)) = self.storing.pop_front() else {
-            return self.not_asked("a stored chunk");
+    pub fn stored(&mut self, names: &[Digest]) -> Result<(), TransferError> {
+        let fits = self.storing.front().is_some_and(|it| it.chunks.len() == names.len());
+        let Some(stored) = self.storing.pop_front().filter(|_| fits) else {
+            return self.not_asked("a stored pack");
         };
-        self.pending.remove(&digest);
-        self.stored += bytes;
-        if let Some(batch) = self.batches.get_mut(&sequence) {
+        self.stored += stored.bytes;
+        if let Some(batch) = self.batches.get_mut(&stored.sequence) {
             batch.storing -= 1;
+            for (index, name) in stored.chunks.iter().zip(names) {
+                let Some(chunk) = batch.chunks.get_mut(*index as usize) else { continue };
+                if chunk.1.replace(*name).is_some() {
+                    self.pending.remove(name);
+                }
+            }
         }
         self.advance();
         Ok(())
@@ -234,13 +339,12 @@ impl Receiver {
             (ReplicateBody::Offer { sequence, offer }, State::Receiving) => {
                 self.offered(sequence, offer)
             }
-            (ReplicateBody::Chunks { sequence, chunks }, State::Receiving) => {
-                self.arrived(sequence, chunks)
+            (ReplicateBody::Pack { sequence, pack }, State::Receiving) => {
+                self.arrived(sequence, pack)
             }
             (ReplicateBody::Commit(totals), State::Receiving) if self.totals.is_none() => {
                 self.totals = Some(totals);
-                let waits = |batch: &Batch| batch.wanted.as_ref().is_none_or(|it| !it.is_empty());
-                if self.batches.values().any(waits) {
+                if !self.batches.values().all(Batch::here) {
                     return self.broken(TransferError::OutOfTurn("a commit"));
                 }
                 self.advance();
@@ -257,52 +361,72 @@ impl Receiver {
         if sequence - self.told.1 >= OFFERS_MAX {
             return self.broken(TransferError::Exceeded("window of offers"));
         }
-        let chunks: Vec<_> = offer.chunks().copied().collect();
-        if !self.parent && chunks.len() != offer.entries.len() {
-            return self.broken(TransferError::Mismatch("run of a parent that is not here"));
+        let of_base = |it: &Entry| matches!(it, Entry::Run { .. } | Entry::Old { .. });
+        if !self.base && offer.entries.iter().any(of_base) {
+            return self.broken(TransferError::Mismatch("run of a base that is not here"));
         }
+        let ranges = offer.entries.iter().map(|entry| match entry {
+            Entry::Run { count, .. } | Entry::Again { count, .. } => *count,
+            Entry::Old { .. } | Entry::Chunk(_) | Entry::Fresh(_) => 0,
+        });
+        let ranges = ranges.fold(0u64, u64::saturating_add);
+        if ranges > OFFER_RANGES_MAX {
+            return self.broken(TransferError::Exceeded("length of runs in an offer"));
+        }
+        let batch = Batch::new(offer);
         self.next_sequence += 1;
-        self.counters.offered += chunks.iter().map(|it| u64::from(it.length)).sum::<u64>();
-        let digests: Vec<_> = chunks.iter().map(|chunk| chunk.digest).collect();
-        self.out.push_back(ReceiverOutput::Append(offer));
-        self.batches.insert(sequence, Batch { chunks, wanted: None, storing: 0 });
-        self.out.push_back(ReceiverOutput::NeedMissing { sequence, digests });
+        self.counters.offered += batch.chunks.iter().map(|it| u64::from(it.0)).sum::<u64>();
+        if !batch.named.is_empty() {
+            let digests = batch.names();
+            self.out.push_back(ReceiverOutput::NeedMissing { sequence, digests });
+        }
+        self.batches.insert(sequence, batch);
+        self.advance();
         Ok(())
     }
 
-    fn arrived(
-        &mut self,
-        sequence: u32,
-        chunks: Vec<(u32, ChunkData)>,
-    ) -> Result<(), TransferError> {
-        for (index, chunk) in chunks {
-            let batch = self.batches.get_mut(&sequence);
-            let wanted = batch.and_then(|batch| {
-                let wanted = batch.wanted.as_mut()?.remove(&index)?;
-                batch.storing += 1;
-                Some(wanted)
-            });
-            let Some(wanted) = wanted.filter(|it| it.length == chunk.raw_length) else {
-                return self.broken(TransferError::Mismatch("chunk"));
-            };
-            let bytes = chunk.bytes.len() as u64;
-            // The sender counts raw lengths before it reads; stored ones may be a little longer.
-            if self.arrived - self.told.0 > CREDIT + CREDIT_STEP {
-                return self.broken(TransferError::Exceeded("credit"));
-            }
-            self.arrived += bytes;
-            self.counters.unique += u64::from(chunk.raw_length);
-            self.counters.wire += bytes;
-            self.storing.push_back((sequence, wanted.digest, bytes));
-            self.out.push_back(ReceiverOutput::Store { digest: wanted.digest, chunk });
+    fn arrived(&mut self, sequence: u32, pack: Pack) -> Result<(), TransferError> {
+        let Some(batch) = self.batches.get_mut(&sequence) else {
+            return self.broken(TransferError::Mismatch("pack"));
+        };
+        // What is removed can not come twice, so a pack is never longer than its batch.
+        let taken = |index: &u32| {
+            let asked = batch.outstanding.remove(index);
+            batch.chunks.get(*index as usize).filter(|_| asked).copied()
+        };
+        let chunks: Option<Vec<_>> = pack.chunks.iter().map(taken).collect();
+        let olds: Option<Vec<_>> =
+            pack.olds.iter().map(|index| batch.olds.get(*index as usize).copied()).collect();
+        let (Some(chunks), Some(olds)) = (chunks.filter(|it| !it.is_empty()), olds) else {
+            return self.broken(TransferError::Mismatch("pack"));
+        };
+        let raw = chunks.iter().map(|it| u64::from(it.0)).sum::<u64>();
+        let ascending = pack.olds.is_sorted_by(|a, b| a < b);
+        if raw > PACK_MAX as u64 || pack.bytes.len() > PACK_MAX || !ascending {
+            return self.broken(TransferError::Exceeded("length of a pack"));
         }
+        batch.storing += 1;
+        let bytes = pack.bytes.len() as u64;
+        // The sender looks at its credit before each pack and not into it.
+        if self.arrived - self.told.0 > CREDIT {
+            return self.broken(TransferError::Exceeded("credit"));
+        }
+        self.arrived += bytes;
+        self.counters.unique += raw;
+        self.counters.wire += bytes;
+        self.storing.push_back(Storing { sequence, chunks: pack.chunks, bytes });
+        let (form, proof, bytes) = (pack.form, pack.proof, pack.bytes);
+        self.out.push_back(ReceiverOutput::Unpack(Unpack { chunks, olds, form, proof, bytes }));
         Ok(())
     }
 
     /// Counts finished batches, tells credit, and commits when all is stored.
     fn advance(&mut self) {
         while self.batches.get(&self.finished).is_some_and(Batch::complete) {
-            self.batches.remove(&self.finished);
+            if let Some(batch) = self.batches.remove(&self.finished) {
+                let (pieces, segments) = (batch.pieces(), batch.segments);
+                self.out.push_back(ReceiverOutput::Append { segments, pieces });
+            }
             self.finished += 1;
         }
         let news = self.finished > self.told.1 || self.stored >= self.told.0 + CREDIT_STEP;

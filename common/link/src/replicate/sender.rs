@@ -1,13 +1,10 @@
 //! The side that has the generation.
 
-use std::collections::{BTreeMap, VecDeque};
-
-use model::Digest;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
-    Begin, CHUNKS_TARGET, CREDIT, ChunkData, Counters, FailWhy, Failure, OFFER_ENTRIES_MAX,
-    OFFER_SEGMENTS_MAX, OFFERS_MAX, Offer, Replicate, ReplicateBody, Totals, TransferError,
-    TransferId,
+    Begin, CREDIT, Counters, FailWhy, Failure, OFFER_ENTRIES_MAX, OFFER_SEGMENTS_MAX, OFFERS_MAX,
+    Offer, PACK_MAX, Pack, Replicate, ReplicateBody, Totals, TransferError, TransferId,
 };
 
 /// What the shell of a [`Sender`] does.
@@ -18,18 +15,16 @@ pub enum SenderOutput {
     /// Read the next batch of the recipe and hand it to [`Sender::batch`], or the totals to
     /// [`Sender::end`].
     NeedBatch {
-        /// Whether runs of the parent may be in it.
-        runs: bool,
+        /// Which of the bases it may refer to.
+        base: Option<u32>,
     },
-    /// Read a chunk as stored and hand it to [`Sender::chunk`]. Asked in the order in which the
-    /// answers are best given; several may be under way.
-    ReadChunk {
+    /// Read some of these chunks and hand them to [`Sender::pack`]. What is left is asked for
+    /// again.
+    NeedPack {
         /// The batch.
         sequence: u32,
-        /// Index among its chunk entries.
-        index: u32,
-        /// Its name.
-        digest: Digest,
+        /// Which of its chunks, ascending.
+        chunks: Vec<u32>,
     },
     /// The generation is committed and durable at the receiver.
     Done(Counters),
@@ -48,9 +43,13 @@ enum State {
 /// An offered batch whose chunks are not all stored there.
 #[derive(Debug)]
 struct Batch {
-    chunks: Vec<(Digest, u32)>,
-    /// The wanted indices that are still to be sent; `None` until the receiver told.
-    wanted: Option<usize>,
+    /// Raw lengths.
+    lengths: Vec<u32>,
+    olds: usize,
+    /// Those that were named; emptied when the receiver has told what it wants.
+    named: Vec<u32>,
+    /// To be sent.
+    to_send: BTreeSet<u32>,
 }
 
 /// Sends one generation.
@@ -58,20 +57,16 @@ struct Batch {
 pub struct Sender {
     transfer: TransferId,
     state: State,
-    runs: bool,
+    /// How many there are.
+    bases: u32,
+    /// The one that the receiver has.
+    base: Option<u32>,
     batches: BTreeMap<u32, Batch>,
     next_sequence: u32,
     batch_asked: bool,
     totals: Option<Totals>,
-    /// Wanted chunks that were not read yet: (batch, index).
-    to_read: VecDeque<(u32, u32)>,
-    /// Chunks asked from the shell, and their raw bytes.
-    reading: BTreeMap<(u32, u32), u32>,
-    reading_bytes: u64,
-    /// Chunks of one batch on their way into a message.
-    gathered: Vec<(u32, ChunkData)>,
-    gathered_batch: u32,
-    gathered_bytes: usize,
+    /// The batch of which a pack was asked from the shell.
+    pack_asked: Option<u32>,
     sent: u64,
     credited: u64,
     counters: Counters,
@@ -81,22 +76,19 @@ pub struct Sender {
 impl Sender {
     /// Begins; [`Sender::poll`] gives the first message.
     pub fn new(transfer: TransferId, begin: Begin) -> Self {
+        let bases = u32::try_from(begin.bases.len()).unwrap_or(u32::MAX);
         let body = ReplicateBody::Begin(begin);
         let first = SenderOutput::Send(Replicate { transfer, body });
         Self {
             transfer,
             state: State::Begun,
-            runs: false,
+            bases,
+            base: None,
             batches: BTreeMap::new(),
             next_sequence: 0,
             batch_asked: false,
             totals: None,
-            to_read: VecDeque::new(),
-            reading: BTreeMap::new(),
-            reading_bytes: 0,
-            gathered: Vec::new(),
-            gathered_batch: 0,
-            gathered_bytes: 0,
+            pack_asked: None,
             sent: 0,
             credited: 0,
             counters: Counters::default(),
@@ -120,16 +112,11 @@ impl Sender {
         if let Some(output) = self.out.pop_front() {
             return Some(output);
         }
-        if let Some(read) = self.next_read() {
-            return Some(read);
-        }
-        if self.reading.is_empty()
-            && let Some(message) = self.flush()
-        {
-            return Some(message);
-        }
         if self.state != State::Offering {
             return None;
+        }
+        if let Some(pack) = self.next_pack() {
+            return Some(pack);
         }
         match self.totals {
             Some(totals) if self.all_sent() => {
@@ -138,7 +125,7 @@ impl Sender {
             }
             None if !self.batch_asked && self.batches.len() < OFFERS_MAX as usize => {
                 self.batch_asked = true;
-                Some(SenderOutput::NeedBatch { runs: self.runs })
+                Some(SenderOutput::NeedBatch { base: self.base })
             }
             _ => None,
         }
@@ -157,11 +144,18 @@ impl Sender {
         if !std::mem::take(&mut self.batch_asked) || !fits {
             return Err(TransferError::NotAsked("this batch"));
         }
-        let chunks: Vec<_> = offer.chunks().map(|chunk| (chunk.digest, chunk.length)).collect();
-        self.counters.offered += chunks.iter().map(|(_, length)| u64::from(*length)).sum::<u64>();
+        let chunks: Vec<_> = offer.chunks().collect();
+        self.counters.offered += chunks.iter().map(|it| u64::from(it.0)).sum::<u64>();
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        self.batches.insert(sequence, Batch { chunks, wanted: None });
+        let of_kind = |named: bool| {
+            let all = (0u32..).zip(&chunks).filter(move |(_, it)| it.1.is_some() == named);
+            all.map(|(index, _)| index)
+        };
+        let (named, to_send) = (of_kind(true).collect(), of_kind(false).collect());
+        let lengths = chunks.iter().map(|it| it.0).collect();
+        let batch = Batch { lengths, olds: offer.olds().count(), named, to_send };
+        self.batches.insert(sequence, batch);
         let message = self.send(ReplicateBody::Offer { sequence, offer });
         self.out.push_back(message);
         Ok(())
@@ -181,36 +175,33 @@ impl Sender {
         }
     }
 
-    /// A chunk asked for by `ReadChunk`.
+    /// Chunks asked for by `NeedPack`: one at least.
     ///
     /// # Errors
-    /// [`TransferError::NotAsked`].
-    pub fn chunk(
-        &mut self,
-        sequence: u32,
-        index: u32,
-        chunk: ChunkData,
-    ) -> Result<(), TransferError> {
+    /// [`TransferError::NotAsked`] for a pack that was not asked for or exceeds the limits.
+    pub fn pack(&mut self, pack: Pack) -> Result<(), TransferError> {
         if self.state == State::Over {
             return Ok(());
         }
-        let raw = self.reading.remove(&(sequence, index));
-        let raw = raw.ok_or(TransferError::NotAsked("this chunk"))?;
-        self.reading_bytes = self.reading_bytes.saturating_sub(raw.into());
-        if self.gathered_batch != sequence {
-            let message = self.flush();
-            self.out.extend(message);
-            self.gathered_batch = sequence;
+        let not_asked = TransferError::NotAsked("this pack");
+        let sequence = self.pack_asked.take().ok_or(not_asked.clone())?;
+        let batch = self.batches.get_mut(&sequence).ok_or(not_asked.clone())?;
+        let mut raw = 0;
+        for index in &pack.chunks {
+            let length = batch.lengths.get(*index as usize);
+            let length = length.filter(|_| batch.to_send.remove(index));
+            raw += length.copied().map(u64::from).ok_or(not_asked.clone())?;
         }
-        self.counters.unique += u64::from(raw);
-        self.counters.wire += chunk.bytes.len() as u64;
-        self.sent += chunk.bytes.len() as u64;
-        self.gathered_bytes += chunk.bytes.len();
-        self.gathered.push((index, chunk));
-        if self.gathered_bytes >= CHUNKS_TARGET {
-            let message = self.flush();
-            self.out.extend(message);
+        let olds = pack.olds.iter().all(|old| (*old as usize) < batch.olds);
+        let short = raw <= PACK_MAX as u64 && pack.bytes.len() <= PACK_MAX;
+        if pack.chunks.is_empty() || !olds || !short {
+            return Err(not_asked);
         }
+        self.counters.unique += raw;
+        self.counters.wire += pack.bytes.len() as u64;
+        self.sent += pack.bytes.len() as u64;
+        let message = self.send(ReplicateBody::Pack { sequence, pack });
+        self.out.push_back(message);
         Ok(())
     }
 
@@ -241,8 +232,11 @@ impl Sender {
                 self.out.push_back(SenderOutput::Done(self.counters));
                 Ok(())
             }
-            (ReplicateBody::Ready { parent, .. }, State::Begun) => {
-                self.runs = parent;
+            (ReplicateBody::Ready { base, .. }, State::Begun) => {
+                if base.is_some_and(|base| base >= self.bases) {
+                    return self.broken(TransferError::Mismatch("base"));
+                }
+                self.base = base;
                 self.state = State::Offering;
                 Ok(())
             }
@@ -258,19 +252,21 @@ impl Sender {
     }
 
     fn wanted(&mut self, sequence: u32, wanted: &[bool]) -> Result<(), TransferError> {
-        let batch = self.batches.get_mut(&sequence).filter(|batch| batch.wanted.is_none());
-        let Some(batch) = batch.filter(|batch| batch.chunks.len() == wanted.len()) else {
+        let batch = self.batches.get_mut(&sequence);
+        let fits = |it: &&mut Batch| !it.named.is_empty() && it.named.len() == wanted.len();
+        let Some(batch) = batch.filter(fits) else {
             return self.broken(TransferError::Mismatch("want"));
         };
-        let indices = (0u32..).zip(wanted).filter(|(_, wanted)| **wanted);
-        let before = self.to_read.len();
-        self.to_read.extend(indices.map(|(index, _)| (sequence, index)));
-        batch.wanted = Some(self.to_read.len() - before);
+        let named = std::mem::take(&mut batch.named);
+        let wanted = named.iter().zip(wanted).filter(|(_, wanted)| **wanted);
+        batch.to_send.extend(wanted.map(|(index, _)| *index));
         Ok(())
     }
 
     fn credit(&mut self, stored: u64, offers: u32) -> Result<(), TransferError> {
-        if stored > self.sent || stored < self.credited || offers > self.next_sequence {
+        let done = |(_, batch): (&u32, &Batch)| batch.named.is_empty() && batch.to_send.is_empty();
+        let fits = stored <= self.sent && stored >= self.credited && offers <= self.next_sequence;
+        if !fits || !self.batches.range(..offers).all(done) {
             return self.broken(TransferError::Mismatch("credit"));
         }
         self.credited = stored;
@@ -278,31 +274,24 @@ impl Sender {
         Ok(())
     }
 
-    /// A read, if what is sent, being read and gathered leaves credit for it.
-    fn next_read(&mut self) -> Option<SenderOutput> {
-        let (sequence, index) = *self.to_read.front()?;
-        let (digest, length) = *self.batches.get(&sequence)?.chunks.get(index as usize)?;
-        let under_way = self.sent - self.credited + self.reading_bytes;
-        // Stored form is never longer than raw by more than a frame header; CREDIT has that slack.
-        if under_way + u64::from(length) > CREDIT && under_way > 0 {
+    /// A pack of the first batch that has something to send, if there is credit.
+    fn next_pack(&mut self) -> Option<SenderOutput> {
+        if self.pack_asked.is_some() || self.sent - self.credited >= CREDIT {
             return None;
         }
-        self.to_read.pop_front();
-        self.reading.insert((sequence, index), length);
-        self.reading_bytes += u64::from(length);
-        Some(SenderOutput::ReadChunk { sequence, index, digest })
+        let (sequence, batch) = self.batches.iter().find(|(_, it)| !it.to_send.is_empty())?;
+        self.pack_asked = Some(*sequence);
+        let chunks = batch.to_send.iter().copied().collect();
+        Some(SenderOutput::NeedPack { sequence: *sequence, chunks })
     }
 
-    fn flush(&mut self) -> Option<SenderOutput> {
-        let chunks = std::mem::take(&mut self.gathered);
-        self.gathered_bytes = 0;
-        let sequence = self.gathered_batch;
-        (!chunks.is_empty()).then(|| self.send(ReplicateBody::Chunks { sequence, chunks }))
+    /// The oldest batch that is not done with: nothing of those before it is asked for any more.
+    pub fn oldest(&self) -> u32 {
+        self.batches.keys().next().copied().unwrap_or(self.next_sequence)
     }
 
     fn all_sent(&self) -> bool {
-        let told = self.batches.values().all(|batch| batch.wanted.is_some());
-        told && self.to_read.is_empty() && self.reading.is_empty() && self.gathered.is_empty()
+        self.batches.values().all(|it| it.named.is_empty() && it.to_send.is_empty())
     }
 
     fn broken(&mut self, error: TransferError) -> Result<(), TransferError> {
@@ -316,9 +305,7 @@ impl Sender {
         self.state = State::Over;
         self.out.clear();
         self.batches.clear();
-        self.to_read.clear();
-        self.reading.clear();
-        self.gathered.clear();
+        self.pack_asked = None;
     }
 
     fn send(&self, body: ReplicateBody) -> SenderOutput {

@@ -3,6 +3,7 @@
 //! frame can not grow into a large one in memory.
 
 mod connect;
+mod entries;
 mod lease;
 mod range;
 mod replicate;

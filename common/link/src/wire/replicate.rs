@@ -3,11 +3,12 @@
 use bytes::Bytes;
 use model::{CartridgeId, Digest, GenerationId};
 
+use super::entries::{entries, pack, read_entries, read_pack};
 use super::tape::{RECORD_MAX, barcode, read_barcode};
 use super::{DecodeError, emptied, id_bytes, join, narrow, read_text, split, text, ulid, within};
 use crate::proto::{self, replicate as wire, replicate::Body, replicate::failed::Why};
 use crate::replicate::{
-    Begin, CHUNK_MAX, Chunk, ChunkData, Entry, FailWhy, Failure, OFFER_ENTRIES_MAX,
+    BASES_MAX, Begin, CHUNK_MAX, Chunk, ChunkData, FailWhy, Failure, OFFER_ENTRIES_MAX,
     OFFER_SEGMENTS_MAX, Offer, Replicate, ReplicateBody, Segment, Totals, TransferId,
 };
 
@@ -22,20 +23,25 @@ pub(super) fn replicate(message: &Replicate) -> (proto::Replicate, Bytes) {
             parent: begin.parent.map_or_else(Bytes::new, |id| id_bytes(id.to_bytes())),
             barcode: barcode(begin.barcode.as_ref()),
             attributes: begin.attributes.clone(),
+            bases: begin.bases.iter().map(|id| id_bytes(id.to_bytes())).collect(),
         }),
-        ReplicateBody::Ready { already, parent } => {
-            Body::Ready(wire::Ready { already: *already, parent: *parent })
+        ReplicateBody::Ready { already, base } => {
+            let base = base.map_or(0, |base| base.saturating_add(1));
+            Body::Ready(wire::Ready { already: *already, base })
         }
-        ReplicateBody::Offer { sequence, offer } => Body::Offer(wire::Offer {
-            sequence: *sequence,
-            segments: offer.segments.iter().map(segment).collect(),
-            entries: entries(&offer.entries),
-        }),
+        ReplicateBody::Offer { sequence, offer } => {
+            let (entries, digests) = entries(&offer.entries);
+            Body::Offer(wire::Offer {
+                sequence: *sequence,
+                segments: offer.segments.iter().map(segment).collect(),
+                entries: Some(entries),
+                digests,
+            })
+        }
         ReplicateBody::Want { sequence, wanted } => Body::Want(want(*sequence, wanted)),
-        ReplicateBody::Chunks { sequence, chunks: list } => {
-            let (list, data) = chunks(*sequence, list);
-            payload = data;
-            Body::Chunks(list)
+        ReplicateBody::Pack { sequence, pack: packed } => {
+            payload = packed.bytes.clone();
+            Body::Pack(pack(*sequence, packed))
         }
         ReplicateBody::Credit { stored, offers } => {
             Body::Credit(wire::Credit { stored: *stored, offers: *offers })
@@ -58,21 +64,24 @@ pub(super) fn read_replicate(
     let transfer = TransferId(ulid(&message.transfer, "transfer")?);
     let body = match message.body.ok_or(DecodeError::Missing("a transfer message"))? {
         Body::Begin(begin) => ReplicateBody::Begin(read_begin(begin)?),
-        Body::Ready(it) => ReplicateBody::Ready { already: it.already, parent: it.parent },
+        Body::Ready(it) => {
+            let (already, base) = (it.already, it.base.checked_sub(1));
+            ReplicateBody::Ready { already, base }
+        }
         Body::Offer(offer) => {
             let sequence = offer.sequence;
             within("segments", offer.segments.len(), OFFER_SEGMENTS_MAX)?;
             let segments = offer.segments.iter().map(read_segment).collect::<Result<_, _>>()?;
-            let entries = read_entries(offer.entries)?;
+            let entries = read_entries(offer.entries.unwrap_or_default(), &offer.digests)?;
             ReplicateBody::Offer { sequence, offer: Offer { segments, entries } }
         }
         Body::Want(it) => {
             let (sequence, wanted) = read_want(&it)?;
             ReplicateBody::Want { sequence, wanted }
         }
-        Body::Chunks(list) => {
-            let sequence = list.sequence;
-            ReplicateBody::Chunks { sequence, chunks: read_chunks(list, &mut payload)? }
+        Body::Pack(packed) => {
+            let (sequence, bytes) = (packed.sequence, std::mem::take(&mut payload));
+            ReplicateBody::Pack { sequence, pack: read_pack(packed, bytes)? }
         }
         Body::Credit(it) => ReplicateBody::Credit { stored: it.stored, offers: it.offers },
         Body::Commit(wire::Commit { objects, bytes, chunks }) => {
@@ -87,6 +96,7 @@ pub(super) fn read_replicate(
 
 fn read_begin(begin: wire::Begin) -> Result<Begin, DecodeError> {
     within("bytes of attributes", begin.attributes.len(), ATTRIBUTES_MAX)?;
+    within("bases", begin.bases.len(), BASES_MAX)?;
     let generation =
         |bytes: &[u8]| GenerationId::from_slice(bytes).ok_or(DecodeError::Invalid("generation"));
     let cartridge = CartridgeId::from_slice(&begin.cartridge);
@@ -98,6 +108,7 @@ fn read_begin(begin: wire::Begin) -> Result<Begin, DecodeError> {
             false => Some(generation(&begin.parent)?),
         },
         barcode: read_barcode(&begin.barcode)?,
+        bases: begin.bases.iter().map(|id| generation(id)).collect::<Result<_, _>>()?,
         attributes: begin.attributes,
     })
 }
@@ -109,6 +120,7 @@ fn failed(failure: &Failure) -> wire::Failed {
         FailWhy::Cancelled => Why::Cancelled,
         FailWhy::Refused => Why::Refused,
         FailWhy::Gone => Why::Gone,
+        FailWhy::Base => Why::Base,
     };
     wire::Failed { why: why.into(), text: text(&failure.text) }
 }
@@ -120,6 +132,7 @@ fn read_failed(failed: wire::Failed) -> Result<Failure, DecodeError> {
         Why::Cancelled => FailWhy::Cancelled,
         Why::Refused => FailWhy::Refused,
         Why::Gone => FailWhy::Gone,
+        Why::Base => FailWhy::Base,
         Why::Unspecified => return Err(DecodeError::Invalid("failure")),
     };
     Ok(Failure { why, text: read_text(failed.text)? })
@@ -149,40 +162,6 @@ pub(super) fn read_segment(segment: &proto::Segment) -> Result<Segment, DecodeEr
         }
         fine => Ok(fine),
     }
-}
-
-/// Entries in order, chunks that follow one another in one list.
-fn entries(entries: &[Entry]) -> Vec<proto::Entry> {
-    use proto::entry::{Kind, Run};
-    let same = |a: &Entry, b: &Entry| matches!((a, b), (Entry::Chunk(_), Entry::Chunk(_)));
-    let group = |group: &[Entry]| {
-        let kind = match group {
-            [Entry::Run { first, count }] => Kind::Run(Run { first: *first, count: *count }),
-            chunks => Kind::Chunks(chunk_list(chunks.iter().filter_map(|entry| match entry {
-                Entry::Chunk(chunk) => Some(chunk),
-                Entry::Run { .. } => None,
-            }))),
-        };
-        proto::Entry { kind: Some(kind) }
-    };
-    entries.chunk_by(same).map(group).collect()
-}
-
-fn read_entries(entries: Vec<proto::Entry>) -> Result<Vec<Entry>, DecodeError> {
-    use proto::entry::Kind;
-    let mut read = Vec::new();
-    for entry in entries {
-        match entry.kind.ok_or(DecodeError::Missing("an entry"))? {
-            Kind::Run(run) if run.count == 0 => return Err(DecodeError::Invalid("run")),
-            Kind::Run(run) => read.push(Entry::Run { first: run.first, count: run.count }),
-            Kind::Chunks(list) => {
-                let chunks = read_chunk_list(&list, OFFER_ENTRIES_MAX)?;
-                read.extend(chunks.into_iter().map(Entry::Chunk));
-            }
-        }
-        within("entries", read.len(), OFFER_ENTRIES_MAX)?;
-    }
-    Ok(read)
 }
 
 pub(super) fn chunk_list<'a>(chunks: impl Iterator<Item = &'a Chunk>) -> proto::ChunkList {

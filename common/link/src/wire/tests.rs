@@ -320,31 +320,62 @@ fn chunks() -> impl Strategy<Value = Vec<(u32, ChunkData)>> {
 }
 
 fn replicate() -> impl Strategy<Value = Replicate> {
-    let begin = (id(), id(), of(id()), barcode(), bytes(50)).prop_map(|it| Begin {
-        generation: GenerationId(it.0),
-        cartridge: CartridgeId(it.1),
-        parent: it.2.map(GenerationId),
-        barcode: it.3,
-        attributes: it.4,
-    });
+    let begin =
+        (id(), id(), of(id()), barcode(), bytes(50), vec(id(), 0..=BASES_MAX)).prop_map(|it| {
+            Begin {
+                generation: GenerationId(it.0),
+                cartridge: CartridgeId(it.1),
+                parent: it.2.map(GenerationId),
+                bases: it.5.into_iter().map(GenerationId).collect(),
+                barcode: it.3,
+                attributes: it.4,
+            }
+        });
+    // Often near where the last ended, and at the ends of the range.
+    let range = || {
+        let first = prop_oneof![any::<u64>(), 0u64..100];
+        let count = prop_oneof![any::<u64>(), 1u64..5];
+        (first, count).prop_map(|(first, count)| (first, count.clamp(1, (u64::MAX - first).max(1))))
+    };
+    let possible = |(first, count): &(u64, u64)| first.checked_add(*count).is_some();
+    let range = move || range().prop_filter("a range that ends", possible);
     let entry = prop_oneof![
-        (any::<u64>(), 1u64..).prop_map(|(first, count)| Entry::Run { first, count }),
+        range().prop_map(|(first, count)| Entry::Run { first, count }),
+        range().prop_map(|(first, count)| Entry::Again { first, count }),
+        range().prop_map(|(first, count)| Entry::Old { first, count }),
         chunk().prop_map(Entry::Chunk),
+        (1u32..=1 << 20).prop_map(Entry::Fresh),
     ];
+    let ascending = || prop::collection::btree_set(0u32..4096, 0..9);
+    let forms = prop::sample::select(vec![PackForm::Plain, PackForm::Zstd, PackForm::Delta]);
+    let pack = (ascending(), ascending(), forms, any::<[u8; 32]>(), bytes(200)).prop_map(
+        |(chunks, olds, form, proof, bytes)| Pack {
+            chunks: chunks.into_iter().collect(),
+            olds: olds.into_iter().collect(),
+            form,
+            proof: Digest(proof),
+            bytes,
+        },
+    );
     let offer = (vec(segment(), 0..5), vec(entry, 0..9))
         .prop_map(|(segments, entries)| Offer { segments, entries });
-    let whys =
-        [FailWhy::Store, FailWhy::Corrupt, FailWhy::Cancelled, FailWhy::Refused, FailWhy::Gone];
+    let whys = [
+        FailWhy::Store,
+        FailWhy::Corrupt,
+        FailWhy::Cancelled,
+        FailWhy::Refused,
+        FailWhy::Gone,
+        FailWhy::Base,
+    ];
     let body = prop_oneof![
         begin.prop_map(ReplicateBody::Begin),
-        any::<(bool, bool)>()
-            .prop_map(|(already, parent)| ReplicateBody::Ready { already, parent }),
+        (any::<bool>(), of(0u32..u32::MAX))
+            .prop_map(|(already, base)| ReplicateBody::Ready { already, base }),
         (any::<u32>(), offer)
             .prop_map(|(sequence, offer)| ReplicateBody::Offer { sequence, offer }),
         (any::<u32>(), vec(any::<bool>(), 0..40))
             .prop_map(|(sequence, wanted)| ReplicateBody::Want { sequence, wanted }),
-        (any::<u32>(), chunks())
-            .prop_map(|(sequence, chunks)| ReplicateBody::Chunks { sequence, chunks }),
+        (any::<u32>(), pack).prop_map(|(sequence, pack)| ReplicateBody::Pack { sequence, pack }),
         any::<(u64, u32)>().prop_map(|(stored, offers)| ReplicateBody::Credit { stored, offers }),
         any::<(u64, u64, u64)>().prop_map(|(objects, bytes, chunks)| {
             ReplicateBody::Commit(Totals { objects, bytes, chunks })
@@ -515,26 +546,59 @@ fn structure_and_data_have_caps_of_their_own() {
 
 #[test]
 fn lists_have_limits() {
-    let list = |count: usize| proto::ChunkList {
-        digests: vec![7; 32 * count].into(),
-        lengths: vec![5; count],
+    let read = |kinds: &[u8], change: fn(&mut proto::Entries)| {
+        let mut columns = proto::Entries { kinds: kinds.to_vec().into(), ..Default::default() };
+        columns.lengths = kinds.iter().filter(|kind| **kind > 2).map(|_| 5).collect();
+        columns.counts = kinds.iter().filter(|kind| **kind < 3).map(|_| 1).collect();
+        columns.firsts = kinds.iter().filter(|kind| [0, 2].contains(*kind)).map(|_| 0).collect();
+        columns.again_firsts = kinds.iter().filter(|kind| **kind == 1).map(|_| 0).collect();
+        change(&mut columns);
+        let named = kinds.iter().filter(|kind| **kind == 3).count();
+        let bytes = Bytes::from(columns.encode_to_vec());
+        let list = proto::Squeezed { bytes, raw_length: 0 };
+        entries::read_entries(list, &vec![7; 32 * named])
     };
-    let entry = |count| proto::Entry { kind: Some(proto::entry::Kind::Chunks(list(count))) };
-    let offer = |entries| {
-        let offer = proto::replicate::Offer { sequence: 0, segments: Vec::new(), entries };
-        let body = Some(proto::replicate::Body::Offer(offer));
-        replicate::read_replicate(
-            proto::Replicate { transfer: id_bytes([1; 16]), body },
-            Bytes::new(),
-        )
-    };
-    assert!(offer(vec![entry(OFFER_ENTRIES_MAX)]).is_ok());
-    assert!(offer(vec![entry(OFFER_ENTRIES_MAX), entry(1)]).is_err());
-    assert!(offer(vec![proto::Entry { kind: None }]).is_err());
+    assert_eq!(read(&[0, 1, 2, 3, 4], |_| {}).unwrap().len(), 5);
+    assert!(read(&[4; OFFER_ENTRIES_MAX], |_| {}).is_ok());
+    assert!(read(&[4; OFFER_ENTRIES_MAX + 1], |_| {}).is_err());
+    assert!(read(&[5], |_| {}).is_err());
+    for change in [
+        (|it| it.lengths.push(1)) as fn(&mut proto::Entries),
+        |it| it.lengths[0] = 0,
+        |it| it.lengths[0] = CHUNK_MAX as u32 + 1,
+        |it| it.lengths.clear(),
+        |it| it.counts[0] = 0,
+        |it| it.counts[0] = u64::MAX,
+        |it| it.counts.push(1),
+        |it| it.firsts.push(1),
+        |it| it.again_firsts.clear(),
+        |it| it.kinds = vec![0, 3, 3].into(),
+    ] {
+        let change = |kinds: &[u8]| read(kinds, change);
+        assert!(change(&[0, 1, 2, 3, 4]).is_err());
+    }
     let uneven = proto::ChunkList { digests: vec![7; 33].into(), lengths: vec![5] };
     assert!(replicate::read_chunk_list(&uneven, 10).is_err());
     let empty = proto::ChunkList { digests: vec![7; 32].into(), lengths: vec![0] };
     assert!(replicate::read_chunk_list(&empty, 10).is_err());
+}
+
+/// A small frame that says it is a large one, and one that is larger than it says.
+#[test]
+fn a_list_grows_no_further_than_it_says() {
+    let read = |plain: &[u8], raw_length: usize| {
+        let bytes = zstd::bulk::compress(plain, 3).unwrap().into();
+        let list = proto::Squeezed { bytes, raw_length: raw_length as u32 };
+        entries::read_entries(list, &[])
+    };
+    let columns =
+        proto::Entries { kinds: vec![4; 9].into(), lengths: vec![5; 9], ..Default::default() };
+    let plain = columns.encode_to_vec();
+    assert!(read(&plain, plain.len()).is_ok());
+    assert!(read(&plain, plain.len() - 1).is_err());
+    assert!(read(&plain, plain.len() + 1).is_err());
+    assert!(matches!(read(&plain, BODY_MAX + 1), Err(DecodeError::TooLong { .. })));
+    assert!(read(&vec![0; 64 << 20], BODY_MAX).is_err());
 }
 
 #[test]

@@ -183,13 +183,21 @@ impl LinkTo {
 }
 
 /// `[replication]`.
-#[derive(Clone, Debug, PartialEq, Eq, Default, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Replication {
     /// When a written cartridge is replicated.
     pub start: ReplicationStart,
     /// Bytes a second on the link for bulk data, such as `"10MB"`; no limit if not given.
     pub bandwidth: Option<ByteSize>,
+    /// The zstd level of new data on the link, 1 to 19.
+    pub compression: i32,
+}
+
+impl Default for Replication {
+    fn default() -> Self {
+        Self { start: ReplicationStart::default(), bandwidth: None, compression: 5 }
+    }
 }
 
 /// When a written cartridge is replicated. A copy that needs it starts it in any case.
@@ -228,6 +236,10 @@ impl LocalConfig {
         findings.require(
             self.replication.bandwidth.is_none_or(|rate| rate.0 >= 1024),
             || "replication: bandwidth is at least 1024 bytes a second; leave it out for no limit",
+        );
+        findings.require(
+            (1..=19).contains(&self.replication.compression),
+            || "replication: compression is a zstd level, 1 to 19",
         );
         findings.into_texts()
     }

@@ -19,6 +19,8 @@ const ELEMENT_ASSIGNMENT: u8 = 0x1d;
 /// Elements asked for at once: with tag and identifier they stay below the 64 KiB that some
 /// changers can send.
 const BATCH: u16 = 400;
+/// Bytes for a batch; some changers look at no more than 16 bits of it.
+const ROOM: usize = 0xffff;
 
 /// A [`MediumChanger`] that sends CDBs (SMC-3) over a transport.
 #[derive(Debug)]
@@ -116,10 +118,14 @@ impl<T: ScsiTransport> ScsiChanger<T> {
                 range,
                 allocation: allocation as u32,
             };
-            let head = self.channel.fetch_anew(cdb(8), 8, control)?;
-            let size = ElementReport::parse(&head).map_err(malformed)?.byte_count as usize + 8;
-            let size = size.min(TRANSFER_MAX);
-            let mut bytes = self.channel.fetch_anew(cdb(size), size, control)?;
+            // Room for a whole batch: where a device has more to say than it may, some kernels call
+            // what is left over missing, and of a question for the header alone nothing remains.
+            let mut bytes = self.channel.fetch_anew(cdb(ROOM), ROOM, control)?;
+            let mut size = whole(&bytes)?;
+            if size > ROOM {
+                size = size.min(TRANSFER_MAX);
+                bytes = self.channel.fetch_anew(cdb(size), size, control)?;
+            }
             // Some changers count their header into the bytes that follow it, and leave out the
             // last eight: of a tag nothing is lost by that, of an identifier its end.
             let is_cut = bytes.len() + 8 == size;
@@ -204,6 +210,11 @@ impl<T: ScsiTransport> ScsiChanger<T> {
             ))),
         }
     }
+}
+
+/// How long a report is, with its header.
+fn whole(report: &[u8]) -> Result<usize, TapeError> {
+    Ok(ElementReport::parse(report).map_err(malformed)?.byte_count as usize + 8)
 }
 
 fn status(element: ElementDescriptor) -> ElementStatus {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use scsi::advice::Action;
 use scsi::{Cdb, DeviceType, ModeForm, Sense, StandardInquiry, VitalPage, mode::ModeParameters};
 
 use super::transport::{Data, ScsiCompletion, ScsiTransport, TransportError};
@@ -49,6 +50,31 @@ pub(super) enum Fault {
     Unknown(String),
 }
 
+/// How long a device is waited for: as long as what it says asks for, and says it only once.
+struct Patience {
+    since: Instant,
+    told: Option<&'static str>,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self { since: Instant::now(), told: None }
+    }
+
+    fn lasts_for(&mut self, later: &TapeError) -> bool {
+        let TapeError::Check(sense) = later else { return true };
+        let advice = sense.advice();
+        if self.told != Some(advice.meaning) {
+            tracing::info!(%sense, meaning = advice.meaning, "waiting for a device");
+            self.told = Some(advice.meaning);
+        }
+        match advice.action {
+            Action::Wait(seconds) => self.since.elapsed() < Duration::from_secs(seconds.into()),
+            _ => true,
+        }
+    }
+}
+
 /// A transport with the rules that hold for every command.
 #[derive(Debug)]
 pub(super) struct Channel<T> {
@@ -59,6 +85,10 @@ pub(super) struct Channel<T> {
 impl<T: ScsiTransport> Channel<T> {
     pub(super) fn new(transport: T) -> Self {
         Self { transport, poll: Duration::from_secs(1) }
+    }
+
+    pub(super) fn longest(&self) -> usize {
+        self.transport.longest()
     }
 
     pub(super) fn set_poll(&mut self, poll: Duration) {
@@ -72,11 +102,15 @@ impl<T: ScsiTransport> Channel<T> {
         data: &mut Data<'_>,
         control: &Control,
     ) -> Result<Reply, Fault> {
+        let mut patience = Patience::new();
         loop {
             let later = match self.send_once(cdb, data, control)? {
                 Ok(reply) => return Ok(reply),
                 Err(later) => later,
             };
+            if !patience.lasts_for(&later) {
+                return Err(Fault::Told(later));
+            }
             if !self.pause(control).map_err(Fault::Told)? {
                 return Err(Fault::Told(later));
             }
@@ -292,7 +326,7 @@ fn judge(sense: Sense, residual: i64) -> Result<Result<Reply, TapeError>, Fault>
     }
     match sense.key {
         0x00 | 0x01 | 0x08 | 0x0d => Ok(Ok(Reply { sense: Some(sense), residual })),
-        0x02 if sense.is(Sense::BECOMING_READY) || sense.is(Sense::OPERATION_IN_PROGRESS) => {
+        0x02 | 0x05 if matches!(sense.advice().action, Action::Wait(_)) => {
             Ok(Err(TapeError::Check(sense)))
         }
         0x0b => Err(Fault::Unknown(sense.to_string())),

@@ -35,8 +35,8 @@ pub struct ScsiDrive<T> {
     expected: Option<ObjectNumber>,
     /// READ POSITION has no long form here.
     is_short: bool,
-    /// Whether READ POSITION has ever told a position, once it was asked. Of a drive that has, it is
-    /// a fault when it does not.
+    /// Whether READ POSITION has ever told a position, once it was asked. Of a drive that has, it
+    /// is a fault when it does not.
     is_telling: Option<bool>,
     /// LOCATE is not there at all.
     is_without_locate: bool,
@@ -508,7 +508,8 @@ impl<T: ScsiTransport> TapeDrive for ScsiDrive<T> {
         // A READ of 0 bytes would not move the tape.
         let mut one = [0];
         let buffer = if buffer.is_empty() { &mut one } else { buffer };
-        let asked = buffer.len().min(TRANSFER_MAX);
+        let longest = self.channel.longest();
+        let asked = buffer.len().min(TRANSFER_MAX).min(longest);
         let buffer = &mut buffer[..asked];
         let cdb = Cdb::Read { fixed: false, sili: false, length: asked as u32 };
         let before = self.before(control)?;
@@ -516,7 +517,14 @@ impl<T: ScsiTransport> TapeDrive for ScsiDrive<T> {
         let end = read_end(&reply, asked)?;
         self.note(before, u64::from(end != ReadEnd::EndOfData));
         self.mark = before.filter(|_| end == ReadEnd::Filemark);
-        Ok(end)
+        match end {
+            ReadEnd::Record { length } if asked == longest && length > asked => {
+                Err(TapeError::Unreachable(format!(
+                    "a record of {length} bytes is passed; the way to the drive takes {longest}"
+                )))
+            }
+            end => Ok(end),
+        }
     }
 
     fn write(&mut self, record: &[u8], control: &Control) -> Result<WriteEnd, TapeError> {

@@ -11,13 +11,15 @@
 //! - A deferred error (71h, 73h) fails the call that meets it, which was not executed.
 //! - Unit attentions are the caller's business and come back as `Check`, except in
 //!   [`ScsiDrive::ready`] and [`ScsiChanger`]'s inventory, for which looking again is the answer.
-//! - *Becoming ready* (02/04/01, 02/04/07), BUSY and TASK SET FULL are waited out within the
-//!   deadline: nothing was executed.
+//! - *Becoming ready* and all else that [`scsi::advice`] says to wait for, BUSY and TASK SET FULL
+//!   are waited out within the deadline: nothing was executed.
 //! - When the way to the device breaks under a command that has an effect, or the device aborts it
 //!   (key 0Bh), the position decides: as before, then it is sent once more; as after, then it was
 //!   done; anything else is [`TapeError::PositionUnknown`](crate::TapeError::PositionUnknown).
 //!   Nothing below ever sends a command twice.
 
+#[cfg(test)]
+mod advice_tests;
 #[cfg(test)]
 mod agree;
 mod changer;

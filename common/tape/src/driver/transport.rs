@@ -60,6 +60,11 @@ pub trait ScsiTransport: Send {
         timeout: Duration,
     ) -> Result<ScsiCompletion, TransportError>;
 
+    /// The longest transfer of one command, in bytes.
+    fn longest(&self) -> usize {
+        usize::MAX
+    }
+
     /// LOGICAL UNIT RESET (SAM-5 7.7).
     ///
     /// # Errors
@@ -77,6 +82,10 @@ impl<T: ScsiTransport + ?Sized> ScsiTransport for Box<T> {
         timeout: Duration,
     ) -> Result<ScsiCompletion, TransportError> {
         (**self).execute(cdb, data, timeout)
+    }
+
+    fn longest(&self) -> usize {
+        (**self).longest()
     }
 
     fn reset(&mut self) -> Result<(), TransportError> {

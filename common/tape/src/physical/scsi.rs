@@ -124,6 +124,10 @@ impl ScsiTransport for Telling {
         result
     }
 
+    fn longest(&self) -> usize {
+        self.transport.longest()
+    }
+
     fn reset(&mut self) -> Result<(), TransportError> {
         self.transport.reset()
     }

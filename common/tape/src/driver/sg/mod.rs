@@ -45,11 +45,6 @@ impl SgTransport {
         Ok(Self { path: path.to_owned(), node, longest, buffer: Vec::new() })
     }
 
-    /// The longest transfer of one command, in bytes.
-    pub fn longest(&self) -> usize {
-        self.longest
-    }
-
     /// A page-aligned piece of the buffer.
     fn aligned(buffer: &mut Vec<u8>, length: usize) -> &mut [u8] {
         if buffer.len() < length + PAGE {
@@ -104,6 +99,10 @@ impl ScsiTransport for SgTransport {
             self.buffer = Vec::new();
         }
         completion
+    }
+
+    fn longest(&self) -> usize {
+        self.longest
     }
 }
 

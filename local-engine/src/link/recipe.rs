@@ -1,0 +1,392 @@
+//! What a generation consists of, told in batches, and its chunks, put into packs.
+//!
+//! Between two runs of chunks that the base has too lies a *gap* of new ones, and between the same
+//! two runs in the base lies what they were before: the old bytes. If little is left of the new
+//! ones as a difference to the old, they go without being asked for.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use link::{Chunk, Entry, Offer, PACK_MAX, Pack, PackForm, Segment, Totals};
+use model::{Digest, GenerationId};
+use store::{ChunkRef, Compare, Encoding, GenerationInfo, ObjectRun, Piece, Recipes, Store};
+use store::{Result as StoreResult, StoreError, StoredChunk};
+
+/// Chunks of one batch: about 16 MiB of data, so that wants come back while more is offered.
+const BATCH_CHUNKS: usize = 1024;
+/// Entries of a batch that are left for what is under way when it is full.
+const ENTRIES_SPARE: usize = 2 * GAP_ITEMS;
+/// A longer gap is looked at in parts: so many bytes, so many chunks and repetitions.
+const GAP_BYTES: u64 = 1 << 20;
+const GAP_ITEMS: usize = 256;
+/// Old bytes taken beyond the length of the new ones, and before the run that follows them.
+const OLD_MARGIN: u64 = 64 << 10;
+/// A chunk of which so little is left goes without being asked for. To ask costs 32 bytes and
+/// seldom helps, so it is worth it only for more.
+const FRESH_MAX: usize = 256;
+
+/// A chunk of a batch.
+struct Planned {
+    chunk: ChunkRef,
+    /// The gap whose old bytes help with it.
+    gap: Option<usize>,
+}
+
+/// The old bytes of a gap.
+struct Olds {
+    /// Indices among the batch's old ranges.
+    ranges: std::ops::Range<u32>,
+    bytes: usize,
+}
+
+/// What the packs of a batch are made of.
+#[derive(Default)]
+struct Plan {
+    chunks: Vec<Planned>,
+    gaps: Vec<Olds>,
+    /// Runs of the base's chunks.
+    olds: Vec<(u64, u64)>,
+}
+
+/// Why chunks could not be put into a pack.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PackingError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It can be sent without the base.
+    #[error("the base can not be read: {0}")]
+    Base(StoreError),
+    #[error("a pack can not be compressed: {0}")]
+    Compression(#[from] io::Error),
+    #[error("a pack of a batch that was not made")]
+    NoPlan,
+}
+
+/// Reads a recipe in batches.
+pub(super) struct RecipeReader<'a> {
+    store: &'a Store,
+    info: GenerationInfo,
+    /// Of zstd, for what is new.
+    level: i32,
+    recipe: Recipes,
+    compare: Option<Compare>,
+    base: Option<Recipes>,
+    /// A piece that was read and belongs behind what is under way.
+    next: Option<Piece>,
+    /// Where in the base the old bytes of the gap under way begin.
+    old_at: u64,
+    next_run: u64,
+    next_sequence: u32,
+    plans: BTreeMap<u32, Plan>,
+}
+
+/// A batch under way.
+#[derive(Default)]
+struct Making {
+    entries: Vec<Entry>,
+    plan: Plan,
+    ranges: u64,
+}
+
+impl Making {
+    fn has_room(&self) -> bool {
+        self.entries.len() + ENTRIES_SPARE < link::OFFER_ENTRIES_MAX
+            && self.plan.chunks.len() < BATCH_CHUNKS
+            && self.ranges < link::OFFER_RANGES_MAX
+    }
+
+    /// Adds a run or a repetition as far as there is room for it; what is left of it.
+    fn range(&mut self, first: u64, count: u64) -> (u64, Option<(u64, u64)>) {
+        let now = count.min(link::OFFER_RANGES_MAX - self.ranges);
+        self.ranges += now;
+        (now, (now < count).then_some((first + now, count - now)))
+    }
+}
+
+impl<'a> RecipeReader<'a> {
+    pub(super) fn open(store: &'a Store, info: GenerationInfo, level: i32) -> StoreResult<Self> {
+        Ok(Self {
+            store,
+            info,
+            level,
+            recipe: store.recipe(info.id)?,
+            compare: None,
+            base: None,
+            next: None,
+            old_at: 0,
+            next_run: 0,
+            next_sequence: 0,
+            plans: BTreeMap::new(),
+        })
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        let GenerationInfo { objects, bytes, chunks, .. } = self.info;
+        Totals { objects, bytes, chunks }
+    }
+
+    /// The next batch, `None` behind the last. `base` is what it is told by, the same each time;
+    /// of the batches before `oldest` no more packs are made.
+    pub(super) fn batch(
+        &mut self,
+        base: Option<GenerationId>,
+        oldest: u32,
+    ) -> StoreResult<Option<Offer>> {
+        if self.compare.is_none() {
+            self.compare = Some(self.store.compare(self.info.id, base)?);
+            self.base = base.map(|id| self.store.recipe(id)).transpose()?;
+        }
+        let segments = self.segments()?;
+        let mut making = Making::default();
+        while making.has_room() && self.piece(&mut making)? {}
+        let Making { entries, plan, .. } = making;
+        if segments.is_empty() && entries.is_empty() {
+            return Ok(None);
+        }
+        self.plans = self.plans.split_off(&oldest);
+        self.plans.insert(self.next_sequence, plan);
+        self.next_sequence += 1;
+        Ok(Some(Offer { segments, entries }))
+    }
+
+    fn segments(&mut self) -> StoreResult<Vec<Segment>> {
+        let runs = self.recipe.runs(self.next_run).take(link::OFFER_SEGMENTS_MAX);
+        let segments: Vec<_> = runs
+            .map(|run| {
+                Ok(match run? {
+                    ObjectRun::Records { size, count } => Segment::Records { size, count },
+                    ObjectRun::Filemarks { count } => Segment::Filemarks(count),
+                })
+            })
+            .collect::<StoreResult<_>>()?;
+        self.next_run += segments.len() as u64;
+        Ok(segments)
+    }
+
+    fn read(&mut self) -> StoreResult<Option<Piece>> {
+        match (self.next.take(), &mut self.compare) {
+            (Some(piece), _) => Ok(Some(piece)),
+            (None, Some(compare)) => compare.next().transpose(),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Adds a run, or a gap or a part of one; false at the end.
+    fn piece(&mut self, making: &mut Making) -> StoreResult<bool> {
+        match self.read()? {
+            None => return Ok(false),
+            Some(Piece::Run { first, count }) => {
+                let (now, rest) = making.range(first, count);
+                making.entries.push(Entry::Run { first, count: now });
+                self.old_at = first + now;
+                self.next = rest.map(|(first, count)| Piece::Run { first, count });
+            }
+            Some(piece) => {
+                self.next = Some(piece);
+                self.gap(making)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Adds what comes before the next run, or a part of it.
+    fn gap(&mut self, making: &mut Making) -> StoreResult<()> {
+        let (mut items, mut chunks, mut bytes) = (Vec::new(), Vec::new(), 0u64);
+        let mut before = None;
+        while bytes < GAP_BYTES && items.len() < GAP_ITEMS {
+            match self.read()? {
+                None => break,
+                Some(Piece::Chunk(chunk)) => {
+                    bytes += u64::from(chunk.len);
+                    chunks.push(chunk);
+                    items.push(Entry::Chunk(named(chunk)));
+                }
+                Some(Piece::Again { first, count }) => {
+                    let (now, rest) = making.range(first, count);
+                    if now > 0 {
+                        items.push(Entry::Again { first, count: now });
+                    }
+                    self.next = rest.map(|(first, count)| Piece::Again { first, count });
+                    if rest.is_some() {
+                        break;
+                    }
+                }
+                Some(Piece::Run { first, count }) => {
+                    self.next = Some(Piece::Run { first, count });
+                    before = Some(first);
+                    break;
+                }
+            }
+        }
+        let olds = self.olds(bytes, before)?;
+        let left = self.left(&chunks, &olds)?;
+        let gap = left.map(|_| making.plan.gap(&olds));
+        if left.is_some() {
+            let range = |(first, count, _): &(u64, u64, u64)| (*first, *count);
+            let ranges = olds.iter().map(range);
+            making.plan.olds.extend(ranges.clone());
+            making.entries.extend(ranges.map(|(first, count)| Entry::Old { first, count }));
+        }
+        let fresh = left.is_some_and(|left| left <= FRESH_MAX * chunks.len());
+        making.entries.extend(items.into_iter().map(|item| match item {
+            Entry::Chunk(chunk) if fresh => Entry::Fresh(chunk.length),
+            item => item,
+        }));
+        let planned = chunks.into_iter().map(|chunk| Planned { chunk, gap });
+        making.plan.chunks.extend(planned);
+        Ok(())
+    }
+
+    /// Runs of the base that may be what so many bytes were before, and their bytes: those behind
+    /// the run before, and some before the run that follows.
+    fn olds(&mut self, bytes: u64, before: Option<u64>) -> StoreResult<Vec<(u64, u64, u64)>> {
+        let Some(base) = &self.base else { return Ok(Vec::new()) };
+        let between = before.filter(|before| *before >= self.old_at);
+        let (first, mut end, mut taken) = (self.old_at, self.old_at, 0);
+        let mut advanced = self.old_at;
+        while taken < bytes + OLD_MARGIN && between.is_none_or(|before| end < before) {
+            let Some(chunk) = base.chunk(end)? else { break };
+            end += 1;
+            taken += u64::from(chunk.len);
+            if taken <= bytes {
+                advanced = end;
+            }
+        }
+        let mut olds = vec![(first, end - first, taken)];
+        if let Some(before) = before.filter(|before| *before > end || *before < first) {
+            let (mut first, mut taken) = (before, 0);
+            let lowest = if before > end { end } else { 0 };
+            while taken < OLD_MARGIN && first > lowest {
+                let Some(chunk) = base.chunk(first - 1)? else { break };
+                first -= 1;
+                taken += u64::from(chunk.len);
+            }
+            olds.push((first, before - first, taken));
+        }
+        self.old_at = advanced;
+        olds.retain(|(_, count, _)| *count > 0);
+        // What follows a run in the base comes before what precedes another: not always.
+        olds.sort_unstable();
+        Ok(olds)
+    }
+
+    /// Bytes that are left of the chunks as a difference to the old ones, `None` if that does not
+    /// pay.
+    fn left(&self, chunks: &[ChunkRef], olds: &[(u64, u64, u64)]) -> StoreResult<Option<usize>> {
+        let old_bytes: u64 = olds.iter().map(|(_, _, bytes)| *bytes).sum();
+        if chunks.is_empty() || old_bytes == 0 || old_bytes > PACK_MAX as u64 {
+            return Ok(None);
+        }
+        let (mut raw, mut stored) = (Vec::new(), 0);
+        for chunk in chunks {
+            let form = self.store.stored_chunk(&chunk.digest)?;
+            stored += form.bytes.len();
+            raw.extend_from_slice(&self.store.unpack(&chunk.digest, &form)?);
+        }
+        let mut old = Vec::new();
+        for (first, count, _) in olds {
+            // Without old bytes that can be read it is told without them.
+            if self.read_old((*first, *count), &mut old).is_err() {
+                return Ok(None);
+            }
+        }
+        Ok(link::left(&old, &raw).ok().filter(|left| *left < stored - stored / 8))
+    }
+
+    fn read_old(&self, (first, count): (u64, u64), out: &mut Vec<u8>) -> StoreResult<()> {
+        let Some(base) = &self.base else { return Ok(()) };
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        for chunk in base.chunks(first).take(count) {
+            out.extend_from_slice(&self.store.chunk(&chunk?.digest)?);
+        }
+        Ok(())
+    }
+
+    /// A pack of some of these chunks of a batch, from the first on.
+    pub(super) fn pack(&self, sequence: u32, asked: &[u32]) -> Result<Pack, PackingError> {
+        let plan = self.plans.get(&sequence).ok_or(PackingError::NoPlan)?;
+        let mut filling = Filling::default();
+        for index in asked {
+            let planned = plan.chunks.get(*index as usize).ok_or(PackingError::NoPlan)?;
+            if !filling.has_room(plan, planned) {
+                break;
+            }
+            let form = self.store.stored_chunk(&planned.chunk.digest)?;
+            // What does not compress is not tried again.
+            let plain = form.encoding == Encoding::Raw && planned.gap.is_none();
+            if *filling.plain.get_or_insert(plain) == plain {
+                filling.add((self.store, plan), planned, &form)?;
+                filling.chunks.push(*index);
+            }
+        }
+        let mut old = Vec::new();
+        let olds: Vec<u32> = filling.olds(plan);
+        for index in &olds {
+            let range = plan.olds.get(*index as usize).copied().unwrap_or_default();
+            self.read_old(range, &mut old).map_err(PackingError::Base)?;
+        }
+        let Filling { chunks, names, raw, plain, .. } = filling;
+        let proof = link::proof(&names);
+        let (form, bytes) = match plain {
+            Some(true) => (PackForm::Plain, raw.into()),
+            _ => link::pack(&old, &raw, self.level)?,
+        };
+        let olds = if form == PackForm::Plain { Vec::new() } else { olds };
+        Ok(Pack { chunks, olds, form, proof, bytes })
+    }
+}
+
+impl Plan {
+    /// Enters a gap with these old ranges, which are the next of the batch.
+    fn gap(&mut self, olds: &[(u64, u64, u64)]) -> usize {
+        let first = self.olds.len() as u32;
+        let ranges = first..first + olds.len() as u32;
+        let bytes = olds.iter().map(|(_, _, bytes)| *bytes as usize).sum();
+        self.gaps.push(Olds { ranges, bytes });
+        self.gaps.len() - 1
+    }
+}
+
+/// A pack under way.
+#[derive(Default)]
+struct Filling {
+    chunks: Vec<u32>,
+    names: Vec<Digest>,
+    gaps: Vec<usize>,
+    raw: Vec<u8>,
+    old_bytes: usize,
+    /// Whether it is left as it is; the first chunk decides.
+    plain: Option<bool>,
+}
+
+impl Filling {
+    fn has_room(&self, plan: &Plan, planned: &Planned) -> bool {
+        let new = planned.gap.filter(|gap| self.gaps.last() != Some(gap));
+        let old = new.and_then(|gap| plan.gaps.get(gap)).map_or(0, |it| it.bytes);
+        self.raw.len() + planned.chunk.len as usize <= PACK_MAX && self.old_bytes + old <= PACK_MAX
+    }
+
+    fn add(
+        &mut self,
+        (store, plan): (&Store, &Plan),
+        planned: &Planned,
+        form: &StoredChunk,
+    ) -> StoreResult<()> {
+        self.raw.extend_from_slice(&store.unpack(&planned.chunk.digest, form)?);
+        self.names.push(planned.chunk.digest);
+        if let Some(gap) = planned.gap.filter(|gap| self.gaps.last() != Some(gap)) {
+            self.old_bytes += plan.gaps.get(gap).map_or(0, |it| it.bytes);
+            self.gaps.push(gap);
+        }
+        Ok(())
+    }
+
+    fn olds(&self, plan: &Plan) -> Vec<u32> {
+        let gaps = self.gaps.iter().filter_map(|gap| plan.gaps.get(*gap));
+        gaps.flat_map(|gap| gap.ranges.clone()).collect()
+    }
+}
+
+fn named(chunk: ChunkRef) -> Chunk {
+    Chunk { digest: chunk.digest, length: chunk.len }
+}

@@ -1,0 +1,81 @@
+//! A pair of engines and the wire between them.
+
+use std::io::{self, Write};
+use std::time::Instant;
+
+use dma::data::{OneTape, restore};
+use tests::{Operator, Pair, Scratch};
+
+/// Bytes of a record on the tape.
+const RECORD: u32 = 65_536;
+const TAPE: &str = "VTA001L8";
+
+/// What one generation cost.
+pub(crate) struct Moved {
+    /// Between the engines, both ways, TLS and all.
+    pub(crate) bytes: u64,
+    /// From the unload until it is replicated.
+    pub(crate) seconds: f64,
+}
+
+/// Our engines.
+pub(crate) struct Ours {
+    pair: Pair,
+    operator: Operator,
+}
+
+impl Ours {
+    /// Both running, with empty stores.
+    pub(crate) fn new(scratch: &Scratch) -> Self {
+        let mut pair = Pair::new(scratch, |_, _| {});
+        // A drive tells every new session of its power on, and the far library is asked for before
+        // the link is there.
+        pair.local.allow("sense 06/29/00");
+        pair.local.allow("no device");
+        pair.run();
+        let operator = Operator::of(&pair);
+        operator.wait_for("dr-ptl0");
+        Self { pair, operator }
+    }
+
+    /// Writes a generation from the beginning of the tape and lets it be replicated.
+    pub(crate) fn send(&mut self, stream: &[u8]) -> Moved {
+        self.operator.load("vtl0", TAPE, 0);
+        self.operator.backup("vtl0/drive0", RECORD, stream);
+        let (before, begin) = (self.pair.relay.total(), Instant::now());
+        self.operator.unload("vtl0", 0);
+        self.pair.wait_replicated(TAPE);
+        let seconds = begin.elapsed().as_secs_f64();
+        Moved { bytes: self.pair.relay.total() - before, seconds }
+    }
+
+    /// The tape holds this and nothing else.
+    pub(crate) fn check(&mut self, stream: &[u8]) {
+        self.operator.load("vtl0", TAPE, 0);
+        let mut tape = self.operator.tape("vtl0/drive0");
+        tape.rewind().expect("the tape rewinds");
+        let mut expected = Expected { rest: stream };
+        restore(&mut tape, RECORD, None, &mut expected, &mut OneTape).expect("it is read");
+        assert!(expected.rest.is_empty(), "{} bytes are missing", expected.rest.len());
+        tape.close_tape().expect("the drive closes");
+    }
+}
+
+/// Takes only these bytes.
+struct Expected<'a> {
+    rest: &'a [u8],
+}
+
+impl Write for Expected<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.rest.strip_prefix(bytes) {
+            Some(rest) => self.rest = rest,
+            None => return Err(io::Error::other("what is read is not what was written")),
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
