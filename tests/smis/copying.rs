@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use svs::{JobState, JobStatus};
 use tests::wait::{self, PATIENCE};
-use tests::{Content, Operator, Pair, Role, Scratch, Texture, read_tape, seed};
+use tests::{Content, Operator, Pair, Role, Scratch, Texture, read_tape, seed, twinreel};
 use toml::Value;
 
 use crate::wire::{call, configure, number, reference, tape};
@@ -84,6 +84,10 @@ fn a_copy_puts_the_same_objects_on_the_tape_and_puts_it_back() {
     assert_eq!((job.state, job.source.as_str()), (JobState::Done, "vtl0/VTA001L8"), "{job:?}");
     assert_eq!(job.path.map(|path| path.as_str()), Some("offloaded"));
     stage.assert_same("PTA001L8");
+    let config = stage.pair.local.config().to_str().expect("text").to_owned();
+    let (code, out, errors) = twinreel(["doctor", "smis", "--config", &config]);
+    assert_eq!(code, 0, "{out}{errors}");
+    assert!(out.contains("logging in works") && out.contains("dr-ptl0: 2 drives"), "{out}");
     // No drive of the ghost library holds a tape.
     let inventory = stage.operator.inventory("dr-ptl0");
     assert!(inventory.iter().all(|(address, _)| !(128..256).contains(address)), "{inventory:?}");
