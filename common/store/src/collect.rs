@@ -134,7 +134,7 @@ impl Store {
         let inner = &self.0;
         let mut checked = Checked::default();
         for fill in inner.containers.fills(0)? {
-            match inner.containers.scrub(fill.id, &mut checked.damage) {
+            match inner.containers.scrub(fill, &mut checked.damage) {
                 Ok((chunks, bytes)) => {
                     checked.chunks += chunks;
                     checked.bytes += bytes;

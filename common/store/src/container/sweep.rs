@@ -65,6 +65,8 @@ impl Containers {
 
     /// Every sealed container.
     pub(crate) fn fills(&self, needed: u32) -> Result<Vec<Fill>> {
+        // Nothing is added any more to those before it, so that what is counted below is all.
+        let active = self.active_id.load(Ordering::Acquire);
         let mut live: BTreeMap<u32, u64> = BTreeMap::new();
         {
             let index = self.index.read().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -72,7 +74,6 @@ impl Containers {
                 *live.entry(location.container).or_default() += size(&location);
             }
         }
-        let active = self.active_id.load(Ordering::Acquire);
         let names = self.vfs.list(&self.dir)?;
         let ids = names.iter().filter_map(|name| id_of(name)).filter(|id| *id < active);
         let fill = |id: u32| {
@@ -153,7 +154,12 @@ impl Containers {
 
     /// Reads every chunk of a sealed container and compares its checksum. Bad ones are forgotten,
     /// so that whoever brings them again heals them. Chunks and bytes that are good.
-    pub(crate) fn scrub(&self, id: u32, damage: &mut Vec<Damage>) -> Result<(u64, u64)> {
+    /// `known` is what the index said of all of its chunks some time before.
+    pub(crate) fn scrub(
+        &self,
+        Fill { id, live: known, .. }: Fill,
+        damage: &mut Vec<Damage>,
+    ) -> Result<(u64, u64)> {
         let path = self.dir.join(file_name(id));
         let file: Arc<dyn VfsFile> = self.vfs.open(&path)?.into();
         let (mut good, mut bad) = ((0, 0), 0);
@@ -172,12 +178,13 @@ impl Containers {
                 Err(error) => return Err(error),
             }
         }
-        // What the index knows of it and its own list does not.
-        let index = self.index.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let known = index.places(FIRST).filter(|(at, _)| at.container == id);
-        let known: u64 = known.map(|(at, _)| size(&at)).sum();
-        drop(index);
-        bad += known.saturating_sub(good.1);
+        // What the index knows of it and its own list does not; or what was moved meanwhile.
+        if known > good.1 + bad {
+            let index = self.index.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let known = index.places(FIRST).filter(|(at, _)| at.container == id);
+            let known: u64 = known.map(|(at, _)| size(&at)).sum();
+            bad += known.saturating_sub(good.1);
+        }
         if bad > 0 {
             damage.push(Damage::Container { path, bytes: bad, torn: false });
         }
