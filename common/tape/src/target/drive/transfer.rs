@@ -28,29 +28,12 @@ impl<M: Medium> TargetDrive<M> {
         record: &[u8],
         control: &Control,
     ) -> Result<WriteEnd, TapeError> {
-        let medium = self.writable()?;
         if record.is_empty() {
-            return Ok(WriteEnd::Written);
+            return self.writable().map(|_| WriteEnd::Written);
         }
-        if record.len() > MAX_BLOCK as usize {
-            return Err(Sense::bad_cdb_field(2, None).into());
-        }
-        let length = record.len() as u64;
-        if medium.used().saturating_add(length) > medium.capacity() {
-            return Ok(WriteEnd::Overflow);
-        }
-        let lost = self.faults.before(FaultOperation::Write, control)?;
-        match self.writable()?.write(record) {
-            Ok(()) => {}
-            Err(MediumError::Full) => {
-                tracing::error!("no space is left behind a tape before its capacity is reached");
-                return Ok(WriteEnd::Overflow);
-            }
-            Err(error) => return Err(self.write_failed(&error).into()),
-        }
-        self.counters.bytes_written += length;
-        self.note_buffered(1, length)?;
-        answer(lost, self.write_end())
+        let length = u32::try_from(record.len()).unwrap_or(u32::MAX);
+        let run = WriteRun { length, count: 1, past_warning: true };
+        self.write_run(run, control, |medium, _| medium.write(record)).map(|(_, end)| end)
     }
 
     /// Writes the records of a run at once: as many as fit, and as many as it takes to meet early
@@ -78,7 +61,10 @@ impl<M: Medium> TargetDrive<M> {
         let lost = self.faults.before(FaultOperation::Write, control)?;
         match write(self.writable()?, records) {
             Ok(()) => {}
-            Err(MediumError::Full) => return Ok((0, WriteEnd::Overflow)),
+            Err(MediumError::Full) => {
+                tracing::error!("no space is left behind a tape before its capacity is reached");
+                return Ok((0, WriteEnd::Overflow));
+            }
             Err(error) => return Err(self.write_failed(&error).into()),
         }
         self.counters.bytes_written += records * size;
