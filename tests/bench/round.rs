@@ -1,13 +1,12 @@
 //! One round: new data, a new pair, every step once.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
 use std::process::Command;
 use std::time::Instant;
 
 use dma::data::{OneTape, restore};
 use sha2::{Digest as _, Sha256};
-use tests::{Content, Object, Operator, Pair, Scratch, Texture, read_tape};
+use tests::{Content, Expected, Object, Operator, Pair, Scratch, Texture, read_tape};
 
 use crate::copying::{Joined, RECORD, copy};
 use crate::figures::{Figure, Figures, PeerFigure};
@@ -242,9 +241,9 @@ impl<'a> Round<'a> {
     fn check(&self, operator: &Operator, drive: &str) {
         let mut tape = operator.tape(drive);
         tape.rewind().expect("the tape rewinds");
-        let mut expected = Expected { rest: &self.data };
+        let mut expected = Expected::new(&self.data);
         restore(&mut tape, RECORD, None, &mut expected, &mut OneTape).expect("it is read");
-        assert!(expected.rest.is_empty(), "{} bytes are missing", expected.rest.len());
+        assert_eq!(expected.missing(), 0, "bytes are missing");
         tape.close_tape().expect("the drive closes");
     }
 
@@ -253,24 +252,5 @@ impl<'a> Round<'a> {
         let objects = read_tape(&self.pair.ghost_files(), barcode);
         let records = self.data.chunks(RECORD as usize).map(Object::record);
         assert!(records.chain([Object::Filemark]).eq(objects), "{barcode} differs");
-    }
-}
-
-/// Takes only these bytes.
-struct Expected<'a> {
-    rest: &'a [u8],
-}
-
-impl Write for Expected<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.rest.strip_prefix(bytes) {
-            Some(rest) => self.rest = rest,
-            None => return Err(io::Error::other("what is read is not what was written")),
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -16,6 +16,7 @@
 
 mod content;
 mod engine;
+mod expected;
 mod log;
 mod operator;
 mod pair;
@@ -27,6 +28,7 @@ pub mod wait;
 
 pub use content::{Content, Reader, Texture};
 pub use engine::{Engine, Role, free_port, twinreel, twinreel_binary};
+pub use expected::Expected;
 pub use log::LogLines;
 pub use operator::{Item, Operator, RECORD_MAX};
 pub use pair::Pair;

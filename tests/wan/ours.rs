@@ -1,10 +1,9 @@
 //! A pair of engines and the wire between them.
 
-use std::io::{self, Write};
 use std::time::Instant;
 
 use dma::data::{OneTape, restore};
-use tests::{Operator, Pair, Scratch};
+use tests::{Expected, Operator, Pair, Scratch};
 
 /// Bytes of a record on the tape.
 const RECORD: u32 = 65_536;
@@ -54,28 +53,9 @@ impl Ours {
         self.operator.load("vtl0", TAPE, 0);
         let mut tape = self.operator.tape("vtl0/drive0");
         tape.rewind().expect("the tape rewinds");
-        let mut expected = Expected { rest: stream };
+        let mut expected = Expected::new(stream);
         restore(&mut tape, RECORD, None, &mut expected, &mut OneTape).expect("it is read");
-        assert!(expected.rest.is_empty(), "{} bytes are missing", expected.rest.len());
+        assert_eq!(expected.missing(), 0, "bytes are missing");
         tape.close_tape().expect("the drive closes");
-    }
-}
-
-/// Takes only these bytes.
-struct Expected<'a> {
-    rest: &'a [u8],
-}
-
-impl Write for Expected<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.rest.strip_prefix(bytes) {
-            Some(rest) => self.rest = rest,
-            None => return Err(io::Error::other("what is read is not what was written")),
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
