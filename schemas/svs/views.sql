@@ -36,3 +36,43 @@ LEFT JOIN generations g
     AND g.number = (SELECT max(number) FROM generations WHERE cartridge = c.id)
 LEFT JOIN replication r ON r.generation = g.id
 ORDER BY c.site, c.library, c.barcode, r.site;
+
+-- The three maps as people look at them. `current` says whether the target holds what the source
+-- holds; `job_state` and `percent` are those of the last job.
+DROP VIEW IF EXISTS frontend_backend_status;
+CREATE VIEW frontend_backend_status AS
+SELECT
+    backend_device, frontend_device, alternative_backend_device, backend_tapes,
+    CASE
+        WHEN frontend_device IS NULL THEN 'kept for copies and migrations'
+        WHEN alternative_backend_device IS NOT NULL THEN 'on its alternative'
+        ELSE 'mapped'
+    END AS state
+FROM frontend_backend_map
+ORDER BY frontend_device, backend_device;
+
+DROP VIEW IF EXISTS copy_status;
+CREATE VIEW copy_status AS
+SELECT
+    m.source_medium, m.target_medium, m.policy, m.status,
+    m.changed_from IS NULL AS current,
+    m.changed_from, m.schedule, m.verify, m.proven, m.copied,
+    m.job, j.state AS job_state, j.percent, m.attempts, m.message
+FROM copy_map m
+LEFT JOIN job_status j ON j.id = m.job
+ORDER BY m.source_medium, m.target_medium;
+
+DROP VIEW IF EXISTS migration_status;
+CREATE VIEW migration_status AS
+SELECT
+    m.source_medium, m.migration_medium, m.policy, m.days, m.schedule, m.status,
+    m.verify, m.proven, m.moved, f.freed,
+    m.job, j.state AS job_state, j.percent, m.attempts, m.message
+FROM migration_map m
+LEFT JOIN job_status j ON j.id = m.job
+LEFT JOIN media f ON f.medium = m.source_medium
+ORDER BY m.source_medium;
+
+DROP VIEW IF EXISTS audit;
+CREATE VIEW audit AS
+SELECT at, text, subject FROM events WHERE kind = 'audit' ORDER BY id;

@@ -38,6 +38,8 @@ words! {
         Store = "store",
         /// Who came in, or did not.
         Security = "security",
+        /// What an administrator changed.
+        Audit = "audit",
     }
 }
 

@@ -21,42 +21,7 @@ impl Catalogue {
     /// # Errors
     /// [`SvsError::Conflict`] for a final state or a resume note above 64 KiB.
     pub fn create_job(&self, job: &NewJob) -> Result<bool, SvsError> {
-        let resume = job.resume.as_deref();
-        check_resume(resume)?;
-        if job.state.is_final() {
-            return Err(SvsError::Conflict(format!("a new job can not be {}", job.state)));
-        }
-        let at = now();
-        let begun = !matches!(job.state, JobState::Pending | JobState::Scheduled);
-        let active = (job.state == JobState::InProgress).then_some(&at);
-        self.write(|tx| {
-            let rows = tx.execute(
-                "INSERT INTO jobs (id, kind, owner, source, target, state, bytes_total, cartridge,
-                     generation, requested_by, path, path_reason, resume, created, updated,
-                     started, active_since)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14, ?15, ?16)
-                 ON CONFLICT (id) DO NOTHING",
-                params![
-                    job.id.to_string(),
-                    job.kind,
-                    job.owner,
-                    cut(&job.source, TEXT_MAX),
-                    cut(&job.target, TEXT_MAX),
-                    job.state,
-                    job.bytes_total,
-                    job.cartridge.map(String::from),
-                    job.generation.map(String::from),
-                    cut(&job.requested_by, TEXT_MAX),
-                    job.path,
-                    job.path_reason.as_deref().map(|text| cut(text, TEXT_MAX)),
-                    resume,
-                    at,
-                    begun.then_some(&at),
-                    active,
-                ],
-            )?;
-            Ok(rows == 1)
-        })
+        self.write(|tx| insert_job(tx, job))
     }
 
     /// Moves a job to another state that has not ended, and returns the one it was in. The message
@@ -247,6 +212,44 @@ impl Catalogue {
             )?)
         })
     }
+}
+
+/// Writes a job inside of a transaction; see [`Catalogue::create_job`].
+pub(crate) fn insert_job(tx: &Transaction<'_>, job: &NewJob) -> Result<bool, SvsError> {
+    let resume = job.resume.as_deref();
+    check_resume(resume)?;
+    if job.state.is_final() {
+        return Err(SvsError::Conflict(format!("a new job can not be {}", job.state)));
+    }
+    let at = now();
+    let begun = !matches!(job.state, JobState::Pending | JobState::Scheduled);
+    let active = (job.state == JobState::InProgress).then_some(&at);
+    let rows = tx.execute(
+        "INSERT INTO jobs (id, kind, owner, source, target, state, bytes_total, cartridge,
+             generation, requested_by, path, path_reason, resume, created, updated,
+             started, active_since)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14, ?15, ?16)
+         ON CONFLICT (id) DO NOTHING",
+        params![
+            job.id.to_string(),
+            job.kind,
+            job.owner,
+            cut(&job.source, TEXT_MAX),
+            cut(&job.target, TEXT_MAX),
+            job.state,
+            job.bytes_total,
+            job.cartridge.map(String::from),
+            job.generation.map(String::from),
+            cut(&job.requested_by, TEXT_MAX),
+            job.path,
+            job.path_reason.as_deref().map(|text| cut(text, TEXT_MAX)),
+            resume,
+            at,
+            begun.then_some(&at),
+            active,
+        ],
+    )?;
+    Ok(rows == 1)
 }
 
 fn check_resume(resume: Option<&str>) -> Result<(), SvsError> {

@@ -54,8 +54,9 @@ pub use job::{
 };
 pub use library::{Device, Inventory, Library, LibraryRole};
 pub use maps::{
-    CopyEntry, DeviceRef, DiskRef, FrontendBackend, MapPolicy, MapStatus, MediumRef,
-    MigrationEntry, ReferenceError,
+    CopyEntry, CopyRule, CopyStart, DeviceRef, DiskRef, FrontendBackend, MapPolicy, MapStatus,
+    MediumFacts, MediumRef, MigrationEntry, MigrationRule, Places, Pooled, ReferenceError, Settled,
+    TapeRange,
 };
 pub use recover::{PeerFact, Recovered};
 pub use replication::{Replication, ReplicationState};

@@ -3,5 +3,6 @@
 
 mod durability;
 mod jobs;
+mod maps;
 mod rows;
 mod support;

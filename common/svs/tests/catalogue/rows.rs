@@ -2,9 +2,8 @@
 
 use crate::support::*;
 use svs::{
-    CopyEntry, Device, DeviceRef, EventFilter, EventKind, FrontendBackend, GenerationState,
-    Library, LibraryRole, MapPolicy, MapStatus, MediumRef, MigrationEntry, NewEvent, Replication,
-    ReplicationState, Severity, SvsError,
+    Device, DeviceRef, EventFilter, EventKind, GenerationState, Library, LibraryRole, MediumRef,
+    NewEvent, Replication, ReplicationState, Severity, SvsError,
 };
 
 #[test]
@@ -122,59 +121,6 @@ fn device_and_medium_texts_lead_back() {
     }
     assert!("lib A drive B".parse::<MediumRef>().is_err());
     assert!("lib A tape a/b".parse::<MediumRef>().is_err());
-}
-
-#[test]
-fn the_three_maps_are_kept_as_people_write_them() {
-    let (_dir, c) = catalogue();
-    let device = |text: &str| text.parse::<DeviceRef>().unwrap();
-    let medium = |text: &str| text.parse::<MediumRef>().unwrap();
-    let entry = FrontendBackend {
-        backend_device: device("lib PTL0 drive PD0"),
-        frontend_device: device("lib VTL0 drive VD0"),
-        alternative_backend_device: Some(device("wwpn 500507630a1b2c3d lun 7")),
-        backend_tapes: vec![medium("lib PTL0 tape PTA001L8"), medium("lib PTL0 tape PTA002L8")],
-    };
-    c.put_frontend_backend(&entry).unwrap();
-    assert_eq!(c.frontend_backends().unwrap(), std::slice::from_ref(&entry));
-    c.remove_frontend_backend(&entry.frontend_device).unwrap();
-    assert!(c.remove_frontend_backend(&entry.frontend_device).is_err());
-
-    let mut copy = CopyEntry {
-        source_medium: medium("lib VTL0 tape VTA001L8"),
-        target_medium: medium("lib PTL0 tape PTA001L8"),
-        policy: MapPolicy::WhenFull,
-        status: MapStatus::Pending,
-    };
-    c.put_copy_entry(&copy).unwrap();
-    copy.status = MapStatus::InProgress;
-    c.put_copy_entry(&copy).unwrap();
-    assert_eq!(c.copy_entries().unwrap(), std::slice::from_ref(&copy));
-    c.remove_copy_entry(&copy.source_medium, &copy.target_medium).unwrap();
-
-    let migration = MigrationEntry {
-        source_medium: copy.source_medium,
-        migration_medium: copy.target_medium,
-        policy: MapPolicy::Deferred,
-        status: MapStatus::Done,
-    };
-    c.put_migration_entry(&migration).unwrap();
-    assert_eq!(c.migration_entries().unwrap(), std::slice::from_ref(&migration));
-    c.remove_migration_entry(&migration.source_medium).unwrap();
-
-    // A person with sqlite3 is stopped by the CHECKs, or found out when the row is read.
-    let raw = rusqlite::Connection::open(c.path()).unwrap();
-    let insert = |source: &str, policy: &str, status: &str| {
-        raw.execute(
-            "INSERT INTO copy_map VALUES (?1, 'lib P tape T', ?2, ?3)",
-            [source, policy, status],
-        )
-    };
-    assert!(insert("VTA001L8", "always", "pending").is_err());
-    assert!(insert("lib A tape B", "sometimes", "pending").is_err());
-    assert!(insert("lib A tape B", "always", "in_progress").is_err());
-    insert("lib A tape B C", "always", "pending").unwrap();
-    assert!(matches!(c.copy_entries(), Err(SvsError::Corrupt { .. })));
 }
 
 #[test]
