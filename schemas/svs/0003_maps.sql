@@ -12,7 +12,8 @@ CREATE TABLE media (
     -- Written in all: records and their bytes.
     records    INTEGER NOT NULL DEFAULT 0,
     bytes      INTEGER NOT NULL DEFAULT 0,
-    last_write TEXT,
+    -- Milliseconds since 1970.
+    last_write INTEGER,
     -- Where its content went by migration; this medium is free once `freed` is set.
     moved_to   TEXT,
     freed      TEXT
@@ -50,6 +51,8 @@ CREATE TABLE copy_map (
     -- So many objects at the beginning of both are the same; NULL: all of them, it is a current
     -- copy.
     changed_from  INTEGER DEFAULT 0,
+    -- Since when it lacks something, in milliseconds since 1970.
+    changed_at    INTEGER,
     -- What the source held then, and had been written in all.
     held_version  INTEGER,
     seen_records  INTEGER NOT NULL DEFAULT 0,

@@ -62,6 +62,8 @@ pub struct CopyEntry {
     /// So many objects at the beginning of both media are the same; `None`: all, the target is a
     /// current copy.
     pub changed_from: Option<u64>,
+    /// Since when it lacks something, in milliseconds since 1970.
+    pub changed_at: Option<u64>,
     /// Records that had been written to the source when it was last copied.
     pub seen_records: u64,
     /// And their bytes.
@@ -91,6 +93,7 @@ impl CopyEntry {
             rule: CopyRule::default(),
             asked: false,
             changed_from: Some(0),
+            changed_at: None,
             seen_records: 0,
             seen_bytes: 0,
             job: None,
@@ -140,8 +143,8 @@ impl Catalogue {
         self.write(|tx| {
             tx.execute(
                 "INSERT INTO copy_map (source_medium, target_medium, policy, status, schedule,
-                     after_records, after_bytes, wait, lock_source, verify, created)
-                 VALUES (?1, ?2, ?3, 'pending', ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+                     after_records, after_bytes, wait, lock_source, verify, created, changed_at)
+                 VALUES (?1, ?2, ?3, 'pending', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
                  ON CONFLICT (source_medium, target_medium) DO UPDATE SET policy = ?3,
                      schedule = ?4, after_records = ?5, after_bytes = ?6, wait = ?7,
                      lock_source = ?8, verify = ?9, attempts = 0, next_try = NULL,
@@ -158,6 +161,7 @@ impl Catalogue {
                     rule.lock_source,
                     rule.verify,
                     now(),
+                    entry.changed_at,
                 ],
             )?;
             Ok(())
@@ -287,6 +291,7 @@ impl Catalogue {
                 Settled::Done(verified) => tx.execute(
                     "UPDATE copy_map SET changed_from = touched_from, held_version = job_version,
                          status = CASE WHEN touched_from IS NULL THEN 'done' ELSE 'pending' END,
+                         changed_at = CASE WHEN touched_from IS NULL THEN NULL ELSE changed_at END,
                          touched_from = NULL, proven = ?4, copied = ?5, attempts = 0,
                          next_try = NULL, message = NULL
                      WHERE source_medium = ?1 AND target_medium = ?2 AND job = ?3
@@ -323,6 +328,7 @@ fn entry_from_row(row: &Row<'_>) -> Result<CopyEntry, SvsError> {
         },
         asked: row.get("asked")?,
         changed_from: row.get("changed_from")?,
+        changed_at: row.get("changed_at")?,
         seen_records: row.get("seen_records")?,
         seen_bytes: row.get("seen_bytes")?,
         job: parsed_opt(row, "job")?,

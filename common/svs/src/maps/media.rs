@@ -19,8 +19,8 @@ pub struct MediumFacts {
     pub records: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// RFC 3339 UTC.
-    pub last_write: Option<String>,
+    /// In milliseconds since 1970.
+    pub last_write: Option<u64>,
     /// Where its content went by migration.
     pub moved_to: Option<MediumRef>,
     /// RFC 3339 UTC: since when it is free.
@@ -39,12 +39,13 @@ pub struct Places {
 impl Catalogue {
     /// Notes, durably and before the write is answered, that a medium is written from an object on.
     /// Its copies are stale from here; rows that have it as a target begin anew, except for the one
-    /// of `source`, whose copy this write is.
+    /// of `source`, whose copy this write is. `at` is in milliseconds since 1970.
     pub fn touch(
         &self,
         medium: &MediumRef,
         object: u64,
         source: Option<&MediumRef>,
+        at: u64,
     ) -> Result<(), SvsError> {
         let (medium, source) = (medium.to_string(), source.map(ToString::to_string));
         self.write(|tx| {
@@ -53,26 +54,27 @@ impl Catalogue {
                  ON CONFLICT (medium) DO UPDATE SET version = version + 1, last_write = ?3,
                      full = CASE WHEN ?2 = 0 THEN 0 ELSE full END,
                      moved_to = CASE WHEN freed IS NULL THEN NULL ELSE moved_to END",
-                params![medium, object, now()],
+                params![medium, object, at],
             )?;
             tx.execute(
                 "UPDATE copy_map SET
                      changed_from = min(coalesce(changed_from, ?2), ?2),
+                     changed_at = coalesce(changed_at, ?3),
                      touched_from = CASE WHEN status = 'in progress'
                          THEN min(coalesce(touched_from, ?2), ?2) END,
                      status = CASE WHEN status IN ('done', 'failed')
                          THEN 'pending' ELSE status END,
                      attempts = 0, next_try = NULL
                  WHERE source_medium = ?1",
-                params![medium, object],
+                params![medium, object, at],
             )?;
             tx.execute(
-                "UPDATE copy_map SET changed_from = 0,
+                "UPDATE copy_map SET changed_from = 0, changed_at = coalesce(changed_at, ?3),
                      touched_from = CASE WHEN status = 'in progress' THEN 0 END,
                      status = CASE WHEN status = 'done' THEN 'pending' ELSE status END,
                      message = 'the target was written by another'
                  WHERE target_medium = ?1 AND source_medium IS NOT ?2",
-                params![medium, source],
+                params![medium, source, at],
             )?;
             tx.execute(
                 "UPDATE migration_map SET status = 'pending', attempts = 0, next_try = NULL

@@ -82,7 +82,7 @@ fn a_copy_is_current_until_its_source_is_touched() {
     c.put_copy_entry(&CopyEntry::new(tape("A"), tape("B"), MapPolicy::Incremental)).unwrap();
     assert_eq!(only(&c).changed_from, Some(0));
     assert!(c.places(&tape("A")).unwrap().copies.is_empty());
-    c.touch(&tape("A"), 0, None).unwrap();
+    c.touch(&tape("A"), 0, None, 1000).unwrap();
     let first = begin(&c, 0);
     assert_eq!(only(&c).status, MapStatus::InProgress);
     assert!(settle(&c, first, done()));
@@ -92,8 +92,8 @@ fn a_copy_is_current_until_its_source_is_touched() {
     assert_eq!(entry.proven, Verified::Position);
     assert_eq!(c.places(&tape("A")).unwrap().copies, [tape("B")]);
     // Two stretches of writing: the lower one counts.
-    c.touch(&tape("A"), 7, None).unwrap();
-    c.touch(&tape("A"), 9, None).unwrap();
+    c.touch(&tape("A"), 7, None, 1000).unwrap();
+    c.touch(&tape("A"), 9, None, 1000).unwrap();
     let entry = only(&c);
     assert_eq!((entry.status, entry.changed_from), (MapStatus::Pending, Some(7)));
     assert!(c.places(&tape("A")).unwrap().copies.is_empty());
@@ -104,24 +104,24 @@ fn a_copy_is_current_until_its_source_is_touched() {
 fn what_is_written_during_a_copy_is_copied_next() {
     let (_dir, c) = catalogue();
     c.put_copy_entry(&CopyEntry::new(tape("A"), tape("B"), MapPolicy::Incremental)).unwrap();
-    c.touch(&tape("A"), 0, None).unwrap();
+    c.touch(&tape("A"), 0, None, 1000).unwrap();
     let first = begin(&c, 0);
-    c.touch(&tape("A"), 12, None).unwrap();
+    c.touch(&tape("A"), 12, None, 1000).unwrap();
     // The copy's own writes are no foreign ones.
-    c.touch(&tape("B"), 0, Some(&tape("A"))).unwrap();
+    c.touch(&tape("B"), 0, Some(&tape("A")), 1000).unwrap();
     settle(&c, first, done());
     let entry = only(&c);
     assert_eq!((entry.status, entry.changed_from), (MapStatus::Pending, Some(12)));
     // A copy that fails has brought nothing.
     let second = begin(&c, 12);
-    c.touch(&tape("A"), 20, None).unwrap();
+    c.touch(&tape("A"), 20, None, 1000).unwrap();
     settle(&c, second, Settled::Failed { message: "no".into(), again: Some(5) });
     let entry = only(&c);
     assert_eq!((entry.status, entry.changed_from), (MapStatus::Pending, Some(12)));
     assert_eq!((entry.attempts, entry.next_try), (1, Some(5)));
     // Somebody else writes the target: it begins anew.
     let third = begin(&c, 12);
-    c.touch(&tape("B"), 3, None).unwrap();
+    c.touch(&tape("B"), 3, None, 1000).unwrap();
     settle(&c, third, done());
     assert_eq!(only(&c).changed_from, Some(0));
 }
@@ -130,10 +130,10 @@ fn what_is_written_during_a_copy_is_copied_next() {
 fn a_write_between_the_look_and_the_job_is_not_forgotten() {
     let (_dir, c) = catalogue();
     c.put_copy_entry(&CopyEntry::new(tape("A"), tape("B"), MapPolicy::Always)).unwrap();
-    c.touch(&tape("A"), 0, None).unwrap();
+    c.touch(&tape("A"), 0, None, 1000).unwrap();
     let (source, target) = (tape("A"), tape("B"));
     let version = c.medium_facts(&source).unwrap().version;
-    c.touch(&tape("A"), 4, None).unwrap();
+    c.touch(&tape("A"), 4, None, 1000).unwrap();
     let job = job(JobKind::Copy);
     let start = CopyStart { source: &source, target: &target, version, from: 0, seen: (1, 2) };
     c.begin_copy(&job, &start).unwrap();
@@ -171,14 +171,14 @@ fn a_migration_moves_what_was_not_written_since() {
     let (_dir, c) = catalogue();
     let entry = MigrationEntry::new(tape("A"), tape("M"), MapPolicy::WhenFull);
     c.put_migration_entry(&entry).unwrap();
-    c.touch(&tape("A"), 0, None).unwrap();
+    c.touch(&tape("A"), 0, None, 1000).unwrap();
     c.set_full(&tape("A")).unwrap();
     let facts = c.medium_facts(&tape("A")).unwrap();
     assert!(facts.full);
     c.begin_migration(&job(JobKind::Migration), &tape("A"), facts.version).unwrap();
     assert!(c.put_migration_entry(&entry).is_err(), "it is being moved");
     assert_eq!(c.migration_version(&tape("A")).unwrap(), Some(facts.version));
-    c.touch(&tape("A"), 3, None).unwrap();
+    c.touch(&tape("A"), 3, None, 1000).unwrap();
     assert!(!c.moved(&tape("A"), facts.version, Verified::Readback).unwrap());
     c.migration_failed(&tape("A"), "written meanwhile", Some(1)).unwrap();
     let version = c.medium_facts(&tape("A")).unwrap().version;
@@ -187,7 +187,7 @@ fn a_migration_moves_what_was_not_written_since() {
     assert_eq!(c.places(&tape("A")).unwrap().primary, tape("M"));
     assert_eq!(c.to_be_freed().unwrap(), [tape("A")]);
     // Written before it was freed: it is the primary again, and moved once more.
-    c.touch(&tape("A"), 5, None).unwrap();
+    c.touch(&tape("A"), 5, None, 1000).unwrap();
     assert_eq!(c.places(&tape("A")).unwrap().primary, tape("A"));
     let again = c.migration_entry(&tape("A")).unwrap().unwrap();
     assert_eq!(again.status, MapStatus::Pending);
