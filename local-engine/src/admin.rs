@@ -39,6 +39,15 @@ impl AdminHandler for Handler {
                     Err(AdminFault::new(FaultCode::Failed, error.to_string()))
                 })
             }
+            ours if crate::policy::admin::is_ours(ours) => {
+                let (engine, method) = (Arc::clone(&self.engine), ours.to_owned());
+                let asked = tokio::task::spawn_blocking(move || {
+                    crate::policy::admin::call(&engine, &method, params)
+                });
+                asked.await.unwrap_or_else(|error| {
+                    Err(AdminFault::new(FaultCode::Failed, error.to_string()))
+                })
+            }
             other => self.upkeep.call(other).await.unwrap_or_else(|| {
                 Err(AdminFault::new(FaultCode::BadRequest, format!("no method {other:?}")))
             }),

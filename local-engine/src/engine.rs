@@ -24,6 +24,7 @@ use crate::device::{DeviceLine, Library, Registry};
 use crate::library::{LocalPhysical, StoreShelf, VirtualLibrary};
 use crate::link::{Ground, Links};
 use crate::mover::{Extent, Resolve, Surroundings};
+use crate::policy::{self, Bell};
 use crate::recovery;
 use crate::session::{self, Admission, Rendezvous, Shared};
 
@@ -50,9 +51,17 @@ pub struct Engine {
     pub links: Links,
     /// Copies that no session holds.
     pub copies: Copies,
+    /// Wakes those who look at the maps.
+    pub(crate) policy: Arc<Bell>,
     /// One copy is checked and written down at a time.
     pub(crate) ordering: Mutex<()>,
     stopping: AtomicBool,
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.policy.ring();
+    }
 }
 
 impl Engine {
@@ -96,6 +105,7 @@ pub async fn serve(config: LocalConfig, shutdown: Shutdown) -> Result<(), Failur
         drop(listener.await);
     }
     engine.stopping.store(true, Ordering::Release);
+    engine.policy.ring();
     engine.copies.stop();
     no_links.trigger();
     drop(linked.await);
@@ -157,8 +167,10 @@ pub(crate) fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
         list(&ground, library.as_ref())?;
     }
     links.list_former();
-    let (copies, ordering, stopping) = Default::default();
-    Ok(Arc::new(Engine { ground, links, copies, ordering, stopping }))
+    let (copies, policy, ordering, stopping) = Default::default();
+    let engine = Arc::new(Engine { ground, links, copies, policy, ordering, stopping });
+    policy::start(&engine)?;
+    Ok(engine)
 }
 
 /// Enters a library of this site in the catalogue, for people. Ghosts enter themselves.

@@ -5,6 +5,7 @@
 //!   session    one NDMP control connection: socket, devices, data plane
 //!   mover      runs of the data plane: TCP, splices, offloaded ranges
 //!   copies     copies that no session holds
+//!   policy     the maps at work: writes noted, copies and migrations begun when they are due
 //!   device     owner threads, names and claims, NDMP steps as calls of a drive
 //!   library    virtual libraries over the store, physical ones at this site
 //!   ghost      libraries of remote sites, shown as if they were here
@@ -23,6 +24,7 @@ pub mod ghost;
 pub mod library;
 pub mod link;
 pub mod mover;
+pub mod policy;
 pub mod recovery;
 pub mod session;
 pub mod smis;

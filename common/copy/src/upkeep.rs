@@ -60,6 +60,28 @@ pub fn retire(
 ) -> Result<usize, RetireError> {
     // What is sealed behind this look is newest, and so kept.
     let all = store.all_generations();
+    let wanted = wanted(store, catalogue)?;
+    delete(store, catalogue, unwanted(all, keep, now_ms, &wanted))
+}
+
+/// Deletes all but the newest generation of a cartridge, with their rows, as far as nothing needs
+/// them. How many those were.
+///
+/// # Errors
+/// The first one that could not be deleted.
+pub fn retire_superseded(
+    store: &Store,
+    catalogue: &Catalogue,
+    cartridge: CartridgeId,
+) -> Result<usize, RetireError> {
+    let all = store.generations(cartridge);
+    let keep = Keep { newest: 1, younger_than_ms: 0 };
+    let wanted = wanted(store, catalogue)?;
+    delete(store, catalogue, unwanted(all, keep, u64::MAX, &wanted))
+}
+
+/// What replications and jobs need.
+fn wanted(store: &Store, catalogue: &Catalogue) -> Result<BTreeSet<GenerationId>, RetireError> {
     let mut wanted = BTreeSet::new();
     let under_way = [ReplicationState::Pending, ReplicationState::InProgress];
     for row in catalogue.replications(&under_way)? {
@@ -69,8 +91,16 @@ pub fn retire(
     }
     let jobs = catalogue.unfinished_jobs(None)?;
     wanted.extend(jobs.iter().filter_map(|job| job.generation));
+    Ok(wanted)
+}
+
+fn delete(
+    store: &Store,
+    catalogue: &Catalogue,
+    ids: Vec<GenerationId>,
+) -> Result<usize, RetireError> {
     let mut deleted = 0;
-    for id in unwanted(all, keep, now_ms, &wanted) {
+    for id in ids {
         // The row first: one without its recipe would look like a loss.
         let row = catalogue.generation(id)?;
         if row.is_some() {

@@ -128,6 +128,18 @@ messages! {
     DEVICE_DENIED = "TWR-7008-W",
     /// target, address
     DIAL_DENIED = "TWR-7009-W",
+    /// source, target, proven
+    POLICY_COPIED = "TWR-8001-I",
+    /// source, target, cause
+    POLICY_AGAIN = "TWR-8002-W",
+    /// source, target, cause
+    POLICY_FAILED = "TWR-8003-E",
+    /// source, target, proven
+    MIGRATED = "TWR-8004-I",
+    /// source, target, cause
+    MIGRATION_FAILED = "TWR-8005-E",
+    /// what
+    MAPS_CHANGED = "TWR-8006-I",
 }
 
 /// All messages, in the order of the file.

@@ -15,7 +15,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -26,7 +26,7 @@ use tape::CancelToken;
 use crate::device::Opener;
 use crate::engine::Engine;
 
-pub use order::{Order, Refused, Section, TapeAt};
+pub use order::{Order, Purpose, Refused, Section, TapeAt};
 
 /// Copies that run or wait at a time.
 const COPIES_MAX: usize = 64;
@@ -38,6 +38,14 @@ const NEXUS: u64 = 1 << 48;
 pub struct Copies {
     running: Mutex<BTreeMap<JobId, CancelToken>>,
     nexus: AtomicU64,
+    /// Whose nexus it is.
+    nexuses: Mutex<BTreeMap<u64, JobId>>,
+    /// Jobs that failed in this run of the engine and would fail again.
+    unfit: Mutex<BTreeSet<JobId>>,
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Copies {
@@ -47,7 +55,27 @@ impl Copies {
 
     fn opener(&self, job: JobId) -> Opener {
         let nexus = NEXUS + self.nexus.fetch_add(1, Ordering::Relaxed);
+        held(&self.nexuses).insert(nexus, job);
         Opener { nexus, who: format!("copy {job}") }
+    }
+
+    /// The copy that an initiator is.
+    pub(crate) fn job_of(&self, nexus: u64) -> Option<JobId> {
+        held(&self.nexuses).get(&nexus).copied()
+    }
+
+    /// Whether a job that failed would fail again.
+    pub(crate) fn is_unfit(&self, job: JobId) -> bool {
+        held(&self.unfit).contains(&job)
+    }
+
+    fn is_not_fit(&self, job: JobId) {
+        held(&self.unfit).insert(job);
+    }
+
+    fn ended(&self, job: JobId) {
+        self.running().remove(&job);
+        held(&self.nexuses).retain(|_, it| *it != job);
     }
 
     /// Ends a copy at the next record; `false` if it is none of these, or has ended.
@@ -73,11 +101,23 @@ impl Engine {
     /// # Errors
     /// Why it can not be; nothing was done then.
     pub fn copy(self: &Arc<Self>, order: Order) -> Result<JobId, Refused> {
+        self.copy_for(order, &Purpose::Asked)
+    }
+
+    /// Begins a copy that an entry of the maps wants: job and entry are written together.
+    ///
+    /// # Errors
+    /// As [`Engine::copy`].
+    pub fn copy_for(
+        self: &Arc<Self>,
+        order: Order,
+        purpose: &Purpose<'_>,
+    ) -> Result<JobId, Refused> {
         let _turn = self.ordering.lock().unwrap_or_else(PoisonError::into_inner);
         if self.copies.running().len() >= COPIES_MAX {
             return Err(Refused::TooMany);
         }
-        let (id, order) = order::write_down(self, order)?;
+        let (id, order) = order::write_down(self, order, purpose)?;
         self.start_copy(id, order)?;
         Ok(id)
     }
@@ -89,8 +129,9 @@ impl Engine {
         let thread = std::thread::Builder::new().name("copy".into());
         let started = thread.spawn(move || {
             run::run(&engine, id, order, cancel);
-            engine.copies.running().remove(&id);
+            engine.copies.ended(id);
             engine.links.job_ended(id);
+            engine.policy.ring();
         });
         match started {
             Ok(_) => Ok(()),
@@ -107,7 +148,9 @@ impl Engine {
     /// Goes on with what the last run left. To be called once, when the devices are there.
     pub fn resume_copies(self: &Arc<Self>) -> Result<(), svs::SvsError> {
         let catalogue = &self.ground.catalogue;
-        for job in catalogue.unfinished_jobs(Some(JobKind::Copy))? {
+        let mut jobs = catalogue.unfinished_jobs(Some(JobKind::Copy))?;
+        jobs.extend(catalogue.unfinished_jobs(Some(JobKind::Migration))?);
+        for job in jobs {
             let ours = job.owner == JobOwner::Engine && job.state == JobState::Pending;
             let Some(text) = job.resume.as_deref().filter(|_| ours) else { continue };
             let started = match serde_json::from_str(text) {

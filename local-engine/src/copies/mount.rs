@@ -25,6 +25,8 @@ pub(super) enum Halt {
     Cancelled,
     /// It failed; for the operator.
     Failed(String),
+    /// It failed, and would again: what is to be written does not go on this target.
+    Unfit(String),
 }
 
 impl From<TapeError> for Halt {
@@ -198,7 +200,7 @@ impl Mounted {
             Ok(()) => match carry(engine, &tape, opener, &CancelToken::new(), way) {
                 Ok(true) => return,
                 Ok(false) => "the changer is in use".to_owned(),
-                Err(Halt::Failed(cause)) => cause,
+                Err(Halt::Failed(cause) | Halt::Unfit(cause)) => cause,
                 Err(Halt::Cancelled) => return,
             },
             Err(error) => error.to_string(),

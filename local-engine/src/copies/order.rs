@@ -7,7 +7,9 @@ use copy::generation_row;
 use model::{Barcode, GenerationId, JobId, LibraryName};
 use serde::{Deserialize, Serialize};
 use store::ObjectRun;
-use svs::{Cartridge, JobFilter, JobKind, JobOwner, LibraryRole, NewJob, SvsError};
+use svs::{
+    Cartridge, CopyStart, JobFilter, JobKind, JobOwner, LibraryRole, MediumRef, NewJob, SvsError,
+};
 use tape::{Control, ElementStatus};
 
 use crate::device::{LibraryView, Opener};
@@ -61,6 +63,17 @@ pub struct Order {
     pub begins: Option<u64>,
 }
 
+/// Who wants a copy.
+#[derive(Clone, Debug)]
+pub enum Purpose<'a> {
+    /// Somebody who asked for it.
+    Asked,
+    /// An entry of the copy map.
+    Copy(CopyStart<'a>),
+    /// The entry of the migration map for this source, at this version of it.
+    Migration(&'a MediumRef, u64),
+}
+
 /// Why a copy was not begun.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
@@ -104,7 +117,11 @@ pub(super) fn find(engine: &Engine, tape: &TapeAt) -> Result<Found, Refused> {
 }
 
 /// Checks a copy and writes its job.
-pub(super) fn write_down(engine: &Engine, mut order: Order) -> Result<(JobId, Order), Refused> {
+pub(super) fn write_down(
+    engine: &Engine,
+    mut order: Order,
+    purpose: &Purpose<'_>,
+) -> Result<(JobId, Order), Refused> {
     if order.source == order.target {
         return Err(invalid("a tape is not copied to itself"));
     }
@@ -129,9 +146,16 @@ pub(super) fn write_down(engine: &Engine, mut order: Order) -> Result<(JobId, Or
     let id = JobId::generate(now_ms());
     let ends = (order.source.to_string(), order.target.to_string());
     let by = order.requested_by.clone();
-    let mut job = NewJob::new(id, JobKind::Copy, JobOwner::Engine, ends, by);
+    let kind = match purpose {
+        Purpose::Asked | Purpose::Copy(_) => JobKind::Copy,
+        Purpose::Migration(..) => JobKind::Migration,
+    };
+    let mut job = NewJob::new(id, kind, JobOwner::Engine, ends, by);
     if let Some(row) = own(engine, &order.source, &source)? {
         let generation = sealed(engine, &order, &source, &row)?;
+        if matches!(purpose, Purpose::Copy(_)) {
+            reach_back(engine, &mut order, generation);
+        }
         let bytes = section_bytes(engine, generation, order.section)?;
         let capacity = target.view.capacity.unwrap_or(u64::MAX);
         if !order.append && bytes > capacity {
@@ -144,14 +168,34 @@ pub(super) fn write_down(engine: &Engine, mut order: Order) -> Result<(JobId, Or
     }
     let note = serde_json::to_string(&order).map_err(|error| Refused::Failed(error.to_string()))?;
     job.resume = Some(note);
-    engine.ground.catalogue.create_job(&job)?;
+    let catalogue = &engine.ground.catalogue;
+    match purpose {
+        Purpose::Asked => catalogue.create_job(&job).map(drop)?,
+        Purpose::Copy(start) => {
+            catalogue
+                .begin_copy(&job, &CopyStart { from: order.section.start, ..start.clone() })?;
+        }
+        Purpose::Migration(source, version) => catalogue.begin_migration(&job, source, *version)?,
+    }
     Ok((id, order))
+}
+
+/// A source that ends where the copy is to begin was cut there: its last object is written again,
+/// since only a write ends a tape.
+fn reach_back(engine: &Engine, order: &mut Order, generation: GenerationId) {
+    let info = engine.ground.store.generation(generation);
+    let last = info.map_or(0, |info| info.objects).saturating_sub(1);
+    if order.section.start > last {
+        order.section.start = last;
+        order.begins = (last > 0).then_some(last);
+    }
 }
 
 /// Whether a copy that has not ended reads or writes the tape.
 pub(super) fn is_busy(engine: &Engine, tape: &TapeAt) -> Result<bool, SvsError> {
     let name = tape.to_string();
-    let filter = JobFilter { kinds: vec![JobKind::Copy], ..JobFilter::unfinished() };
+    let kinds = vec![JobKind::Copy, JobKind::Migration];
+    let filter = JobFilter { kinds, ..JobFilter::unfinished() };
     let jobs = engine.ground.catalogue.jobs(&filter)?;
     Ok(jobs.iter().any(|job| job.source == name || job.target.split(", ").any(|t| t == name)))
 }

@@ -36,6 +36,10 @@ pub(super) fn run(engine: &Arc<Engine>, id: JobId, order: Order, cancel: CancelT
         Err(Halt::Cancelled) if engine.is_stopping() => {}
         Err(Halt::Cancelled) => job.cancelled("cancelled by its owner"),
         Err(Halt::Failed(cause)) => job.failed(&cause),
+        Err(Halt::Unfit(cause)) => {
+            engine.copies.is_not_fit(id);
+            job.failed(&cause);
+        }
     }
 }
 
@@ -49,7 +53,7 @@ struct Copying<'a> {
 }
 
 fn too_small() -> Halt {
-    Halt::Failed(
+    Halt::Unfit(
         "the target is too small: its end was reached, and what is on it is incomplete".into(),
     )
 }
@@ -105,7 +109,7 @@ impl Copying<'_> {
         let control = self.control();
         let state = past_attentions(|| drive.state(&control))?;
         if state.medium.is_some_and(|medium| medium.write_protected) {
-            return Err(Halt::Failed("the target is write-protected".into()));
+            return Err(Halt::Unfit("the target is write-protected".into()));
         }
         self.go_to_begin(drive)?;
         self.job.enter(JobState::InProgress, None);
@@ -129,6 +133,11 @@ impl Copying<'_> {
             None => past_attentions(|| drive.rewind(&control))?,
         }
         let begins = past_attentions(|| drive.position(&control))?.object;
+        if let Some(wanted) = self.order.begins.filter(|wanted| *wanted != begins) {
+            self.engine.changed_by_another(&self.order.target, begins);
+            let text = format!("the target ends at object {begins}, before object {wanted}");
+            return Err(Halt::Failed(text));
+        }
         if self.order.begins.replace(begins).is_none() {
             let noted = serde_json::to_string(&self.order).map_err(|e| e.to_string());
             let catalogue = &self.engine.ground.catalogue;

@@ -2,9 +2,11 @@
 
 mod registry;
 mod steps;
+mod watch;
 
 pub use registry::{
     Claim, Device, DeviceLine, EngineChanger, Library, LibraryView, Opener, Registry,
 };
 pub use service::owner::{Gone, Owner};
 pub use steps::{failure, run_step};
+pub use watch::Watch;

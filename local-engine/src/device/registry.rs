@@ -1,13 +1,14 @@
 //! Which devices there are, by name, and who has them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use model::{DeviceName, DeviceRole, LibraryName};
 use ndmp::tape::{Failure, FailureKind};
 use svs::LibraryRole;
 use tape::{CdbRequest, Completion, Control, DeviceIdentity, Inventory, MediumChanger, TapeError};
 
+use super::watch::{Watch, WatchedChanger, WatchedDrive};
 use crate::mover::EngineDrive;
 
 /// A line of the device lists.
@@ -134,6 +135,7 @@ type Claimed = Mutex<BTreeMap<DeviceName, String>>;
 pub struct Registry {
     libraries: RwLock<BTreeMap<LibraryName, Arc<dyn Library>>>,
     claimed: Arc<Claimed>,
+    watch: OnceLock<Arc<dyn Watch>>,
 }
 
 /// The exclusive right to a device; given back when dropped.
@@ -166,6 +168,43 @@ impl Registry {
         }
         libraries.insert(name, library);
         Ok(())
+    }
+
+    /// Who is told of writes and dismounts from here on; the first one stays.
+    pub fn watch(&self, watch: Arc<dyn Watch>) {
+        if self.watch.set(watch).is_err() {
+            tracing::error!("the devices are watched already");
+        }
+    }
+
+    fn drive(
+        &self,
+        library: &Arc<dyn Library>,
+        index: u16,
+        opener: &Opener,
+        control: &Control,
+    ) -> Result<Box<dyn EngineDrive>, Failure> {
+        let drive = library.open_drive(index, opener, control)?;
+        Ok(match self.watch.get() {
+            Some(watch) => Box::new(WatchedDrive::new(drive, Arc::clone(watch), opener.nexus)),
+            None => drive,
+        })
+    }
+
+    fn changer(
+        &self,
+        library: &Arc<dyn Library>,
+        opener: &Opener,
+        control: &Control,
+    ) -> Result<Box<dyn EngineChanger>, Failure> {
+        let changer = library.open_changer(opener, control)?;
+        Ok(match self.watch.get() {
+            Some(watch) => {
+                let (library, watch) = (Arc::clone(library), Arc::clone(watch));
+                Box::new(WatchedChanger::new(changer, library, watch))
+            }
+            None => changer,
+        })
     }
 
     /// Takes a library off the list; who has a device of it open keeps it.
@@ -225,7 +264,7 @@ impl Registry {
             return Err(Failure::new(FailureKind::NoDevice, format!("{name} is no tape drive")));
         };
         let claim = self.claim(&name, opener)?;
-        Ok((claim, library.open_drive(index, opener, control)?))
+        Ok((claim, self.drive(&library, index, opener, control)?))
     }
 
     /// Opens a device for CDBs, for one session alone. A drive that is open for tape operations is
@@ -239,8 +278,10 @@ impl Registry {
         let (name, library) = self.find(name)?;
         let claim = self.claim(&name, opener)?;
         let device = match name.role {
-            DeviceRole::Changer => Device::Changer(library.open_changer(opener, control)?),
-            DeviceRole::Drive(index) => Device::Drive(library.open_drive(index, opener, control)?),
+            DeviceRole::Changer => Device::Changer(self.changer(&library, opener, control)?),
+            DeviceRole::Drive(index) => {
+                Device::Drive(self.drive(&library, index, opener, control)?)
+            }
         };
         Ok((claim, device))
     }

@@ -8,7 +8,7 @@ use svs::{
     Catalogue, CopyEntry, MapStatus, MediumRef, MigrationEntry, Settled, SvsError, Verified,
 };
 
-use super::{Found, Now, Verdict, copy_verdict, migration_verdict};
+use super::{Found, Now, Verdict, Whereabouts, copy_verdict, migration_verdict};
 
 /// How long after a refusal for something in use it is asked again, in milliseconds.
 const BUSY: u64 = 5_000;
@@ -89,6 +89,13 @@ pub trait Hands {
     fn tell(&self, source: &MediumRef, target: &MediumRef, end: &Settled, is_migration: bool);
 }
 
+fn dismounted(found: Found) -> Found {
+    match found.place {
+        Whereabouts::InDrive => Found { place: Whereabouts::Shelved, ..found },
+        _ => found,
+    }
+}
+
 /// The one place where entries are acted upon.
 pub struct Desk<H> {
     catalogue: Arc<Catalogue>,
@@ -157,6 +164,26 @@ impl<H: Hands> Desk<H> {
         now: &Now,
     ) -> Result<Verdict, SvsError> {
         let source = self.found(&entry.source_medium)?;
+        Ok(migration_verdict(entry, copy, &source, now))
+    }
+
+    /// The same as if the source were dismounted.
+    pub fn judge_dismounted_copy(&self, entry: &CopyEntry, now: &Now) -> Result<Verdict, SvsError> {
+        let source = self.found(&entry.source_medium)?;
+        if source.facts.moved_to.as_ref() == Some(&entry.target_medium) {
+            return self.judge_copy(entry, now);
+        }
+        Ok(copy_verdict(entry, &dismounted(source), now))
+    }
+
+    /// The same as if the source were dismounted.
+    pub fn judge_dismounted_migration(
+        &self,
+        entry: &MigrationEntry,
+        copy: Option<&CopyEntry>,
+        now: &Now,
+    ) -> Result<Verdict, SvsError> {
+        let source = dismounted(self.found(&entry.source_medium)?);
         Ok(migration_verdict(entry, copy, &source, now))
     }
 

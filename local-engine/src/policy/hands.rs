@@ -1,0 +1,163 @@
+//! What the desk can do here.
+
+use std::sync::Arc;
+
+use copy::generation_row;
+use copy::policy::{CopyWish, Found, Hands, JobEnd, MigrationWish, Refusal, Whereabouts};
+use copy::upkeep::retire_superseded;
+use model::{ElementType, JobId};
+use service::messages;
+use svs::{CopyStart, EventKind, JobState, MediumFacts, MediumRef, Settled};
+
+use super::names;
+use crate::copies::{Order, Purpose, Refused, Section, TapeAt};
+use crate::engine::Engine;
+
+/// The hands of an engine.
+pub(super) struct EngineHands(Arc<Engine>);
+
+impl EngineHands {
+    pub(super) fn new(engine: &Arc<Engine>) -> Self {
+        Self(Arc::clone(engine))
+    }
+
+    fn tape(&self, medium: &MediumRef) -> Result<TapeAt, Refusal> {
+        let known = names::tape(&self.0, medium);
+        known.ok_or_else(|| Refusal::Busy(format!("the library of {medium} is not known now")))
+    }
+
+    fn order(
+        &self,
+        (read, target): (&MediumRef, &MediumRef),
+        from: u64,
+        purpose: &Purpose<'_>,
+    ) -> Result<JobId, Refusal> {
+        let order = Order {
+            source: self.tape(read)?,
+            target: self.tape(target)?,
+            section: Section { start: from, count: None },
+            append: false,
+            requested_by: "policy".into(),
+            generation: None,
+            begins: (from > 0).then_some(from),
+        };
+        // What is copied is chosen behind this.
+        self.0.policy.ordered();
+        self.0.copy_for(order, purpose).map_err(|refused| match refused {
+            Refused::Invalid(why) => Refusal::Never(why),
+            other => Refusal::Busy(other.to_string()),
+        })
+    }
+
+    /// A cartridge of ours is made blank, and what it held is deleted as far as nothing needs it.
+    fn erase(&self, tape: &TapeAt) -> Result<(), String> {
+        let ground = &self.0.ground;
+        let (store, catalogue) = (&ground.store, &ground.catalogue);
+        let row = catalogue.find_cartridge(&ground.config.site.name, &tape.library, &tape.barcode);
+        let row = row.map_err(|error| error.to_string())?;
+        let row = row.ok_or_else(|| format!("there is no cartridge {tape}"))?;
+        let failed = |error: store::StoreError| error.to_string();
+        let mut image = store.image(row.id).map_err(failed)?;
+        image.locate(0).map_err(failed)?;
+        image.erase().map_err(failed)?;
+        if let Some(id) = image.seal().map_err(failed)? {
+            let blank = generation_row(store, catalogue, id).map_err(|error| error.to_string())?;
+            let noted = blank.map_or(Ok(()), |blank| catalogue.put_generation(&blank));
+            noted.map_err(|error| error.to_string())?;
+        }
+        drop(image);
+        let deleted = retire_superseded(store, catalogue, row.id);
+        deleted.map(drop).map_err(|error| error.to_string())
+    }
+}
+
+impl Hands for EngineHands {
+    fn find(&self, medium: &MediumRef) -> Found {
+        let nowhere =
+            Found { place: Whereabouts::Unknown, blank: false, facts: MediumFacts::default() };
+        let MediumRef::Tape { library, volser } = medium else { return nowhere };
+        let Some((library, view)) = names::by_serial(&self.0, library) else { return nowhere };
+        let Some(element) = names::element(&view, volser) else { return nowhere };
+        let place = match element.kind {
+            ElementType::DataTransfer => Whereabouts::InDrive,
+            _ => Whereabouts::Shelved,
+        };
+        let ground = &self.0.ground;
+        let site = &ground.config.site.name;
+        let row = match names::is_virtual(&view) {
+            true => ground.catalogue.find_cartridge(site, library.name(), volser).ok().flatten(),
+            false => None,
+        };
+        let blank = row.is_some_and(|row| {
+            let written = ground.store.latest(row.id).is_some_and(|info| info.objects > 0);
+            !written && ground.store.open_generation(row.id).is_none()
+        });
+        Found { place, blank, facts: MediumFacts::default() }
+    }
+
+    fn copy(&self, wish: &CopyWish<'_>) -> Result<JobId, Refusal> {
+        let CopyWish { source, target, version, from, seen, .. } = *wish;
+        let start = CopyStart { source, target, version, from, seen };
+        self.order((wish.read, target), from, &Purpose::Copy(start))
+    }
+
+    fn migrate(&self, wish: &MigrationWish<'_>) -> Result<JobId, Refusal> {
+        let purpose = Purpose::Migration(wish.source, wish.version);
+        self.order((wish.source, wish.target), 0, &purpose)
+    }
+
+    fn job(&self, id: JobId) -> JobEnd {
+        let job = match self.0.ground.catalogue.job(id) {
+            Ok(Some(job)) => job,
+            Ok(None) => return JobEnd::Failed("its job is gone".into()),
+            Err(error) => {
+                tracing::warn!(%id, %error, "a job can not be read");
+                return JobEnd::Running;
+            }
+        };
+        let message = job.message.unwrap_or_else(|| job.state.to_string());
+        match job.state {
+            JobState::Done => JobEnd::Done(job.verified),
+            JobState::Cancelled => JobEnd::Unfit(message),
+            JobState::Failed if self.0.copies.is_unfit(id) => JobEnd::Unfit(message),
+            JobState::Failed => JobEnd::Failed(message),
+            _ => JobEnd::Running,
+        }
+    }
+
+    fn free(&self, medium: &MediumRef) -> Result<(), String> {
+        let MediumRef::Tape { library, volser } = medium else { return Ok(()) };
+        let Some((library, view)) = names::by_serial(&self.0, library) else {
+            return Err("its library is not known now".into());
+        };
+        let element = names::element(&view, volser);
+        if element.is_some_and(|element| element.kind == ElementType::DataTransfer) {
+            return Err("it is in a drive".into());
+        }
+        match names::is_virtual(&view) {
+            // A physical tape is free by that nobody looks for its content there any more.
+            false => Ok(()),
+            true => {
+                self.erase(&TapeAt { library: library.name().clone(), barcode: volser.clone() })
+            }
+        }
+    }
+
+    fn tell(&self, source: &MediumRef, target: &MediumRef, end: &Settled, is_migration: bool) {
+        let (from, to) = (names::show(&self.0, source), names::show(&self.0, target));
+        let (id, last): (&str, &dyn std::fmt::Display) = match (end, is_migration) {
+            (Settled::Done(proven), false) => (messages::POLICY_COPIED, proven),
+            (Settled::Done(proven), true) => (messages::MIGRATED, proven),
+            (Settled::Failed { message, again: Some(_) }, _) => (messages::POLICY_AGAIN, message),
+            (Settled::Failed { message, again: None }, false) => (messages::POLICY_FAILED, message),
+            (Settled::Failed { message, again: None }, true) => {
+                (messages::MIGRATION_FAILED, message)
+            }
+        };
+        let key = if matches!(end, Settled::Done(_)) { "proven" } else { "cause" };
+        let words: [(&str, &dyn std::fmt::Display); 3] =
+            [("source", &from), ("target", &to), (key, last)];
+        let catalogue = &self.0.ground.catalogue;
+        messages::note(catalogue, EventKind::Job, id, &words, Some(&from));
+    }
+}

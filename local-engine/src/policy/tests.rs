@@ -1,0 +1,1 @@
+//! The maps at work within one engine.
