@@ -11,6 +11,7 @@ use service::init::{InitOptions, init};
 use crate::demo::{self, DemoArguments};
 use crate::dma::{self, DmaCommand};
 use crate::doctor::{self, DoctorCommand};
+use crate::maps::{self, CopyCommand, MapCommand, MigrateCommand, PoolCommand};
 use crate::output::Output;
 use crate::{catalogue, status};
 
@@ -94,6 +95,18 @@ enum Command {
     /// Look after the store of an engine.
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Which backend stands behind a frontend drive, and the tapes it shows.
+    #[command(subcommand)]
+    Map(MapCommand),
+    /// Which tape is copied to which, when, and whether the copy is current.
+    #[command(subcommand)]
+    Copy(CopyCommand),
+    /// Which tape is moved where, and when.
+    #[command(subcommand)]
+    Migrate(MigrateCommand),
+    /// Tapes that copies and migrations may take as targets.
+    #[command(subcommand)]
+    Pool(PoolCommand),
     /// A small backup application: inventory, backup, copy from tape to tape, restore.
     #[command(subcommand)]
     Dma(DmaCommand),
@@ -186,6 +199,10 @@ fn carry_out(command: Command, output: &Output) -> Result<(), Failed> {
         Command::Doctor(command) => doctor::run(&command, output),
         Command::Status { which } => status::status(&which, output),
         Command::Store(command) => status::store(&command, output),
+        Command::Map(command) => maps::map(&command, output),
+        Command::Copy(command) => maps::copy(&command, output),
+        Command::Migrate(command) => maps::migrate(&command, output),
+        Command::Pool(command) => maps::pool(&command, output),
         Command::Replicate { which, cartridge: (library, barcode), wait } => {
             status::replicate(&which, &library, &barcode, wait, output)
         }
@@ -233,6 +250,22 @@ mod tests {
             "dma copy --config a.toml --source v:A --target a:B --record-by-record --protocol 3",
             "dma backup --config a.toml - --target vtl0:VTA001L8 --record-size 1MiB",
             "dma restore --config a.toml file --source vtl0:VTA001L8,VTA002L8",
+            "map show",
+            "map backends --json",
+            "map set vtl0/drive0 --frontend front/drive0 --tapes vtl0:A1-A9 --tapes vtl0:B1",
+            "map remove front/drive0 --config a.toml",
+            "copy show --json",
+            "copy set vtl0:A1 dr-ptl0:B1 --policy always --wait 60 --verify readback",
+            "copy set vtl0:A1-A9 --pool dr --policy deferred",
+            "copy remove vtl0:A1",
+            "copy run vtl0:A1-A9 dr-ptl0:B1",
+            "copy explain vtl0:A1",
+            "migrate set vtl0:A1 dr-ptl0:B1 --policy after-days --days 30",
+            "migrate run vtl0:A1",
+            "migrate show",
+            "migrate remove vtl0:A1",
+            "pool add dr dr-ptl0:B1-B9 dr-ptl0:C1",
+            "pool show",
             "doctor ndmp --config a.toml --json",
             "doctor ndmp --server h:1 --user u --password-file p --auth text --protocol 3",
             "doctor smis --config a.toml --json",
@@ -260,6 +293,10 @@ mod tests {
             ("doctor ndmp", "--server"),
             ("doctor smis", "--server"),
             ("doctor", "Usage"),
+            ("copy set vtl0:A1 --policy always", "<TARGET>"),
+            ("copy set vtl0:A1 x:B --pool dr --policy always", "cannot be used"),
+            ("copy set vtl0:A1 x:B --policy sometimes", "write always"),
+            ("pool add dr", "<TAPES>"),
         ];
         for (line, reason) in cases {
             let error = parse(line).map(drop).unwrap_err().to_string();

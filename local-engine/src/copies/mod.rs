@@ -23,15 +23,15 @@ use model::JobId;
 use svs::{Ending, JobKind, JobOwner, JobState};
 use tape::CancelToken;
 
-use crate::device::Opener;
+use crate::device::{ENGINE_NEXUS, Opener};
 use crate::engine::Engine;
 
 pub use order::{Order, Purpose, Refused, Section, TapeAt};
 
 /// Copies that run or wait at a time.
 const COPIES_MAX: usize = 64;
-/// Nexuses of copies begin here; those of sessions count up from 1.
-const NEXUS: u64 = 1 << 48;
+/// Nexuses of copies begin here.
+const NEXUS: u64 = ENGINE_NEXUS + 1;
 
 /// The copies of an engine that have not ended.
 #[derive(Default)]

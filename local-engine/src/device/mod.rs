@@ -4,6 +4,7 @@ mod registry;
 mod steps;
 mod watch;
 
+pub(crate) use registry::ENGINE_NEXUS;
 pub use registry::{
     Claim, Device, DeviceLine, EngineChanger, Library, LibraryView, Opener, Registry,
 };

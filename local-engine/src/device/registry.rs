@@ -127,8 +127,18 @@ impl Device {
     }
 }
 
+/// The engine itself opens devices by this nexus and those above; sessions count up from 1.
+pub(crate) const ENGINE_NEXUS: u64 = (1 << 48) - 1;
+
 /// Devices that are open, and by whom.
-type Claimed = Mutex<BTreeMap<DeviceName, String>>;
+pub(super) type Claimed = Mutex<BTreeMap<DeviceName, Held>>;
+
+/// Who has a device open.
+pub(super) struct Held {
+    who: String,
+    /// Its session waits for the engine, which may use the device meanwhile.
+    pub(super) is_lent: bool,
+}
 
 /// All libraries of this server and the claims on their devices.
 #[derive(Default)]
@@ -139,19 +149,21 @@ pub struct Registry {
 }
 
 /// The exclusive right to a device; given back when dropped.
-#[derive(Debug)]
 pub struct Claim {
-    name: DeviceName,
+    /// `None` for a device that is lent.
+    name: Option<DeviceName>,
     claimed: Arc<Claimed>,
 }
 
-fn locked(claimed: &Claimed) -> MutexGuard<'_, BTreeMap<DeviceName, String>> {
+pub(super) fn locked(claimed: &Claimed) -> MutexGuard<'_, BTreeMap<DeviceName, Held>> {
     claimed.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        locked(&self.claimed).remove(&self.name);
+        if let Some(name) = &self.name {
+            locked(&self.claimed).remove(name);
+        }
     }
 }
 
@@ -201,7 +213,8 @@ impl Registry {
         Ok(match self.watch.get() {
             Some(watch) => {
                 let (library, watch) = (Arc::clone(library), Arc::clone(watch));
-                Box::new(WatchedChanger::new(changer, library, watch))
+                let claimed = Arc::clone(&self.claimed);
+                Box::new(WatchedChanger::new(changer, library, watch, claimed))
             }
             None => changer,
         })
@@ -239,17 +252,21 @@ impl Registry {
 
     fn claim(&self, name: &DeviceName, opener: &Opener) -> Result<Claim, Failure> {
         let mut claimed = locked(&self.claimed);
-        if let Some(holder) = claimed.get(name) {
+        if let Some(held) = claimed.get(name) {
+            if held.is_lent && opener.nexus >= ENGINE_NEXUS {
+                return Ok(Claim { name: None, claimed: Arc::clone(&self.claimed) });
+            }
+            let holder = &held.who;
             let text = format!("{name} is in use by {holder}; it must be closed there first");
             return Err(Failure::new(FailureKind::Busy, text));
         }
-        claimed.insert(name.clone(), opener.who.clone());
-        Ok(Claim { name: name.clone(), claimed: Arc::clone(&self.claimed) })
+        claimed.insert(name.clone(), Held { who: opener.who.clone(), is_lent: false });
+        Ok(Claim { name: Some(name.clone()), claimed: Arc::clone(&self.claimed) })
     }
 
     /// Who has the device, if somebody has.
     pub fn holder(&self, name: &DeviceName) -> Option<String> {
-        locked(&self.claimed).get(name).cloned()
+        locked(&self.claimed).get(name).map(|held| held.who.clone())
     }
 
     /// Opens a tape drive for one session alone. Blocks, at most as the control says.
@@ -340,7 +357,7 @@ mod tests {
         let registry = registry();
         let drive: DeviceName = "vtl0/drive0".parse().unwrap();
         let claim = registry.claim(&drive, &opener(1)).unwrap();
-        let refused = registry.claim(&drive, &opener(2)).unwrap_err();
+        let refused = registry.claim(&drive, &opener(2)).err().unwrap();
         assert_eq!(refused.kind, FailureKind::Busy);
         assert!(refused.text.contains("in use by host 1"), "{refused}");
         // The other drive and the changer are free; as a SCSI device the drive is not.

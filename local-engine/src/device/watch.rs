@@ -7,13 +7,14 @@
 use std::sync::Arc;
 
 use copy::Holder;
-use model::{Barcode, ElementAddress, ElementType, LibraryName};
+use model::{Barcode, DeviceName, ElementAddress, ElementType, LibraryName};
 use scsi::Sense;
 use tape::{
     CdbRequest, Completion, Control, DeviceIdentity, DriveState, Inventory, MediumChanger,
     Position, ReadEnd, SpaceKind, Spaced, TapeDrive, TapeError, WriteEnd,
 };
 
+use super::registry::{Claimed, locked};
 use super::{EngineChanger, Library};
 use crate::ghost::ForeignStream;
 use crate::mover::{
@@ -356,6 +357,7 @@ pub(super) struct WatchedChanger {
     inner: Box<dyn EngineChanger>,
     library: Arc<dyn Library>,
     watch: Arc<dyn Watch>,
+    claimed: Arc<Claimed>,
 }
 
 impl WatchedChanger {
@@ -363,8 +365,9 @@ impl WatchedChanger {
         inner: Box<dyn EngineChanger>,
         library: Arc<dyn Library>,
         watch: Arc<dyn Watch>,
+        claimed: Arc<Claimed>,
     ) -> Self {
-        Self { inner, library, watch }
+        Self { inner, library, watch, claimed }
     }
 
     /// The tapes of these elements that are in drives.
@@ -378,9 +381,19 @@ impl WatchedChanger {
     }
 
     fn dismounted(&self, tapes: &[Barcode]) {
-        if !tapes.is_empty() {
-            self.watch.dismounted(self.library.name(), tapes);
+        if tapes.is_empty() {
+            return;
         }
+        // A dismount may wait for a copy, which needs the changer.
+        let lend = |is_lent| {
+            let name = DeviceName::changer(self.library.name().clone());
+            if let Some(held) = locked(&self.claimed).get_mut(&name) {
+                held.is_lent = is_lent;
+            }
+        };
+        lend(true);
+        self.watch.dismounted(self.library.name(), tapes);
+        lend(false);
     }
 }
 

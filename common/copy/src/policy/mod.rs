@@ -126,10 +126,9 @@ fn obstacle(
             Some(wait(MapStatus::Pending, "the source is in no library here"))
         }
         () if source.blank => Some(wait(MapStatus::Pending, "the source was never written")),
-        () => match next_try.filter(|time| *time > now.ms) {
-            Some(time) => Some(wait_until(MapStatus::Pending, last, time)),
-            None => None,
-        },
+        () => next_try
+            .filter(|time| *time > now.ms)
+            .map(|time| wait_until(MapStatus::Pending, last, time)),
     }
 }
 

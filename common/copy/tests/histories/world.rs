@@ -79,10 +79,10 @@ pub(crate) struct World {
 fn scratch() -> tempfile::TempDir {
     // The catalogue waits for the disk at each step; memory will do here.
     let memory = std::path::Path::new("/dev/shm");
-    if memory.is_dir() {
-        if let Ok(dir) = tempfile::tempdir_in(memory) {
-            return dir;
-        }
+    if memory.is_dir()
+        && let Ok(dir) = tempfile::tempdir_in(memory)
+    {
+        return dir;
     }
     tempfile::tempdir().unwrap()
 }

@@ -216,7 +216,8 @@ impl Catalogue {
         })
     }
 
-    /// Notes that an entry waits, and why. One that is in progress is left alone.
+    /// Notes that an entry waits, and why. One that is in progress is left alone, and one whose
+    /// source was written a moment ago is not done.
     pub fn copy_waits(
         &self,
         source: &MediumRef,
@@ -228,6 +229,7 @@ impl Catalogue {
             tx.execute(
                 "UPDATE copy_map SET status = ?3, message = ?4
                  WHERE source_medium = ?1 AND target_medium = ?2 AND status <> 'in progress'
+                     AND (?3 <> 'done' OR changed_from IS NULL)
                      AND (status <> ?3 OR message IS NOT ?4)",
                 params![
                     source.to_string(),

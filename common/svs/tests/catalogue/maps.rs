@@ -91,13 +91,17 @@ fn a_copy_is_current_until_its_source_is_touched() {
     assert_eq!((entry.status, entry.changed_from), (MapStatus::Done, None));
     assert_eq!(entry.proven, Verified::Position);
     assert_eq!(c.places(&tape("A")).unwrap().copies, [tape("B")]);
-    // Two stretches of writing: the lower one counts.
+    // Who looked a moment ago does not make it done again.
+    c.touch(&tape("A"), 9, None, 1000).unwrap();
+    c.copy_waits(&tape("A"), &tape("B"), MapStatus::Done, None).unwrap();
+    assert_eq!(only(&c).status, MapStatus::Pending);
+    // Several stretches of writing: the lowest one counts.
     c.touch(&tape("A"), 7, None, 1000).unwrap();
     c.touch(&tape("A"), 9, None, 1000).unwrap();
     let entry = only(&c);
     assert_eq!((entry.status, entry.changed_from), (MapStatus::Pending, Some(7)));
     assert!(c.places(&tape("A")).unwrap().copies.is_empty());
-    assert_eq!(c.medium_facts(&tape("A")).unwrap().version, 3);
+    assert_eq!(c.medium_facts(&tape("A")).unwrap().version, 4);
 }
 
 #[test]
