@@ -21,6 +21,7 @@ use vfs::{RealVfs, Vfs};
 
 use crate::copies::Copies;
 use crate::device::{DeviceLine, Library, Registry};
+use crate::frontend::{Access, FrontendLibrary, Frontends};
 use crate::library::{LocalPhysical, StoreShelf, VirtualLibrary};
 use crate::link::{Ground, Links};
 use crate::mover::{Extent, Resolve, Surroundings};
@@ -53,6 +54,8 @@ pub struct Engine {
     pub copies: Copies,
     /// Wakes those who look at the maps.
     pub(crate) policy: Arc<Bell>,
+    /// Libraries of tapes that lie in others.
+    pub frontends: Frontends,
     /// One copy is checked and written down at a time.
     pub(crate) ordering: Mutex<()>,
     stopping: AtomicBool,
@@ -107,6 +110,7 @@ pub async fn serve(config: LocalConfig, shutdown: Shutdown) -> Result<(), Failur
     engine.stopping.store(true, Ordering::Release);
     engine.policy.ring();
     engine.copies.stop();
+    engine.frontends.stop();
     no_links.trigger();
     drop(linked.await);
     admin.abort();
@@ -167,10 +171,29 @@ pub(crate) fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
         list(&ground, library.as_ref())?;
     }
     links.list_former();
+    let frontends = frontends(&ground)?;
     let (copies, policy, ordering, stopping) = Default::default();
-    let engine = Arc::new(Engine { ground, links, copies, policy, ordering, stopping });
+    let engine = Engine { ground, links, copies, policy, frontends, ordering, stopping };
+    let engine = Arc::new(engine);
     policy::start(&engine)?;
     Ok(engine)
+}
+
+/// Sets the frontend libraries up, when those that they show are there.
+fn frontends(ground: &Ground) -> Result<Frontends, Failure> {
+    let access = Access::new(Arc::clone(&ground.registry), Arc::clone(&ground.catalogue))?;
+    let mut libraries = Vec::new();
+    let site = &ground.config.site.name;
+    for config in &ground.config.frontend_libraries {
+        let library = Arc::new(FrontendLibrary::open(config, site, &access)?);
+        let (row, devices) = library.row(site);
+        ground.catalogue.put_library(&row, &devices)?;
+        library.refresh();
+        ground.registry.add(library.clone())?;
+        libraries.push(library);
+    }
+    access.put_back_left();
+    Ok(Frontends { access, libraries })
 }
 
 /// Enters a library of this site in the catalogue, for people. Ghosts enter themselves.

@@ -6,7 +6,9 @@
 //!   mover      runs of the data plane: TCP, splices, offloaded ranges
 //!   copies     copies that no session holds
 //!   policy     the maps at work: writes noted, copies and migrations begun when they are due
+//!   mounting  a drive for a tape, the tape brought there and taken back
 //!   device     owner threads, names and claims, NDMP steps as calls of a drive
+//!   frontend   libraries of tapes that lie in others, and the way to them
 //!   library    virtual libraries over the store, physical ones at this site
 //!   ghost      libraries of remote sites, shown as if they were here
 //!   link       remote engines: connection, leases, replication
@@ -20,9 +22,11 @@ pub mod admin;
 pub mod copies;
 pub mod device;
 pub mod engine;
+pub mod frontend;
 pub mod ghost;
 pub mod library;
 pub mod link;
+pub mod mounting;
 pub mod mover;
 pub mod policy;
 pub mod recovery;

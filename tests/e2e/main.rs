@@ -4,6 +4,7 @@
 mod differences;
 mod doctor;
 mod faults;
+mod frontends;
 mod kill;
 mod listing;
 mod malformed;

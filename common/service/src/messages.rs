@@ -140,6 +140,20 @@ messages! {
     MIGRATION_FAILED = "TWR-8005-E",
     /// what
     MAPS_CHANGED = "TWR-8006-I",
+    /// tape, medium, cause
+    FRONTEND_SERVES_COPY = "TWR-8101-W",
+    /// tape, medium, cause
+    FRONTEND_MOUNT_FAILED = "TWR-8102-W",
+    /// tape, cause
+    FRONTEND_NO_COPY = "TWR-8103-E",
+    /// tape, medium, cause
+    FRONTEND_READ_FAILED = "TWR-8104-W",
+    /// tape, cause
+    FRONTEND_NO_PRIMARY = "TWR-8105-E",
+    /// medium, cause
+    FRONTEND_LEFT_IN_DRIVE = "TWR-8106-W",
+    /// library, count
+    FRONTEND_TOO_FEW_SLOTS = "TWR-8107-W",
 }
 
 /// All messages, in the order of the file.

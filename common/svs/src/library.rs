@@ -21,6 +21,8 @@ words! {
         Physical = "physical",
         /// A library of another site.
         Ghost = "ghost",
+        /// Tapes and drives of the others, by the frontend-backend map.
+        Frontend = "frontend",
     }
 }
 

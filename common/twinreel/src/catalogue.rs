@@ -117,7 +117,9 @@ struct ListedDevice {
 fn ndmp_name(library: &Library, device: &Device) -> Option<DeviceName> {
     let name = match library.role {
         LibraryRole::Ghost => LibraryName::ghost(&library.site, &library.name).ok()?,
-        LibraryRole::Virtual | LibraryRole::Physical => library.name.clone(),
+        LibraryRole::Virtual | LibraryRole::Physical | LibraryRole::Frontend => {
+            library.name.clone()
+        }
     };
     Some(DeviceName { library: name, role: device.name.role })
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   order   what is to be copied, checked, and written down as a job before the work
-//!   mount   a drive is chosen, the tape is brought and taken back
+//!   mount   a drive is waited for
 //!   run     the records and filemarks of a section, written and flushed
 //! ```
 //!

@@ -1,37 +1,23 @@
 //! What is to be copied, checked and written down.
 
-use std::fmt;
 use std::time::Duration;
 
 use copy::generation_row;
-use model::{Barcode, GenerationId, JobId, LibraryName};
+use model::{GenerationId, JobId};
 use serde::{Deserialize, Serialize};
 use store::ObjectRun;
 use svs::{
     Cartridge, CopyStart, JobFilter, JobKind, JobOwner, LibraryRole, MediumRef, NewJob, SvsError,
 };
-use tape::{Control, ElementStatus};
+use tape::Control;
 
-use crate::device::{LibraryView, Opener};
+use crate::device::Opener;
 use crate::engine::{Engine, now_ms};
+pub use crate::mounting::TapeAt;
+use crate::mounting::{self, Found, drive_name, drive_of};
 
 /// How long sealing a tape that is in a drive may take.
 const SEAL: Duration = Duration::from_secs(120);
-
-/// A tape by its library and its volume tag.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TapeAt {
-    /// The library, by its name here.
-    pub library: LibraryName,
-    /// The volume tag.
-    pub barcode: Barcode,
-}
-
-impl fmt::Display for TapeAt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.library, self.barcode)
-    }
-}
 
 /// A part of a tape in objects: records and filemarks, counted from its beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,22 +84,9 @@ fn invalid(text: impl Into<String>) -> Refused {
     Refused::Invalid(text.into())
 }
 
-/// A tape where it was found.
-pub(super) struct Found {
-    pub(super) view: LibraryView,
-    pub(super) element: ElementStatus,
-}
-
-pub(super) fn find(engine: &Engine, tape: &TapeAt) -> Result<Found, Refused> {
-    let mut all = engine.ground.registry.libraries().into_iter();
-    let library = all.find(|library| *library.name() == tape.library);
-    let unknown = || invalid(format!("there is no tape {tape}"));
-    let library = library.ok_or_else(unknown)?;
-    let view = library.view().ok_or_else(unknown)?;
-    let there =
-        |element: &&ElementStatus| element.full && element.barcode.as_ref() == Some(&tape.barcode);
-    let element = view.inventory.elements.iter().find(there).cloned().ok_or_else(unknown)?;
-    Ok(Found { view, element })
+fn find(engine: &Engine, tape: &TapeAt) -> Result<Found, Refused> {
+    let found = mounting::find(&engine.ground.registry, tape);
+    found.ok_or_else(|| invalid(format!("there is no tape {tape}")))
 }
 
 /// Checks a copy and writes its job.
@@ -198,17 +171,6 @@ pub(super) fn is_busy(engine: &Engine, tape: &TapeAt) -> Result<bool, SvsError> 
     let filter = JobFilter { kinds, ..JobFilter::unfinished() };
     let jobs = engine.ground.catalogue.jobs(&filter)?;
     Ok(jobs.iter().any(|job| job.source == name || job.target.split(", ").any(|t| t == name)))
-}
-
-/// The number of the drive that an element is.
-pub(super) fn drive_of(view: &LibraryView, element: &ElementStatus) -> Option<u16> {
-    let drives = view.inventory.elements.iter();
-    let drives = drives.filter(|e| e.kind == model::ElementType::DataTransfer);
-    (0u16..).zip(drives).find(|(_, e)| e.address == element.address).map(|(index, _)| index)
-}
-
-pub(super) fn drive_name(tape: &TapeAt, index: u16) -> model::DeviceName {
-    model::DeviceName::drive(tape.library.clone(), index)
 }
 
 /// The row of a virtual tape.

@@ -10,10 +10,11 @@ use store::GenerationReader;
 use svs::JobState;
 use tape::{CancelToken, Control, ReadEnd, SpaceKind, TapeError, WriteEnd};
 
-use super::mount::{Halt, Mounted, mount, past_attentions};
+use super::mount::{self, mount};
 use super::order::{Order, Stretch, stretches};
 use crate::device::Opener;
 use crate::engine::Engine;
+use crate::mounting::{Halt, Mounted, past_attentions};
 use crate::mover::{EngineDrive, Extent, JobHandle, RECORD_MAX, RangeEnd, RangeRequest};
 
 /// How long a copy may take in all.
@@ -95,7 +96,7 @@ impl Copying<'_> {
 
     fn put_back(&self, mounted: Option<Mounted>) {
         if let Some(mounted) = mounted {
-            mounted.unmount(self.engine, &self.opener);
+            mount::put_back(self.engine, mounted, &self.opener);
         }
     }
 

@@ -6,7 +6,7 @@ use tape::{CdbRequest, Completion, Control, DeviceIdentity, Inventory, MediumCha
 use crate::device::EngineChanger;
 
 /// What the library behind a changer does for one initiator.
-pub(super) trait Home: Send {
+pub(crate) trait Home: Send {
     /// The initiator is gone: its reservations and PREVENTs end.
     fn forget(&self);
     /// LOGICAL UNIT RESET of the changer.
@@ -14,13 +14,13 @@ pub(super) trait Home: Send {
 }
 
 /// A changer whose initiator is forgotten when this is dropped.
-pub(super) struct Forgetting<C, H: Home> {
+pub(crate) struct Forgetting<C, H: Home> {
     changer: C,
     home: H,
 }
 
 impl<C, H: Home> Forgetting<C, H> {
-    pub(super) fn new(changer: C, home: H) -> Self {
+    pub(crate) fn new(changer: C, home: H) -> Self {
         Self { changer, home }
     }
 }

@@ -2,10 +2,10 @@
 
 mod cartridge;
 mod drive;
-mod forgetting;
+pub(crate) mod forgetting;
 mod physical;
 mod reference;
-mod virtuals;
+pub(crate) mod virtuals;
 
 pub use cartridge::{Sealed, StoreMedium, StoreShelf};
 pub use drive::VirtualDrive;

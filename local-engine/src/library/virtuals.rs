@@ -42,10 +42,10 @@ pub enum SetUpError {
 
 /// Where a virtual library keeps what lies where: its meta value is the truth, the elements in
 /// the rows of the cartridges are for people.
-struct SavedInCatalogue {
-    catalogue: Arc<Catalogue>,
-    site: SiteName,
-    library: LibraryName,
+pub(crate) struct SavedInCatalogue {
+    pub(crate) catalogue: Arc<Catalogue>,
+    pub(crate) site: SiteName,
+    pub(crate) library: LibraryName,
 }
 
 impl SavedInCatalogue {
@@ -84,12 +84,17 @@ impl InventoryStore for SavedInCatalogue {
 
 /// A serial number that never changes: ten characters of the site, the library and the unit.
 fn serial(site: &SiteName, library: &LibraryName, unit: u16) -> String {
+    format!("{}{unit:03X}", serial_base(site, library))
+}
+
+/// What the serial numbers of a library and its drives have in common.
+pub(crate) fn serial_base(site: &SiteName, library: &LibraryName) -> String {
     let text = format!("{site}/{library}");
     // FNV-1a: any fixed function does, so that two libraries differ.
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
-    format!("TV{:05X}{unit:03X}", hash & 0xf_ffff)
+    format!("TV{:05X}", hash & 0xf_ffff)
 }
 
 impl VirtualLibrary {
@@ -168,7 +173,7 @@ fn stock(
     Ok(all)
 }
 
-pub(super) fn line(name: DeviceName, identity: &DeviceIdentity) -> DeviceLine {
+pub(crate) fn line(name: DeviceName, identity: &DeviceIdentity) -> DeviceLine {
     let model = format!("{} {}", identity.vendor, identity.product);
     DeviceLine { name, model, serial: identity.serial.clone() }
 }

@@ -142,11 +142,6 @@ impl Engine {
         self.desk().look(&now())
     }
 
-    /// The frontend-backend map was changed.
-    pub(crate) fn maps_changed(&self) {
-        self.policy.ring();
-    }
-
     /// A copy found its target another than it left it: it is copied anew.
     pub(crate) fn changed_by_another(&self, tape: &TapeAt, object: u64) {
         if let Some(medium) = names::medium(self, tape) {

@@ -14,7 +14,8 @@ use crate::engine::Engine;
 pub(super) fn by_serial(engine: &Engine, serial: &str) -> Option<(Arc<dyn Library>, LibraryView)> {
     let all = engine.ground.registry.libraries().into_iter();
     let mut viewed = all.filter_map(|library| Some((library.view()?, library)));
-    let found = viewed.find(|(view, _)| view.identity.serial == serial);
+    let found = viewed
+        .find(|(view, _)| view.identity.serial == serial && view.role != LibraryRole::Frontend);
     found.map(|(view, library)| (library, view))
 }
 
@@ -38,7 +39,9 @@ pub(super) fn tape(engine: &Engine, medium: &MediumRef) -> Option<TapeAt> {
 
 /// What a tape is called in the maps.
 pub(super) fn medium(engine: &Engine, tape: &TapeAt) -> Option<MediumRef> {
-    let (_, view) = by_name(engine, &tape.library)?;
+    // What a frontend shows lies in another library, where it is watched too.
+    let found = by_name(engine, &tape.library);
+    let (_, view) = found.filter(|(_, view)| view.role != LibraryRole::Frontend)?;
     let library = view.identity.serial;
     (!library.is_empty()).then(|| MediumRef::Tape { library, volser: tape.barcode.clone() })
 }

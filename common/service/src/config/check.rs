@@ -9,7 +9,10 @@ use model::{Barcode, ByteSize, CartridgeSet, LibraryName};
 use tape::physical::Address;
 
 use super::library::early_warning_bytes;
-use super::{Backend, FileBackend, Log, PhysicalLibrary, ScsiDevices, Secret, VirtualLibrary};
+use super::{
+    Backend, FileBackend, FrontendLibrary, Log, PhysicalLibrary, ScsiDevices, Secret,
+    VirtualLibrary,
+};
 use crate::tls::TlsError;
 
 /// The smallest cartridge: room for a few records of the largest size.
@@ -115,14 +118,28 @@ impl<'a> Shape<'a> {
     }
 }
 
+/// Checks the frontend libraries of an engine: counts and serial numbers.
+pub(crate) fn frontends(libraries: &[FrontendLibrary], findings: &mut Findings) {
+    for library in libraries {
+        let at = format!("frontend_library {}", library.name);
+        elements(&at, library.drives, library.slots, library.import_export, findings);
+        let legal = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_');
+        let good = |serial: &String| (1..=24).contains(&serial.len()) && serial.bytes().all(legal);
+        findings.require(library.serial.as_ref().is_none_or(good), || {
+            format!("{at}: serial has 1 to 24 letters, digits, hyphens and underscores")
+        });
+    }
+    let serials = libraries.iter().filter_map(|library| library.serial.as_deref());
+    findings.unique("frontend_library serial", serials);
+}
+
 /// Checks all libraries of one engine: names, counts, sizes, barcodes and paths.
-pub(crate) fn libraries(
+pub(crate) fn libraries<'a>(
+    names: impl Iterator<Item = &'a LibraryName>,
     virtuals: &[VirtualLibrary],
     physicals: &[PhysicalLibrary],
     findings: &mut Findings,
 ) {
-    let names = virtuals.iter().map(|library| &library.name);
-    let names = names.chain(physicals.iter().map(|library| &library.name));
     findings.unique("library", names.map(LibraryName::as_str));
     let files = physicals.iter().filter_map(|it| Some(Shape::of_file(&it.name, it.file()?)));
     let shapes = virtuals.iter().map(Shape::of_virtual).chain(files);
@@ -160,11 +177,15 @@ fn scsi_devices<'a>(
     }
 }
 
+fn elements(at: &str, drives: u16, slots: u16, import_export: u16, findings: &mut Findings) {
+    findings.require((1..=64).contains(&drives), || format!("{at}: drives is 1 to 64"));
+    findings.require((1..=10_000).contains(&slots), || format!("{at}: slots is 1 to 10000"));
+    findings.require(import_export <= 16, || format!("{at}: import_export is 0 to 16"));
+}
+
 fn one_library(shape: &Shape<'_>, barcodes: &mut BTreeSet<Barcode>, findings: &mut Findings) {
     let at = format!("{} {}", shape.what, shape.name);
-    findings.require((1..=64).contains(&shape.drives), || format!("{at}: drives is 1 to 64"));
-    findings.require((1..=10_000).contains(&shape.slots), || format!("{at}: slots is 1 to 10000"));
-    findings.require(shape.import_export <= 16, || format!("{at}: import_export is 0 to 16"));
+    elements(&at, shape.drives, shape.slots, shape.import_export, findings);
     findings.require((CAPACITY_MIN..=i64::MAX as u64).contains(&shape.capacity.0), || {
         format!("{at}: capacity is at least 1MiB")
     });

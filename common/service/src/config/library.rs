@@ -1,4 +1,4 @@
-//! `[[virtual_library]]` and `[[physical_library]]`.
+//! `[[virtual_library]]`, `[[physical_library]]` and `[[frontend_library]]`.
 
 use std::path::{Path, PathBuf};
 
@@ -44,6 +44,34 @@ pub struct VirtualLibrary {
     pub early_warning: Option<ByteSize>,
     /// The cartridges that it is made with; none if not given.
     pub cartridges: Option<CartridgeSet>,
+}
+
+/// `[[frontend_library]]` of the local engine: shows tapes of other libraries, as the
+/// frontend-backend map says.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FrontendLibrary {
+    /// Its name, the first part of its device names.
+    pub name: LibraryName,
+    /// Number of drives, 1 to 64; 2 if not given.
+    #[serde(default = "two")]
+    pub drives: u16,
+    /// Number of storage slots, 1 to 10000; 8 if not given.
+    #[serde(default = "eight")]
+    pub slots: u16,
+    /// Number of import/export elements, 0 to 16; 4 if not given.
+    #[serde(default = "four")]
+    pub import_export: u16,
+    /// The serial number of its changer, 1 to 24 letters, digits, `-` and `_`; made of site and
+    /// name if not given. Its drives have the same one with three digits behind it.
+    pub serial: Option<String>,
+}
+
+impl FrontendLibrary {
+    /// The element addresses, as those of a virtual library.
+    pub fn element_map(&self) -> ElementMap {
+        ElementMap::with_counts(self.drives, self.slots, self.import_export)
+    }
 }
 
 /// `[[physical_library]]`, valid in both engines.

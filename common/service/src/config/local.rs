@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use model::{ByteSize, DevicePattern, LibraryName, Network, SiteName};
 use serde::Deserialize;
 
-use super::check::{Findings, libraries, read_password, resolve};
+use super::check::{Findings, frontends, libraries, read_password, resolve};
 use super::{
-    ConfigError, EngineConfig, Log, PhysicalLibrary, Secret, Site, Smis, TlsFiles, Upkeep,
-    VirtualLibrary, parse,
+    ConfigError, EngineConfig, FrontendLibrary, Log, PhysicalLibrary, Secret, Site, Smis, TlsFiles,
+    Upkeep, VirtualLibrary, parse,
 };
 use crate::tls;
 
@@ -37,6 +37,9 @@ pub struct LocalConfig {
     /// `[[physical_library]]`: libraries that stand at this site.
     #[serde(default, rename = "physical_library")]
     pub physical_libraries: Vec<PhysicalLibrary>,
+    /// `[[frontend_library]]`: libraries that show tapes of the others.
+    #[serde(default, rename = "frontend_library")]
+    pub frontend_libraries: Vec<FrontendLibrary>,
     /// `[store]`.
     #[serde(default)]
     pub store: Upkeep,
@@ -220,7 +223,9 @@ impl LocalConfig {
     /// The names of all libraries of this site.
     pub fn library_names(&self) -> impl Iterator<Item = &LibraryName> {
         let physical = self.physical_libraries.iter().map(|library| &library.name);
-        self.virtual_libraries.iter().map(|library| &library.name).chain(physical)
+        let frontends = self.frontend_libraries.iter().map(|library| &library.name);
+        let own = self.virtual_libraries.iter().map(|library| &library.name);
+        own.chain(physical).chain(frontends)
     }
 
     /// Checks what the types do not: everything wrong, in the words of the file.
@@ -232,7 +237,9 @@ impl LocalConfig {
         self.check_ndmp(&mut findings);
         self.smis.check(&mut findings);
         self.check_links(&mut findings);
-        libraries(&self.virtual_libraries, &self.physical_libraries, &mut findings);
+        let (virtuals, physicals) = (&self.virtual_libraries, &self.physical_libraries);
+        libraries(self.library_names(), virtuals, physicals, &mut findings);
+        frontends(&self.frontend_libraries, &mut findings);
         findings.require(
             self.replication.bandwidth.is_none_or(|rate| rate.0 >= 1024),
             || "replication: bandwidth is at least 1024 bytes a second; leave it out for no limit",

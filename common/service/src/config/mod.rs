@@ -19,7 +19,8 @@ pub(crate) use check::private;
 pub use error::{ConfigError, Problem};
 pub(crate) use library::read_chap;
 pub use library::{
-    Backend, Chap, FileBackend, PhysicalLibrary, ScsiBackend, ScsiDevices, VirtualLibrary,
+    Backend, Chap, FileBackend, FrontendLibrary, PhysicalLibrary, ScsiBackend, ScsiDevices,
+    VirtualLibrary,
 };
 pub use local::{Auth, LinkTo, LocalConfig, Ndmp, NdmpUser, Replication, ReplicationStart};
 pub use remote::{LinkListen, Peer, RemoteConfig};

@@ -81,7 +81,8 @@ impl RemoteConfig {
         self.store.check(&mut findings);
         findings.lease("link", self.link.lease_seconds);
         findings.tls("link", crate::tls::server_config(self.link.tls()));
-        libraries(&[], &self.physical_libraries, &mut findings);
+        let names = self.physical_libraries.iter().map(|library| &library.name);
+        libraries(names, &[], &self.physical_libraries, &mut findings);
         for library in &self.physical_libraries {
             let (site, name) = (&self.site.name, &library.name);
             findings.require(LibraryName::ghost(site, name).is_ok(), || {

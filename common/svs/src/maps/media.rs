@@ -49,40 +49,11 @@ impl Catalogue {
     ) -> Result<(), SvsError> {
         let (medium, source) = (medium.to_string(), source.map(ToString::to_string));
         self.write(|tx| {
-            tx.execute(
-                "INSERT INTO media (medium, version, last_write) VALUES (?1, 1, ?3)
-                 ON CONFLICT (medium) DO UPDATE SET version = version + 1, last_write = ?3,
-                     full = CASE WHEN ?2 = 0 THEN 0 ELSE full END,
-                     moved_to = CASE WHEN freed IS NULL THEN NULL ELSE moved_to END",
-                params![medium, object, at],
-            )?;
-            tx.execute(
-                "UPDATE copy_map SET
-                     changed_from = min(coalesce(changed_from, ?2), ?2),
-                     changed_at = coalesce(changed_at, ?3),
-                     touched_from = CASE WHEN status = 'in progress'
-                         THEN min(coalesce(touched_from, ?2), ?2) END,
-                     status = CASE WHEN status IN ('done', 'failed')
-                         THEN 'pending' ELSE status END,
-                     attempts = 0, next_try = NULL
-                 WHERE source_medium = ?1",
-                params![medium, object, at],
-            )?;
-            tx.execute(
-                "UPDATE copy_map SET changed_from = 0, changed_at = coalesce(changed_at, ?3),
-                     touched_from = CASE WHEN status = 'in progress' THEN 0 END,
-                     status = CASE WHEN status = 'done' THEN 'pending' ELSE status END,
-                     message = 'the target was written by another'
-                 WHERE target_medium = ?1 AND source_medium IS NOT ?2",
-                params![medium, source, at],
-            )?;
-            tx.execute(
-                "UPDATE migration_map SET status = 'pending', attempts = 0, next_try = NULL
-                 WHERE source_medium = ?1 AND (status = 'failed' OR (status = 'done'
-                     AND (SELECT moved_to FROM media WHERE medium = ?1) IS NULL))",
-                [&medium],
-            )?;
-            Ok(())
+            touch_one(tx, &medium, object, source.as_deref(), at)?;
+            // Names whose content lives there by migration.
+            let sql = "SELECT medium FROM media WHERE moved_to = ?1 AND freed IS NOT NULL";
+            let names = collect(tx, sql, [&medium], |row| Ok(row.get::<_, String>(0)?))?;
+            names.iter().try_for_each(|name| touch_one(tx, name, object, None, at))
         })
     }
 
@@ -152,6 +123,49 @@ impl Catalogue {
         copies.retain(|copy| Some(copy) != moved.as_ref());
         Ok(Places { primary: moved.unwrap_or_else(|| medium.clone()), copies })
     }
+}
+
+fn touch_one(
+    tx: &Transaction<'_>,
+    medium: &str,
+    object: u64,
+    source: Option<&str>,
+    at: u64,
+) -> Result<(), SvsError> {
+    tx.execute(
+        "INSERT INTO media (medium, version, last_write) VALUES (?1, 1, ?3)
+         ON CONFLICT (medium) DO UPDATE SET version = version + 1, last_write = ?3,
+             full = CASE WHEN ?2 = 0 THEN 0 ELSE full END,
+             moved_to = CASE WHEN freed IS NULL THEN NULL ELSE moved_to END",
+        params![medium, object, at],
+    )?;
+    tx.execute(
+        "UPDATE copy_map SET
+             changed_from = min(coalesce(changed_from, ?2), ?2),
+             changed_at = coalesce(changed_at, ?3),
+             touched_from = CASE WHEN status = 'in progress'
+                 THEN min(coalesce(touched_from, ?2), ?2) END,
+             status = CASE WHEN status IN ('done', 'failed')
+                 THEN 'pending' ELSE status END,
+             attempts = 0, next_try = NULL
+         WHERE source_medium = ?1",
+        params![medium, object, at],
+    )?;
+    tx.execute(
+        "UPDATE copy_map SET changed_from = 0, changed_at = coalesce(changed_at, ?3),
+             touched_from = CASE WHEN status = 'in progress' THEN 0 END,
+             status = CASE WHEN status = 'done' THEN 'pending' ELSE status END,
+             message = 'the target was written by another'
+         WHERE target_medium = ?1 AND source_medium IS NOT ?2",
+        params![medium, source, at],
+    )?;
+    tx.execute(
+        "UPDATE migration_map SET status = 'pending', attempts = 0, next_try = NULL
+         WHERE source_medium = ?1 AND (status = 'failed' OR (status = 'done'
+             AND (SELECT moved_to FROM media WHERE medium = ?1) IS NULL))",
+        [medium],
+    )?;
+    Ok(())
 }
 
 /// The version of a medium inside of a transaction.

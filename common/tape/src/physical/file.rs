@@ -67,7 +67,7 @@ impl PhysicalLibrary for FileLibrary {
         let elements = inventory.elements.iter();
         let bays = elements.filter(|element| element.kind == ElementType::DataTransfer);
         let drives = bays.zip(&targets).map(|(element, target)| {
-            let target = lock(target);
+            let mut target = lock(target);
             let (identity, state) = (target.identity().clone(), Some(target.glance()));
             DriveLook { element: element.address, identity, state }
         });

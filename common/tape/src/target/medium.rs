@@ -24,6 +24,9 @@ pub enum MediumError {
     /// There is no such cartridge.
     #[error("there is no cartridge {0}")]
     Missing(Barcode),
+    /// The device that the medium lies in answered so; its sense data are the drive's own.
+    #[error("the device behind it reports {0}")]
+    Device(Sense),
 }
 
 impl MediumError {
@@ -51,8 +54,18 @@ impl MediumError {
             Self::Corrupt(_) => Sense::CANNOT_READ_MEDIUM,
             Self::InUse(_) => Sense::OPERATION_IN_PROGRESS,
             Self::Missing(_) => Sense::MEDIUM_NOT_PRESENT,
+            Self::Device(sense) => *sense,
         }
     }
+}
+
+/// What a medium that lies in a drive of its own is told by it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Bytes that fit from BOT to early warning, if it can tell.
+    pub capacity: Option<u64>,
+    /// Bytes that still fit there behind the position, if it can tell.
+    pub remaining: Option<u64>,
 }
 
 /// A threaded tape: records and filemarks, and a place among them.
@@ -60,7 +73,9 @@ impl MediumError {
 /// One value is one mount: [`Shelf::open`] makes it standing at BOT, [`Medium::close`] ends it.
 /// *Objects* are records and filemarks alike, counted from 0 at BOT; the *position* stands before
 /// the object of its number; *end of data* is behind the last one. The drive above knows about
-/// capacity, early warning, write protection and sense data; the medium only stores.
+/// capacity, early warning, write protection and sense data; the medium only stores. A medium that
+/// lies in a drive of its own ([`Medium::warned`]) knows where it ends better than the drive above:
+/// it refuses with [`MediumError::Full`] what does not fit, and tells early warning.
 pub trait Medium: Send {
     /// The volume tag.
     fn barcode(&self) -> Barcode;
@@ -117,6 +132,18 @@ pub trait Medium: Send {
     /// Makes everything written so far durable. An error says that some of it may be lost.
     fn flush(&mut self) -> Result<(), MediumError>;
 
+    /// Of a medium that lies in a drive of its own: whether that drive has met early warning, as far
+    /// as the last motion or write told. `None` for one whose end is its capacity.
+    fn warned(&self) -> Option<bool> {
+        None
+    }
+
+    /// Of a medium that lies in a drive of its own: asks that drive for its capacity, which
+    /// [`Medium::capacity`], [`Medium::used`] and [`Medium::recorded`] follow from then on.
+    fn told(&mut self) -> Option<Told> {
+        None
+    }
+
     /// Nobody uses the drive for now: buffers that hold nothing of worth may go.
     fn rest(&mut self) {}
 
@@ -138,4 +165,9 @@ pub trait Medium: Send {
 pub trait Shelf<M>: Send + Sync {
     /// Threads a cartridge: a new mount standing at BOT.
     fn open(&self, barcode: &Barcode) -> Result<M, MediumError>;
+
+    /// The same in a drive of this index, where that makes a difference.
+    fn open_in(&self, barcode: &Barcode, _drive: u16) -> Result<M, MediumError> {
+        self.open(barcode)
+    }
 }

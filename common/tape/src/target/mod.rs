@@ -35,9 +35,9 @@ pub use elements::offline;
 pub use fault::{FaultAction, FaultError, FaultOperation, FaultPlan, FaultRule};
 pub use library::{
     ChangerHandle, InventoryStore, LibraryError, LibrarySpec, MemoryInventory, SavedCell,
-    SavedInventory, TargetLibrary,
+    SavedInventory, Seen, TargetLibrary,
 };
-pub use medium::{Medium, MediumError, Shelf};
+pub use medium::{Medium, MediumError, Shelf, Told};
 pub use memory::{MemoryMedium, MemoryShelf, MemoryTape, TapeObject};
 
 use answer::complete;

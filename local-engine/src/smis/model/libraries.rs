@@ -43,6 +43,7 @@ impl LibraryFacts {
             LibraryRole::Virtual => "virtual tape library",
             LibraryRole::Ghost => "ghost of a tape library at another site",
             LibraryRole::Physical => "tape library",
+            LibraryRole::Frontend => "frontend of other tape libraries",
         }
     }
 
@@ -51,7 +52,7 @@ impl LibraryFacts {
         // 22: Media Library, 34: Virtual Tape Library.
         let dedicated: Vec<u16> = match self.view.role {
             LibraryRole::Virtual => vec![22, 34],
-            LibraryRole::Ghost | LibraryRole::Physical => vec![22],
+            LibraryRole::Ghost | LibraryRole::Physical | LibraryRole::Frontend => vec![22],
         };
         let identity = &self.view.identity;
         let serial = format!("{} {} {}", identity.vendor, identity.product, identity.serial);

@@ -89,7 +89,7 @@ impl<M: Medium> TapeDrive for DriveHandle<M> {
     }
 
     fn state(&mut self, control: &Control) -> Result<DriveState, TapeError> {
-        let drive = self.enter(Access::Status, control)?;
+        let mut drive = self.enter(Access::Status, control)?;
         Ok(drive.glance())
     }
 

@@ -120,7 +120,17 @@ impl<M: Medium> TargetDrive<M> {
     }
 
     /// What is loaded, without a command: no unit attention, no reservation, no fault.
-    pub fn glance(&self) -> DriveState {
+    pub fn glance(&mut self) -> DriveState {
+        let told = self.medium.as_mut().and_then(Medium::told);
+        let mut state = self.reckon();
+        if let (Some(medium), Some(told)) = (&mut state.medium, told) {
+            (medium.capacity, medium.remaining) = (told.capacity, told.remaining);
+        }
+        state
+    }
+
+    /// What is loaded, by the capacity of the medium.
+    fn reckon(&self) -> DriveState {
         let medium = self.medium.as_ref().map(|medium| MediumState {
             barcode: Some(medium.barcode()),
             write_protected: medium.write_protected(),
@@ -212,7 +222,7 @@ impl<M: Medium> TargetDrive<M> {
     /// Opens the cartridge in the element.
     fn thread(&mut self) -> Result<(), MediumError> {
         let Some(barcode) = self.cartridge.clone() else { return Ok(()) };
-        match self.shelf.open(&barcode) {
+        match self.shelf.open_in(&barcode, self.spec.index) {
             Ok(medium) => {
                 self.medium = Some(medium);
                 self.load_error = None;
@@ -287,12 +297,18 @@ impl<M: Medium> TargetDrive<M> {
 
     /// Where early warning begins, in bytes from BOT.
     fn warning_at(&self) -> u64 {
-        let capacity = self.medium.as_ref().map_or(0, Medium::capacity);
+        let Some(medium) = &self.medium else { return 0 };
+        let capacity = medium.capacity();
+        if medium.warned().is_some() {
+            return capacity;
+        }
         let zone = self.spec.early_warning.unwrap_or_else(|| default_early_warning(capacity));
         capacity - zone.min(capacity / 2)
     }
 
     fn past_early_warning(&self) -> bool {
-        self.medium.as_ref().is_some_and(|medium| medium.used() >= self.warning_at())
+        self.medium.as_ref().is_some_and(|medium| {
+            medium.warned().unwrap_or_else(|| medium.used() >= self.warning_at())
+        })
     }
 }

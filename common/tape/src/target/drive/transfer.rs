@@ -49,9 +49,13 @@ impl<M: Medium> TargetDrive<M> {
             return Err(Sense::bad_cdb_field(2, None).into());
         }
         let (size, used) = (u64::from(run.length), medium.used());
-        let fit = medium.capacity().saturating_sub(used) / size;
+        let own_end = medium.warned().is_some();
+        let fit = match own_end {
+            true => u64::MAX,
+            false => medium.capacity().saturating_sub(used) / size,
+        };
         let to_warning = match self.warning_at().saturating_sub(used) {
-            _ if run.past_warning => u64::MAX,
+            _ if run.past_warning || own_end => u64::MAX,
             left => left.div_ceil(size).max(1),
         };
         let records = run.count.min(fit).min(to_warning);
@@ -62,7 +66,10 @@ impl<M: Medium> TargetDrive<M> {
         match write(self.writable()?, records) {
             Ok(()) => {}
             Err(MediumError::Full) => {
-                tracing::error!("no space is left behind a tape before its capacity is reached");
+                if !own_end {
+                    let text = "no space is left behind a tape before its capacity is reached";
+                    tracing::error!("{text}");
+                }
                 return Ok((0, WriteEnd::Overflow));
             }
             Err(error) => return Err(self.write_failed(&error).into()),

@@ -4,6 +4,8 @@ mod cdb;
 mod handle;
 mod moves;
 mod saved;
+mod seen;
+mod stock;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +21,7 @@ use crate::{DeviceIdentity, ElementStatus, Inventory};
 
 pub use handle::ChangerHandle;
 pub use saved::{InventoryStore, MemoryInventory, SavedCell, SavedInventory};
+pub use seen::Seen;
 
 /// What a library is made from.
 #[derive(Clone, Debug)]
@@ -95,6 +98,7 @@ pub struct TargetLibrary<M> {
     nexuses: Nexuses,
     faults: Faults,
     search: Option<Search>,
+    seen: Seen,
 }
 
 impl<M: Medium> TargetLibrary<M> {
@@ -131,9 +135,11 @@ impl<M: Medium> TargetLibrary<M> {
             nexuses: Nexuses::new(power_on_attention),
             faults: Faults::default(),
             search: None,
+            seen: Seen::default(),
         };
         library.restore(&cartridges)?;
         library.load_drives();
+        library.show();
         Ok(library)
     }
 
@@ -186,7 +192,19 @@ impl<M: Medium> TargetLibrary<M> {
             imported: cell.imported,
         });
         let saved = SavedInventory { cells: cells.collect() };
-        self.store.save(&saved)
+        self.store.save(&saved)?;
+        self.show();
+        Ok(())
+    }
+
+    /// Its inventory as it can be looked at while a drive threads a cartridge.
+    pub fn seen(&self) -> Seen {
+        self.seen.clone()
+    }
+
+    fn show(&self) {
+        let flags = self.bays.iter().map(|bay| (bay.address, Arc::clone(&bay.threaded)));
+        self.seen.show(self.inventory(), flags.collect());
     }
 
     /// Who the changer is.

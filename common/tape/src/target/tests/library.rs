@@ -356,3 +356,54 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn cartridges_come_and_go_by_themselves() {
+    let shop = Shop::new();
+    let mut library = shop.library();
+    let seen = library.seen();
+    assert_eq!(moved(&mut library, 1025, 128), None);
+    // One leaves its slot, one stays in its drive although it is not wanted, two come: not into
+    // the home of the one in the drive.
+    let wanted = ["PTA004L8", "PTA001L8", "PTA005L8"].map(barcode);
+    assert_eq!(library.restock(&wanted), Ok(vec![]));
+    let found = ["PTA001L8", "PTA002L8", "PTA003L8", "PTA004L8", "PTA005L8"];
+    let places = found.map(|name| where_is(&library, name));
+    assert_eq!(places, [Some(1024), Some(128), None, Some(1026), Some(1027)]);
+    assert_eq!(seen.inventory(), Some(library.inventory()));
+    let attention = ask(&mut library, Cdb::TestUnitReady, 0).sense();
+    assert_eq!(attention, Sense::MEDIUM_MAY_HAVE_CHANGED);
+    // Nothing new: nobody is told.
+    assert_eq!(library.restock(&wanted), Ok(vec![]));
+    assert_eq!(ask(&mut library, Cdb::TestUnitReady, 0).status, 0);
+    // What does not fit is named; the unwanted one goes once it is out of the drive.
+    let more = names(9);
+    assert_eq!(library.restock(&more).unwrap(), names(9)[5..]);
+    drop(ask(&mut library, Cdb::TestUnitReady, 0));
+    assert_eq!(moved(&mut library, 128, 1025), None);
+    assert_eq!(library.restock(&[]), Ok(vec![]));
+    assert!(library.inventory().elements.iter().all(|element| !element.full));
+    // It is kept over a restart.
+    drop(library);
+    let library = shop.open(Shop::spec(0)).unwrap();
+    assert!(library.inventory().elements.iter().all(|element| !element.full));
+}
+
+#[test]
+fn a_library_can_be_looked_at_while_it_is_locked() {
+    let shop = Shop::new();
+    let mut library = shop.library();
+    let seen = library.seen();
+    assert_eq!(moved(&mut library, 1024, 128), None);
+    let drive = Arc::clone(library.drives().next().unwrap());
+    let held = Mutex::new(library);
+    let library = held.lock().unwrap();
+    let inventory = seen.inventory().unwrap();
+    assert_eq!(inventory, library.inventory());
+    let bay = inventory.elements.iter().find(|e| e.address == 128).unwrap();
+    assert!(bay.full && !bay.accessible);
+    let mut handle = DriveHandle::new(drive, 1);
+    handle.unload(&control()).unwrap();
+    let bay = seen.inventory().unwrap().elements.into_iter().find(|e| e.address == 128).unwrap();
+    assert!(bay.full && bay.accessible);
+}

@@ -1,0 +1,329 @@
+//! A drive for a tape, and the tape in it: for whoever in this engine needs one without being a
+//! session.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{Barcode, DeviceName, DeviceRole, ElementAddress, ElementType, LibraryName};
+use ndmp::tape::FailureKind;
+use scsi::Sense;
+use serde::{Deserialize, Serialize};
+use svs::{DeviceRef, LibraryRole};
+use tape::{CancelToken, Control, ElementStatus, TapeError};
+
+use crate::device::{Claim, Device, Library, LibraryView, Opener, Registry};
+use crate::mover::EngineDrive;
+
+/// How long one movement may take.
+const MOVE: Duration = Duration::from_secs(900);
+/// How often a library is looked at for a free drive: nothing tells of drives of another site.
+pub const LOOK: Duration = Duration::from_millis(500);
+/// Unit attentions that are met one after the other before a command.
+const ATTENTIONS: usize = 8;
+
+/// A tape by its library and its volume tag.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TapeAt {
+    /// The library, by its name here.
+    pub library: LibraryName,
+    /// The volume tag.
+    pub barcode: Barcode,
+}
+
+impl fmt::Display for TapeAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.library, self.barcode)
+    }
+}
+
+/// A tape where it was found.
+pub struct Found {
+    /// Its library.
+    pub view: LibraryView,
+    /// Where it lies.
+    pub element: ElementStatus,
+}
+
+/// Looks for a tape; `None` if no library of that name is known to hold it.
+pub fn find(registry: &Registry, tape: &TapeAt) -> Option<Found> {
+    let mut all = registry.libraries().into_iter();
+    let view = all.find(|library| *library.name() == tape.library)?.view()?;
+    let there =
+        |element: &&ElementStatus| element.full && element.barcode.as_ref() == Some(&tape.barcode);
+    let element = view.inventory.elements.iter().find(there).cloned()?;
+    Some(Found { view, element })
+}
+
+/// The library with this serial number that has drives of its own, not those of others.
+pub fn backend(registry: &Registry, serial: &str) -> Option<(Arc<dyn Library>, LibraryView)> {
+    registry.libraries().into_iter().find_map(|library| {
+        let view = library.view()?;
+        let is_it = view.identity.serial == serial && view.role != LibraryRole::Frontend;
+        is_it.then_some((library, view))
+    })
+}
+
+/// The number of a drive of a library, by its serial number.
+pub fn drive_by_serial(library: &dyn Library, serial: &str) -> Option<u16> {
+    library.devices().iter().find_map(|line| match line.name.role {
+        DeviceRole::Drive(index) if line.serial == serial => Some(index),
+        _ => None,
+    })
+}
+
+/// How the maps name a drive of a library.
+pub fn drive_ref(library: &dyn Library, serial: &str, index: u16) -> Option<DeviceRef> {
+    let lines = library.devices();
+    let line = lines.iter().find(|line| line.name.role == DeviceRole::Drive(index))?;
+    Some(DeviceRef::Drive { library: serial.to_owned(), drive: line.serial.clone() })
+}
+
+/// The drives of a library in order.
+pub fn drives(view: &LibraryView) -> impl Iterator<Item = (u16, &ElementStatus)> + Clone {
+    let elements = view.inventory.elements.iter();
+    (0u16..).zip(elements.filter(|element| element.kind == ElementType::DataTransfer))
+}
+
+/// The number of the drive that an element is.
+pub fn drive_of(view: &LibraryView, element: &ElementStatus) -> Option<u16> {
+    drives(view).find(|(_, drive)| drive.address == element.address).map(|(index, _)| index)
+}
+
+/// What a drive of the tape's library is called.
+pub fn drive_name(tape: &TapeAt, index: u16) -> DeviceName {
+    DeviceName::drive(tape.library.clone(), index)
+}
+
+/// Why a tape is not brought into a drive, or not used any more.
+#[derive(Debug)]
+pub enum Halt {
+    /// Somebody wished it.
+    Cancelled,
+    /// It failed; for the operator.
+    Failed(String),
+    /// It failed, and would again: what is to be written does not go on this target.
+    Unfit(String),
+}
+
+impl From<TapeError> for Halt {
+    fn from(error: TapeError) -> Self {
+        match error {
+            TapeError::Cancelled => Self::Cancelled,
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
+
+/// What came of an attempt to bring a tape into a drive.
+pub enum Tried {
+    /// It is there and ready.
+    Mounted(Mounted),
+    /// Tape, drives or changer are in use. It may work later.
+    Busy,
+    /// The library can not be reached. It may work later.
+    Offline,
+}
+
+/// Who wants which tape, and where.
+pub struct Wish<'a> {
+    /// The tape.
+    pub tape: &'a TapeAt,
+    /// Who.
+    pub opener: &'a Opener,
+    /// Ends it.
+    pub cancel: &'a CancelToken,
+    /// The drive to take if it is free.
+    pub prefer: Option<u16>,
+    /// Drives not to take.
+    pub spared: BTreeSet<u16>,
+    /// A tape that lies in a drive already was left there: it goes to its slot afterwards.
+    pub left_over: bool,
+}
+
+/// A tape in a drive that is ours.
+pub struct Mounted {
+    /// The drive.
+    pub drive: Box<dyn EngineDrive>,
+    claim: Claim,
+    tape: TapeAt,
+    index: u16,
+    element: ElementAddress,
+    /// Where it came from; `None` if it was in the drive already.
+    home: Option<ElementAddress>,
+}
+
+/// Does something again while a unit attention comes in its way.
+pub fn past_attentions<T>(mut work: impl FnMut() -> Result<T, TapeError>) -> Result<T, TapeError> {
+    for _ in 0..ATTENTIONS {
+        match work() {
+            Err(TapeError::Check(sense)) if sense.is_unit_attention() => {}
+            other => return other,
+        }
+    }
+    work()
+}
+
+/// Tries to bring a tape into a drive.
+///
+/// # Errors
+/// The tape is not there, or it is and can not be used; it is back in its slot then if it can be.
+pub fn attempt(registry: &Registry, wish: &Wish<'_>) -> Result<Tried, Halt> {
+    let tape = wish.tape;
+    let found = find(registry, tape);
+    let found = found.ok_or_else(|| Halt::Failed(format!("there is no tape {tape}")))?;
+    if !found.view.online {
+        return Ok(Tried::Offline);
+    }
+    let (index, element, home) = match drive_of(&found.view, &found.element) {
+        Some(index) => {
+            let home = if wish.left_over { slot_for(&found) } else { None };
+            (index, found.element.address, home)
+        }
+        None => {
+            let Some((index, target)) = free_drive(registry, wish, &found) else {
+                return Ok(Tried::Busy);
+            };
+            let from = found.element.address;
+            match carry(registry, tape, wish.opener, wish.cancel, (from, target))? {
+                Carried::There => (index, target, Some(from)),
+                Carried::Busy => return Ok(Tried::Busy),
+                Carried::Offline => return Ok(Tried::Offline),
+            }
+        }
+    };
+    let control = Control::new(MOVE, wish.cancel.clone());
+    let name = drive_name(tape, index).to_string();
+    let (claim, drive) = match registry.open_tape(&name, wish.opener, &control) {
+        Ok(opened) => opened,
+        Err(error) => {
+            tracing::debug!(%name, %error, "a drive could not be opened");
+            if found.element.address != element
+                && let Some(home) = home
+            {
+                carry(registry, tape, wish.opener, wish.cancel, (element, home))?;
+            }
+            return Ok(match error.kind {
+                FailureKind::Busy => Tried::Busy,
+                _ => Tried::Offline,
+            });
+        }
+    };
+    let mut mounted = Mounted { drive, claim, tape: tape.clone(), index, element, home };
+    match mounted.make_ready(&control) {
+        Ok(()) => Ok(Tried::Mounted(mounted)),
+        Err(halt) => {
+            if let Err(cause) = mounted.unmount(registry, wish.opener) {
+                tracing::warn!(%tape, cause, "a tape stays in its drive");
+            }
+            Err(halt)
+        }
+    }
+}
+
+/// Where a tape that lies in a drive goes: where it came from, or to a free slot.
+fn slot_for(found: &Found) -> Option<ElementAddress> {
+    let free = |element: &&ElementStatus| element.kind == ElementType::Storage && !element.full;
+    let mut slots = found.view.inventory.elements.iter().filter(free).map(|slot| slot.address);
+    let home = slots.clone().find(|slot| Some(*slot) == found.element.source);
+    home.or_else(|| slots.next())
+}
+
+/// An empty drive that nobody here holds.
+fn free_drive(
+    registry: &Registry,
+    wish: &Wish<'_>,
+    found: &Found,
+) -> Option<(u16, ElementAddress)> {
+    let free = |(index, element): &(u16, &ElementStatus)| {
+        let is_free = registry.holder(&drive_name(wish.tape, *index)).is_none();
+        !element.full && is_free && !wish.spared.contains(index)
+    };
+    let mut all = drives(&found.view).filter(free);
+    let preferred = all.clone().find(|(index, _)| Some(*index) == wish.prefer);
+    preferred.or_else(|| all.next()).map(|(index, element)| (index, element.address))
+}
+
+/// What came of a movement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Carried {
+    There,
+    Busy,
+    Offline,
+}
+
+/// Moves a tape.
+fn carry(
+    registry: &Registry,
+    tape: &TapeAt,
+    opener: &Opener,
+    cancel: &CancelToken,
+    (from, to): (ElementAddress, ElementAddress),
+) -> Result<Carried, Halt> {
+    let control = Control::new(MOVE, cancel.clone());
+    let name = DeviceName::changer(tape.library.clone()).to_string();
+    let opened = registry.open_scsi(&name, opener, &control);
+    let (_claim, mut changer) = match opened {
+        Ok((claim, Device::Changer(changer))) => (claim, changer),
+        Err(error) if error.kind != FailureKind::Busy => return Ok(Carried::Offline),
+        _ => return Ok(Carried::Busy),
+    };
+    let moved = past_attentions(|| changer.move_medium(from, to, &control));
+    // It is free for others.
+    drop(changer);
+    match moved {
+        Ok(()) => Ok(Carried::There),
+        // Held by another host there, or another has taken tape or place since they were seen.
+        Err(TapeError::Busy | TapeError::ReservationConflict) => Ok(Carried::Busy),
+        Err(TapeError::Check(Sense::DESTINATION_ELEMENT_FULL | Sense::SOURCE_ELEMENT_EMPTY)) => {
+            Ok(Carried::Busy)
+        }
+        Err(TapeError::Unreachable(_)) => Ok(Carried::Offline),
+        Err(TapeError::Cancelled) => Err(Halt::Cancelled),
+        Err(error) => Err(Halt::Failed(format!("moving {tape}: {error}"))),
+    }
+}
+
+impl Mounted {
+    /// The number of the drive.
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// The tape.
+    pub fn tape(&self) -> &TapeAt {
+        &self.tape
+    }
+
+    /// Waits until the tape is threaded.
+    fn make_ready(&mut self, control: &Control) -> Result<(), Halt> {
+        let drive = &mut self.drive;
+        let state = past_attentions(|| drive.state(control))?;
+        if state.medium.is_none() {
+            past_attentions(|| drive.load(control))?;
+        }
+        past_attentions(|| drive.position(control))?;
+        Ok(())
+    }
+
+    /// Takes the tape back to where it was.
+    ///
+    /// # Errors
+    /// Why it stays in the drive, for the operator.
+    pub fn unmount(self, registry: &Registry, opener: &Opener) -> Result<(), String> {
+        let Self { mut drive, claim, tape, element, home, .. } = self;
+        let Some(home) = home else { return Ok(()) };
+        let unloaded = past_attentions(|| drive.unload(&Control::within(MOVE)));
+        drop(drive);
+        drop(claim);
+        unloaded.map_err(|error| error.to_string())?;
+        match carry(registry, &tape, opener, &CancelToken::new(), (element, home)) {
+            Ok(Carried::There) => Ok(()),
+            Ok(Carried::Busy) => Err("the changer is in use".to_owned()),
+            Ok(Carried::Offline) => Err("the library can not be reached".to_owned()),
+            Err(Halt::Failed(cause) | Halt::Unfit(cause)) => Err(cause),
+            Err(Halt::Cancelled) => Err("cancelled".to_owned()),
+        }
+    }
+}
