@@ -134,12 +134,16 @@ class Tgt:
                          f"scsi_id={serial}")
         self.update(lun, "online=0")
 
-    def stop(self) -> None:
-        """Ends it, by its process."""
+    def kill(self) -> None:
+        """Ends the process, as a loss of power would; what is on tape stays."""
         if self.process:
             self.process.kill()
             self.process.wait()
             self.process = None
+
+    def stop(self) -> None:
+        """Ends it, by its process."""
+        self.kill()
         self.log.close()
 
 
