@@ -153,8 +153,7 @@ class Line:
     def __init__(self, work: Path) -> None:
         work.mkdir(parents=True)
         self.work = work
-        self.program = os.environ.get(
-            "TWINREEL_BIN", str(servers.HERE.parents[1] / "target/release/twinreel"))
+        self.program = servers.program()
         self.tgt = Tgt(work / "tgt")
         self.pair = None
 
@@ -253,3 +252,27 @@ def check(report: Report, work: Path) -> None:
     finally:
         if line:
             line.stop()
+
+
+def vectors_program() -> Path:
+    """The program that compares a device with the list of vectors; built beside twinreel."""
+    return Path(servers.program()).parent / "examples" / "vectors"
+
+
+def check_vectors(report: Report, work: Path) -> None:
+    """The list of SCSI vectors, and the differences of tgt that are known."""
+    program = vectors_program()
+    reason = why_not() or ("" if program.exists() else f"{program.name} is not built")
+    if reason:
+        report.skip("tgt: the vectors", reason)
+        return
+    library = Tgt(work, chap=False)
+    try:
+        with report.check("tgt: the vectors"):
+            way = f"iscsi://{library.portal}/{TARGET}"
+            done = subprocess.run(
+                [program, "tgt", f"{way}/{CHANGER_LUN + 1}", f"{way}/{CHANGER_LUN}"],
+                stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False)
+            want(done.returncode == 0, (done.stdout + done.stderr).decode(errors="replace"))
+    finally:
+        library.stop()

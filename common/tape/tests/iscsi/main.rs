@@ -93,8 +93,8 @@ fn sequence() -> Vec<Option<Vec<u8>>> {
     records(0..3).chain([None]).chain(records(3..6)).chain([None, None]).collect()
 }
 
-/// Writes the sequence with trouble at one PDU, as far as the driver says that it is written. What it
-/// said, for each object.
+/// Writes the sequence with trouble at one PDU, as far as the driver says that it is written. What
+/// it said, for each object.
 fn write_through(target: &Target, trouble: Trouble, at: usize) -> Vec<Result<WriteEnd, TapeError>> {
     let mut drive = drive(target);
     target.plan_trouble(at, trouble);

@@ -1,5 +1,5 @@
-//! Random data over three tapes, with early warning at awkward places: every record is on exactly one
-//! tape, whole, and in its order.
+//! Random data over three tapes, with early warning at awkward places: every record is on exactly
+//! one tape, whole, and in its order.
 
 use tape::driver::{IscsiTransport, ScsiChanger, ScsiDrive};
 use tape::{MediumChanger, ReadEnd, TapeDrive, TapeError, WriteEnd};
