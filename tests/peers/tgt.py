@@ -9,6 +9,7 @@ import json
 import os
 import random
 import shutil
+import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -223,6 +224,21 @@ def copy_and_compare(line: Line) -> None:
     want(out.read_bytes() == data, "what came back the second time is something else")
 
 
+def proven(line: Line) -> None:
+    """Both engines say of each copy that it was read back and compared."""
+    expected = ["readback", "readback"]
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        found = [[verified for (verified,) in sqlite3.connect(path).execute(
+            "SELECT verified FROM jobs WHERE kind = 'copy' AND state = 'done' AND path = 'offloaded'")]
+            for path in sorted(line.pair.work.glob("*/svs.db"))]
+        if found == [expected, expected]:
+            return
+        if time.monotonic() > deadline:
+            raise Failed(f"proven: {found}")
+        time.sleep(0.1)
+
+
 def back_in_their_slots(line: Line) -> None:
     """The ghost library shows every cartridge, and those that were used are back in their slots."""
     found = line.inventory()
@@ -241,10 +257,12 @@ def check(report: Report, work: Path) -> None:
     try:
         with report.check("tgt: discover, with CHAP in both directions"):
             line = Line(work)
-            line.start(line.discover())
+            line.start(line.discover() + 'verify = "readback"\n')
         if line and line.pair:
             with report.check("tgt: a copy to a library over iSCSI, read back and compared"):
                 copy_and_compare(line)
+            with report.check("tgt: the copies were read back and compared"):
+                proven(line)
             with report.check("tgt: the inventory follows its moves"):
                 back_in_their_slots(line)
         else:

@@ -4,6 +4,7 @@
 //!   and what the engines can do now; tested as a table.
 //! - [`run::write_range`] moves the bytes of one range to a drive: prefetching from its source so
 //!   that the drive never waits, counting only what the drive answered GOOD.
+//! - [`proof`] reads back what was written and compares it.
 //! - [`upkeep`] deletes generations that are superseded.
 //! - [`match_catalogue`] brings the catalogue in line with the store at a start.
 //!
@@ -11,6 +12,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod plan;
+pub mod proof;
 mod records;
 pub mod run;
 pub mod upkeep;

@@ -5,7 +5,10 @@
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use model::ObjectNumber;
 use tape::{Control, TapeDrive, TapeError, WriteEnd};
+
+use crate::proof::{Proof, RecordDigest, digest};
 
 /// Bytes read ahead of the drive.
 pub const PREFETCH_BYTES: usize = 32 << 20;
@@ -74,6 +77,16 @@ struct Filled {
     buffer: Vec<u8>,
     /// Stream bytes in the buffer; less than its length in a padded last record.
     payload: usize,
+    /// Of the whole record, where it is to be proven.
+    digest: Option<RecordDigest>,
+}
+
+/// Where what is written is noted, and the object that comes next.
+pub struct Noted<'a> {
+    /// What is to be proven.
+    pub proof: &'a mut Proof,
+    /// The number of the first record.
+    pub object: ObjectNumber,
 }
 
 /// Writes the records of `source` to `drive` until the order is done or something ends it.
@@ -85,6 +98,19 @@ pub fn write_range(
     control: &Control,
     progress: &mut dyn FnMut(u64, u64),
 ) -> RangeResult {
+    write_noted(drive, source, order, control, progress, None)
+}
+
+/// [`write_range`] that notes what it writes, so that it can be proven. The digests are made by
+/// the thread that fills records, not by the one that the drive waits for.
+pub fn write_noted(
+    drive: &mut dyn TapeDrive,
+    source: &mut dyn RangeSource,
+    order: RangeOrder,
+    control: &Control,
+    progress: &mut dyn FnMut(u64, u64),
+    noted: Option<Noted<'_>>,
+) -> RangeResult {
     let mut result =
         RangeResult { end: RangeEnd::Done, bytes: 0, records: 0, early_warning: false };
     if order.record_size == 0 || order.record_size > RECORD_MAX {
@@ -95,8 +121,10 @@ pub fn write_range(
     let end = std::thread::scope(|scope| {
         let (filled_in, filled_out) = sync_channel(depth);
         let (free_in, free_out) = sync_channel::<Vec<u8>>(depth + 2);
-        scope.spawn(move || produce(source, order, &filled_in, &free_out));
-        consume(drive, order, control, &filled_out, &free_in, &mut result, progress)
+        let is_noted = noted.is_some();
+        scope.spawn(move || produce(source, order, is_noted, &filled_in, &free_out));
+        let way = Way { filled: &filled_out, free: &free_in, noted };
+        consume(drive, order, control, way, &mut result, progress)
     });
     result.end = end;
     if order.flush && result.end == RangeEnd::Done {
@@ -108,6 +136,7 @@ pub fn write_range(
 fn produce(
     source: &mut dyn RangeSource,
     order: RangeOrder,
+    is_noted: bool,
     filled: &SyncSender<Result<Filled, SourceError>>,
     free: &Receiver<Vec<u8>>,
 ) {
@@ -122,7 +151,8 @@ fn produce(
         let made = match source.fill(&mut buffer[..payload]) {
             Ok(n) if n == payload => {
                 buffer[payload..].fill(0);
-                Ok(Filled { buffer, payload })
+                let digest = is_noted.then(|| digest(&buffer));
+                Ok(Filled { buffer, payload, digest })
             }
             Ok(n) => Err(SourceError(format!("it ends {} bytes early", left - n as u64))),
             Err(error) => Err(error),
@@ -136,12 +166,18 @@ fn produce(
     }
 }
 
+/// How records come to the drive, and where they are noted.
+struct Way<'a> {
+    filled: &'a Receiver<Result<Filled, SourceError>>,
+    free: &'a SyncSender<Vec<u8>>,
+    noted: Option<Noted<'a>>,
+}
+
 fn consume(
     drive: &mut dyn TapeDrive,
     order: RangeOrder,
     control: &Control,
-    filled: &Receiver<Result<Filled, SourceError>>,
-    free: &SyncSender<Vec<u8>>,
+    mut way: Way<'_>,
     result: &mut RangeResult,
     progress: &mut dyn FnMut(u64, u64),
 ) -> RangeEnd {
@@ -149,7 +185,7 @@ fn consume(
         true => order.length.div_ceil(order.record_size as u64),
         false => order.length / order.record_size as u64,
     };
-    while let Ok(next) = filled.recv() {
+    while let Ok(next) = way.filled.recv() {
         let record = match next {
             Ok(record) => record,
             Err(error) => return RangeEnd::Source(error),
@@ -163,6 +199,10 @@ fn consume(
             Ok(WriteEnd::Overflow) => return RangeEnd::Overflow,
             Err(error) => return RangeEnd::Drive(error),
         }
+        if let (Some(noted), Some(digest)) = (&mut way.noted, &record.digest) {
+            let object = noted.object + result.records;
+            noted.proof.wrote(object, record.buffer.len(), digest);
+        }
         result.bytes += record.payload as u64;
         result.records += 1;
         progress(result.bytes, result.records);
@@ -170,7 +210,7 @@ fn consume(
             return RangeEnd::EarlyWarning;
         }
         // A full return queue only means that one buffer is dropped.
-        let _ = free.try_send(record.buffer);
+        let _ = way.free.try_send(record.buffer);
     }
     RangeEnd::Done
 }

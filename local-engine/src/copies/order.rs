@@ -7,7 +7,7 @@ use copy::generation_row;
 use model::{Barcode, GenerationId, JobId, LibraryName};
 use serde::{Deserialize, Serialize};
 use store::ObjectRun;
-use svs::{Cartridge, JobFilter, JobKind, JobOwner, LibraryRole, NewJob, SvsError};
+use svs::{Cartridge, JobFilter, JobKind, JobOwner, LibraryRole, NewJob, SvsError, Verified};
 use tape::{Control, ElementStatus};
 
 use crate::device::{LibraryView, Opener};
@@ -51,6 +51,9 @@ pub struct Order {
     pub section: Section,
     /// Behind what is on the target, instead of over it.
     pub append: bool,
+    /// How it is proven on tape; as the library of the target says if not given.
+    #[serde(default)]
+    pub verify: Option<Verified>,
     /// For people: `smis admin at 192.0.2.1`.
     pub requested_by: String,
     /// Of a virtual source, what is read. Known when it is written down.

@@ -27,6 +27,7 @@ pub(super) fn run(engine: &Arc<Engine>, id: JobId, order: Order, cancel: CancelT
         id,
         Arc::clone(&engine.ground.catalogue),
         (order.source.to_string(), order.target.to_string()),
+        order.verify,
     );
     let opener = engine.copies.opener(id);
     let mut copying = Copying { engine, job: &job, order, cancel, opener, bytes: 0 };

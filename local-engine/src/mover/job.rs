@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use copy::{Path, Plan};
+use link::Verify;
 use model::{GenerationId, JobId};
 use service::messages;
 use svs::{
@@ -28,6 +29,8 @@ struct Inner {
     catalogue: Arc<Catalogue>,
     requested_by: String,
     tell: Tell,
+    /// How it is to be proven; as the library of its target says if not given.
+    verify: Option<Verify>,
     state: Mutex<State>,
 }
 
@@ -71,20 +74,36 @@ impl JobHandle {
     /// A job without a row yet.
     pub fn new(id: JobId, catalogue: Arc<Catalogue>, requested_by: String, tell: Tell) -> Self {
         let state = Mutex::default();
-        Self(Arc::new(Inner { id, catalogue, requested_by, tell, state }))
+        Self(Arc::new(Inner { id, catalogue, requested_by, tell, verify: None, state }))
     }
 
     /// A job of this engine whose row is written: (source, target) as there.
-    pub fn of_engine(id: JobId, catalogue: Arc<Catalogue>, ends: (String, String)) -> Self {
+    pub fn of_engine(
+        id: JobId,
+        catalogue: Arc<Catalogue>,
+        ends: (String, String),
+        verify: Option<Verified>,
+    ) -> Self {
         let state =
             State { written: true, source: ends.0, targets: vec![ends.1], ..State::default() };
         let (requested_by, tell) = (String::new(), Arc::new(|_| {}));
-        Self(Arc::new(Inner { id, catalogue, requested_by, tell, state: Mutex::new(state) }))
+        let verify = verify.map(|how| match how {
+            Verified::None => Verify::None,
+            Verified::Position => Verify::Position,
+            Verified::Readback => Verify::Readback,
+        });
+        let state = Mutex::new(state);
+        Self(Arc::new(Inner { id, catalogue, requested_by, tell, verify, state }))
     }
 
     /// The job's id, the same at both sites.
     pub fn id(&self) -> JobId {
         self.0.id
+    }
+
+    /// How it is to be proven, if it was asked for with that.
+    pub fn verify(&self) -> Option<Verify> {
+        self.0.verify
     }
 
     /// Whether it has ended; what moves afterwards belongs to another job.

@@ -50,8 +50,8 @@ pub(crate) struct Manners {
     pub(crate) capacity: u64,
     /// Bytes of the early warning zone.
     pub(crate) early_warning: Option<u64>,
-    /// So many writes are answered GOOD before one tells of early warning, as by a drive that learns
-    /// of it when its buffer runs out. A filemark always tells.
+    /// So many writes are answered GOOD before one tells of early warning, as by a drive that
+    /// learns of it when its buffer runs out. A filemark always tells.
     pub(crate) late_warning: usize,
 }
 
