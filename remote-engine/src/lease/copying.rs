@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use copy::proof::Proof;
-use copy::run::{self, Noted, RangeOrder, write_noted};
+use copy::run::{self, Noted, RangeOrder, Waits, write_noted};
 use link::{Answer, CopyRange, EndReason, Extent, RangeEnd, RangeResult, RangeSource, Verify};
 use model::{JobId, ObjectNumber};
 use scsi::Sense;
@@ -54,6 +54,8 @@ pub(super) struct Copying {
     pub(super) verified: Option<Verified>,
     /// What is still to be read back.
     pub(super) proof: Proof,
+    /// How often the drive had to wait for the store.
+    pub(super) waits: Waits,
     /// Why what was read back is wrong.
     pub(super) fault: Option<String>,
     /// The last range was written to its end.
@@ -220,6 +222,7 @@ impl Seat {
             verify: range.verify.unwrap_or(self.ground.libraries.verify(&self.name.library)),
             verified,
             proof: Proof::default(),
+            waits: Waits::default(),
             fault: None,
             whole: false,
             noted: false,
@@ -304,8 +307,12 @@ impl Seat {
                 bytes: 0,
                 records: 0,
                 early_warning: false,
+                waits: Waits::default(),
             },
         };
+        if let Some(copying) = &mut self.copying {
+            copying.waits = copying.waits.and(result.waits);
+        }
         self.reader = source.into_reader();
         self.unflushed |= result.records > 0;
         let end = self.range_end(range, &result);
@@ -432,6 +439,19 @@ impl Seat {
         }
     }
 
+    /// Says how often the drive had to wait for the store, if it had to.
+    fn tell_waits(&self, copying: &Copying) {
+        let Waits { count, time } = copying.waits;
+        if count > 0 {
+            let milliseconds = time.as_millis();
+            let words: [(&str, &dyn std::fmt::Display); 3] =
+                [("target", &self.name), ("count", &count), ("milliseconds", &milliseconds)];
+            let (subject, message) = (copying.id.to_string(), messages::COPY_STARVED);
+            let catalogue = &self.ground.catalogue;
+            messages::note(catalogue, EventKind::Job, message, &words, Some(&subject));
+        }
+    }
+
     /// The device is let go, or the next copy begins: the copy that was written here ends, unless
     /// it waits for its next tape.
     pub(super) fn end_copy(&mut self, why: EndReason, flushed: &Result<(), TapeError>) {
@@ -447,6 +467,8 @@ impl Seat {
         if let Some(fault) = copying.fault.take() {
             copying.last = Last::Failed(fault);
         }
+        self.tell_waits(&copying);
+        let jobs = &self.ground.jobs;
         let written = match copying.last {
             Last::Done => true,
             Last::Full => copying.whole,
