@@ -148,7 +148,8 @@ pub(crate) fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
     recovery::match_catalogue(&store, &report, &catalogue)?;
     recovery::end_old_jobs(&catalogue)?;
     let registry = Arc::new(Registry::default());
-    let ground = Arc::new(Ground { config: Arc::new(config), store, catalogue, registry });
+    let (config, bell) = (Arc::new(config), Arc::default());
+    let ground = Arc::new(Ground { config, store, catalogue, registry, bell });
     // Our own libraries first: of two with one name it is the ghost that is refused.
     let links = Links::new(&ground);
     for library in &ground.config.virtual_libraries {
@@ -172,7 +173,8 @@ pub(crate) fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
     }
     links.list_former();
     let frontends = frontends(&ground)?;
-    let (copies, policy, ordering, stopping) = Default::default();
+    let policy = Arc::clone(&ground.bell);
+    let (copies, ordering, stopping) = Default::default();
     let engine = Engine { ground, links, copies, policy, frontends, ordering, stopping };
     let engine = Arc::new(engine);
     policy::start(&engine)?;

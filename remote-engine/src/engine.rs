@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use link::Message;
-use model::{EngineId, SiteName};
+use model::{EngineId, JobId, SiteName};
 use service::cli::Failure;
 use service::config::RemoteConfig;
 use service::messages;
@@ -65,6 +65,13 @@ pub struct Ground {
 }
 
 impl Ground {
+    /// Tells a site how a copy of it was proven, if it is done.
+    pub fn send_proof(&self, site: &SiteName, job: JobId) {
+        if let Some(how) = self.jobs.proof(job) {
+            self.peers.send(site, Message::JobProof(job, how));
+        }
+    }
+
     /// Tells a site of copies that ended without it, again at each connection until it knows.
     pub fn send_job_reports(&self, site: &SiteName) {
         for report in self.jobs.reports_for(site) {

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use link::{EndReason, JobReport, Peer};
+use link::{EndReason, JobReport, Peer, Verify};
 use model::{EngineId, GenerationId, JobId, LeaseId, SiteName};
 use serde::{Deserialize, Serialize};
 use service::messages;
@@ -36,10 +36,13 @@ pub struct Owner {
     /// It waited for its next tape when this engine was restarted.
     #[serde(default)]
     pub paused: bool,
-    /// Its device was let go behind all of what was asked, its place proven or not. The originator
-    /// may still go on in another drive.
+    /// Its device was let go behind all of what was asked. The originator may still go on in
+    /// another drive.
     #[serde(default)]
-    pub let_go: Option<bool>,
+    pub let_go: bool,
+    /// The least proof of what was flushed, `None` before the first flush.
+    #[serde(default)]
+    pub verified: Option<Verified>,
     /// The originator has said that nothing more comes.
     #[serde(default)]
     pub over: bool,
@@ -48,7 +51,16 @@ pub struct Owner {
 impl Owner {
     /// The owner of a copy that has just begun.
     pub fn new(site: SiteName, engine: Option<EngineId>, lease: LeaseId) -> Self {
-        Self { site, engine, lease, whole: false, paused: false, let_go: None, over: false }
+        Self {
+            site,
+            engine,
+            lease,
+            whole: false,
+            paused: false,
+            let_go: false,
+            verified: None,
+            over: false,
+        }
     }
 }
 
@@ -89,10 +101,6 @@ pub struct Jobs {
     ending: Mutex<()>,
 }
 
-fn verified(proven: bool) -> Verified {
-    if proven { Verified::Position } else { Verified::None }
-}
-
 fn note(job: &Job) -> Option<Owner> {
     serde_json::from_str(job.resume.as_deref()?).ok()
 }
@@ -119,13 +127,17 @@ impl Jobs {
         }
     }
 
-    /// A range of a copy begins: writes the row if there is none. Gives the bytes done before.
+    /// A range of a copy begins: writes the row if there is none. Gives the bytes done before, and
+    /// how they were proven.
     ///
     /// # Errors
     /// The row can not be written, or the job has failed: the work must not begin.
-    pub fn begin_copy(&self, new: &NewCopy) -> Result<u64, String> {
+    pub fn begin_copy(&self, new: &NewCopy) -> Result<(u64, Option<Verified>), String> {
         let text = |error: SvsError| error.to_string();
-        let resume = serde_json::to_string(&new.owner).ok();
+        let known = self.catalogue.job(new.id).map_err(text)?;
+        let before = known.as_ref().and_then(note).and_then(|owner| owner.verified);
+        let owner = Owner { verified: before, ..new.owner.clone() };
+        let resume = serde_json::to_string(&owner).ok();
         let ends = (new.source.clone(), new.target.clone());
         let by = format!("site {}", new.owner.site);
         let mut row = NewJob::new(new.id, JobKind::Copy, JobOwner::Peer, ends, by);
@@ -134,26 +146,26 @@ impl Jobs {
         row.path = Some(new.path);
         row.resume = resume.clone();
         if self.catalogue.create_job(&row).map_err(text)? {
-            return Ok(0);
+            return Ok((0, None));
         }
-        let known = self.catalogue.job(new.id).map_err(text)?.ok_or("its row vanished")?;
+        let known = known.ok_or("its row vanished")?;
         match known.state {
             JobState::Failed => return Err(format!("job {} has failed already", new.id)),
             // Taken for complete at the end of the former lease; its session knows better.
-            state if state.is_final() => return Ok(known.bytes),
+            state if state.is_final() => return Ok((known.bytes, before)),
             _ => {}
         }
         if !known.target.split(", ").any(|target| target == new.target) {
             let all = format!("{}, {}", known.target, new.target);
             self.catalogue.set_target(new.id, &all).map_err(text)?;
         }
-        if let Some(resume) = resume.filter(|_| note(&known).as_ref() != Some(&new.owner)) {
+        if let Some(resume) = resume.filter(|_| note(&known).as_ref() != Some(&owner)) {
             self.catalogue.set_resume(new.id, &resume).map_err(text)?;
         }
         if known.state != JobState::InProgress {
             self.catalogue.transition(new.id, JobState::InProgress, None).map_err(text)?;
         }
-        Ok(known.bytes)
+        Ok((known.bytes, before))
     }
 
     /// What was not flushed is written anew, and counted anew.
@@ -171,8 +183,8 @@ impl Jobs {
 
     /// All of what was asked of a copy so far is on tape and flushed, or not any more: should
     /// nothing more come, that is what its originator has to know.
-    pub fn set_whole(&self, id: JobId, whole: bool) {
-        self.change_note(id, |owner| Owner { whole, ..owner });
+    pub fn set_whole(&self, id: JobId, whole: bool, verified: Option<Verified>) {
+        self.change_note(id, |owner| Owner { whole, verified, ..owner });
     }
 
     /// A copy waited for its next tape when this engine was restarted.
@@ -211,14 +223,26 @@ impl Jobs {
 
     /// A device was let go by its holder, and all of what was asked of the copy is on its tape. It
     /// is done when its originator says so, which may have been before.
-    pub fn let_go(&self, id: JobId, bytes: u64, proven: bool) {
+    pub fn let_go(&self, id: JobId, bytes: u64, verified: Verified) {
         let _ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.catalogue.job(id).ok().flatten();
         if known.as_ref().and_then(note).is_some_and(|owner| owner.over) {
-            return self.done(id, bytes, verified(proven));
+            return self.done(id, bytes, verified);
         }
         self.progress(id, bytes);
-        self.change_note(id, |owner| Owner { whole: true, let_go: Some(proven), ..owner });
+        let verified = Some(verified);
+        self.change_note(id, |owner| Owner { whole: true, let_go: true, verified, ..owner });
+    }
+
+    /// How a copy that is done was proven, for whoever asked for it.
+    pub fn proof(&self, id: JobId) -> Option<Verify> {
+        let row = self.catalogue.job(id).ok().flatten()?;
+        let is_done = row.kind == JobKind::Copy && row.state == JobState::Done;
+        is_done.then_some(match row.verified {
+            Verified::None => Verify::None,
+            Verified::Position => Verify::Position,
+            Verified::Readback => Verify::Readback,
+        })
     }
 
     /// Everything that was asked is on tape.
@@ -333,15 +357,17 @@ impl Jobs {
         let _ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
         let mut copies = self.copies(|owner| owner.site == *site).into_iter();
         match copies.find(|(job, _)| job.id == id) {
-            Some((job, Owner { let_go: Some(proven), .. })) => {
+            Some((job, Owner { let_go: true, verified, .. })) => {
                 self.enter(id, JobState::InProgress, None);
-                self.done(id, job.bytes, verified(proven));
+                self.done(id, job.bytes, verified.unwrap_or(Verified::None));
             }
             Some((job, _)) if job.state == JobState::InProgress => {
                 self.change_note(id, |owner| Owner { over: true, ..owner });
             }
-            Some((job, Owner { whole: true, .. })) if job.state == JobState::PausedEom => {
-                self.done(id, job.bytes, Verified::Position);
+            Some((job, Owner { whole: true, verified, .. }))
+                if job.state == JobState::PausedEom =>
+            {
+                self.done(id, job.bytes, verified.unwrap_or(Verified::None));
             }
             Some(_) => self.finish(id, &Ending::cancelled(format!("ended by site {site}"))),
             None => {}
@@ -382,7 +408,7 @@ mod tests {
     fn a_copy_goes_on_under_another_lease_and_never_behind_a_failure() {
         let (_dir, jobs) = jobs();
         let first = copy(1, 1);
-        assert_eq!(jobs.begin_copy(&first), Ok(0));
+        assert_eq!(jobs.begin_copy(&first), Ok((0, None)));
         jobs.progress(first.id, 500);
         jobs.enter(first.id, JobState::PausedEom, None);
         let lease = LeaseId(model::Ulid::from_parts(9, 0));
@@ -391,7 +417,7 @@ mod tests {
             target: "ptl0/PTA002L8".to_owned(),
             ..first.clone()
         };
-        assert_eq!(jobs.begin_copy(&next), Ok(500));
+        assert_eq!(jobs.begin_copy(&next), Ok((500, None)));
         let row = jobs.catalogue.job(first.id).unwrap().unwrap();
         assert_eq!(
             (row.state, row.target.as_str()),
@@ -426,7 +452,7 @@ mod tests {
                 jobs.over(&copy.owner.site, copy.id);
                 assert_eq!(state(&jobs, &copy), JobState::InProgress);
             }
-            jobs.let_go(copy.id, 700, true);
+            jobs.let_go(copy.id, 700, Verified::Position);
             if !before {
                 assert_eq!(state(&jobs, &copy), JobState::InProgress);
                 jobs.over(&copy.owner.site, copy.id);
@@ -438,10 +464,10 @@ mod tests {
         // It goes on in another drive instead, where it meets the end of the medium.
         let first = copy(3, 1);
         jobs.begin_copy(&first).unwrap();
-        jobs.let_go(first.id, 700, true);
+        jobs.let_go(first.id, 700, Verified::Position);
         let lease = LeaseId(model::Ulid::from_parts(9, 0));
         let next = NewCopy { owner: Owner { lease, ..first.owner.clone() }, ..first.clone() };
-        assert_eq!(jobs.begin_copy(&next), Ok(700));
+        assert_eq!(jobs.begin_copy(&next), Ok((700, Some(Verified::Position))));
         jobs.enter(first.id, JobState::PausedEom, None);
         assert_eq!(state(&jobs, &first), JobState::PausedEom);
         jobs.over(&first.owner.site, first.id);
@@ -449,7 +475,7 @@ mod tests {
         // Its originator was restarted and never says a word.
         let lost = copy(4, 1);
         jobs.begin_copy(&lost).unwrap();
-        jobs.let_go(lost.id, 700, true);
+        jobs.let_go(lost.id, 700, Verified::Position);
         jobs.peer_met(&peer(2), |_| false);
         assert_eq!(state(&jobs, &lost), JobState::Failed);
         assert!(jobs.reports_for(&lost.owner.site).iter().any(|report| report.complete));
@@ -473,7 +499,7 @@ mod tests {
             jobs.begin_copy(copy).unwrap();
         }
         jobs.enter(whole.id, JobState::PausedEom, None);
-        jobs.set_whole(whole.id, true);
+        jobs.set_whole(whole.id, true, Some(Verified::Position));
         jobs.enter(rest.id, JobState::PausedEom, None);
         for copy in [&whole, &rest, &running] {
             jobs.over(&copy.owner.site, copy.id);
@@ -492,7 +518,7 @@ mod tests {
         // All of it was on tape when the restart came, and its holder closed the device.
         let written = copy(5, 1);
         jobs.begin_copy(&written).unwrap();
-        jobs.set_whole(written.id, true);
+        jobs.set_whole(written.id, true, Some(Verified::Position));
         jobs.lease_closed(written.owner.lease);
         assert_eq!(state(&jobs, &written), JobState::Done);
     }

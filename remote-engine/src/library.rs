@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use link::{DriveReport, LibraryReport, Refusal, RefusalWhy};
+use link::{DriveReport, LibraryReport, Refusal, RefusalWhy, Verify};
 use model::{Barcode, DeviceName, DeviceRole, LibraryName, SiteName};
 use service::cli::Failure;
 use service::config::{self, RemoteConfig};
@@ -84,6 +84,15 @@ impl Libraries {
     /// What drives a library, for the catalogue.
     pub fn backend(&self, name: &LibraryName) -> &'static str {
         self.open.get(name).map_or("", |open| open.config.backend.as_str())
+    }
+
+    /// How copies onto its tapes are proven where nobody asks for another way.
+    pub fn verify(&self, name: &LibraryName) -> Verify {
+        match self.open.get(name).map(|open| open.config.verify) {
+            Some(config::Verify::None) => Verify::None,
+            Some(config::Verify::Readback) => Verify::Readback,
+            Some(config::Verify::Position) | None => Verify::Position,
+        }
     }
 
     /// Opens a device as a new initiator. A drive that nobody opened since this start tells its

@@ -90,7 +90,7 @@ fn the_rows_of_the_tables_are_entered_and_reach_their_status() {
     done(&scene, "copy set vtl0:VTA003L8 dr-ptl0:PTA003L8 --policy incremental");
     let schedule = "--schedule at_2101-01-01T00:00Z";
     done(&scene, &format!("copy set vtl0:VTA004L8 dr-ptl0:PTA004L8 --policy deferred {schedule}"));
-    let verify = "--verify none";
+    let verify = "--verify readback";
     done(
         &scene,
         &format!("migrate set vtl0:VTA005L8 dr-ptl0:PTA005L8 --policy when-full {verify}"),
@@ -224,11 +224,8 @@ fn a_kill_at_any_step_leaves_maps_that_are_true() {
             let mut scene = scene(&format!("kill-policy-{victim:?}").to_lowercase());
             scene.pair.remote.allow("TWR-5004-E");
             scene.pair.local.allow("TWR-8002-W");
-            done(&scene, "copy set vtl0:VTA001L8 dr-ptl0:PTA001L8 --policy always --verify none");
-            done(
-                &scene,
-                "migrate set vtl0:VTA002L8 dr-ptl0:PTA002L8 --policy when-full --verify none",
-            );
+            done(&scene, "copy set vtl0:VTA001L8 dr-ptl0:PTA001L8 --policy always");
+            done(&scene, "migrate set vtl0:VTA002L8 dr-ptl0:PTA002L8 --policy when-full");
             let operation = step.split(' ').next().unwrap_or_default();
             let mark = scene.pair.remote.log().mark();
             let rule = if operation == "move" {

@@ -22,6 +22,11 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
+def program() -> str:
+    """Where twinreel is."""
+    return os.environ.get("TWINREEL_BIN", str(HERE.parents[1] / "target/release/twinreel"))
+
+
 class Simulator:
     """ndmjob's own tape server with its simulated robot: not ours, so that the checks can be
     judged by a server that others trust."""
@@ -84,8 +89,8 @@ class Pair:
 
     def __init__(self, work: Path, library: str = "") -> None:
         self.work, self.processes = work, []
-        program = os.environ.get("TWINREEL_BIN", str(HERE.parents[1] / "target/release/twinreel"))
-        subprocess.run([program, "init", work], stdin=subprocess.DEVNULL, check=True)
+        binary = program()
+        subprocess.run([binary, "init", work], stdin=subprocess.DEVNULL, check=True)
         address, link = (f"127.0.0.1:{free_port()}" for _ in range(2))
         plain, secure = (f"127.0.0.1:{free_port()}" for _ in range(2))
         more = SMALL + SMIS.format(http=plain, https=secure)
@@ -94,14 +99,14 @@ class Pair:
             self.replace_library(library)
         remote = self.rewrite("remote.toml", {"listen": link}, "")
         for role in ("remote", "local"):
-            self.start(program, role)
+            self.start(binary, role)
         if library:
             return
         virtual = local["virtual_library"]
         ghost = self.library(remote["physical_library"][0], f"{remote['site']['name']}-")
         self.server = ndmjob.Server(address, *self.user(local), self.library(virtual[0]),
                                     small=self.library(virtual[-1]), other=ghost)
-        self.smis = smis.Server(plain, secure, "smis", "peers", work / "local.toml", program)
+        self.smis = smis.Server(plain, secure, "smis", "peers", work / "local.toml", binary)
 
     def replace_library(self, library: str) -> None:
         """Puts another library into the remote engine's configuration."""
@@ -121,12 +126,12 @@ class Pair:
         path.write_text(text + more, encoding="utf-8")
         return tomllib.loads(text + more)
 
-    def start(self, program: str, role: str) -> None:
+    def start(self, binary: str, role: str) -> None:
         """Starts an engine and waits until it says that it is ready."""
         log = self.work / f"{role}.log"
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [program, f"{role}-engine", "serve", "--config", self.work / f"{role}.toml"],
+                [binary, f"{role}-engine", "serve", "--config", self.work / f"{role}.toml"],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out, env={**os.environ, "NO_COLOR": "1"})
         self.processes.append(process)
         deadline = time.monotonic() + 30

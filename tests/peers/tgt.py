@@ -9,6 +9,7 @@ import json
 import os
 import random
 import shutil
+import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -134,12 +135,16 @@ class Tgt:
                          f"scsi_id={serial}")
         self.update(lun, "online=0")
 
-    def stop(self) -> None:
-        """Ends it, by its process."""
+    def kill(self) -> None:
+        """Ends the process, as a loss of power would; what is on tape stays."""
         if self.process:
             self.process.kill()
             self.process.wait()
             self.process = None
+
+    def stop(self) -> None:
+        """Ends it, by its process."""
+        self.kill()
         self.log.close()
 
 
@@ -149,8 +154,7 @@ class Line:
     def __init__(self, work: Path) -> None:
         work.mkdir(parents=True)
         self.work = work
-        self.program = os.environ.get(
-            "TWINREEL_BIN", str(servers.HERE.parents[1] / "target/release/twinreel"))
+        self.program = servers.program()
         self.tgt = Tgt(work / "tgt")
         self.pair = None
 
@@ -220,6 +224,21 @@ def copy_and_compare(line: Line) -> None:
     want(out.read_bytes() == data, "what came back the second time is something else")
 
 
+def proven(line: Line) -> None:
+    """Both engines say of each copy that it was read back and compared."""
+    expected = ["readback", "readback"]
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        found = [[verified for (verified,) in sqlite3.connect(path).execute(
+            "SELECT verified FROM jobs WHERE kind = 'copy' AND state = 'done' AND path = 'offloaded'")]
+            for path in sorted(line.pair.work.glob("*/svs.db"))]
+        if found == [expected, expected]:
+            return
+        if time.monotonic() > deadline:
+            raise Failed(f"proven: {found}")
+        time.sleep(0.1)
+
+
 def back_in_their_slots(line: Line) -> None:
     """The ghost library shows every cartridge, and those that were used are back in their slots."""
     found = line.inventory()
@@ -238,10 +257,12 @@ def check(report: Report, work: Path) -> None:
     try:
         with report.check("tgt: discover, with CHAP in both directions"):
             line = Line(work)
-            line.start(line.discover())
+            line.start(line.discover() + 'verify = "readback"\n')
         if line and line.pair:
             with report.check("tgt: a copy to a library over iSCSI, read back and compared"):
                 copy_and_compare(line)
+            with report.check("tgt: the copies were read back and compared"):
+                proven(line)
             with report.check("tgt: the inventory follows its moves"):
                 back_in_their_slots(line)
         else:
@@ -249,3 +270,27 @@ def check(report: Report, work: Path) -> None:
     finally:
         if line:
             line.stop()
+
+
+def vectors_program() -> Path:
+    """The program that compares a device with the list of vectors; built beside twinreel."""
+    return Path(servers.program()).parent / "examples" / "vectors"
+
+
+def check_vectors(report: Report, work: Path) -> None:
+    """The list of SCSI vectors, and the differences of tgt that are known."""
+    program = vectors_program()
+    reason = why_not() or ("" if program.exists() else f"{program.name} is not built")
+    if reason:
+        report.skip("tgt: the vectors", reason)
+        return
+    library = Tgt(work, chap=False)
+    try:
+        with report.check("tgt: the vectors"):
+            way = f"iscsi://{library.portal}/{TARGET}"
+            done = subprocess.run(
+                [program, "tgt", f"{way}/{CHANGER_LUN + 1}", f"{way}/{CHANGER_LUN}"],
+                stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False)
+            want(done.returncode == 0, (done.stdout + done.stderr).decode(errors="replace"))
+    finally:
+        library.stop()

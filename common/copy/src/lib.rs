@@ -6,6 +6,7 @@
 //! - [`run::write_range`] moves the bytes of one range to a drive: prefetching from its source so
 //!   that the drive never waits, counting only what the drive answered GOOD.
 //! - [`policy`] decides which entries of the copy and migration maps are due, and sees them through.
+//! - [`proof`] reads back what was written and compares it.
 //! - [`upkeep`] deletes generations that are superseded.
 //! - [`match_catalogue`] brings the catalogue in line with the store at a start.
 //!
@@ -15,6 +16,7 @@
 pub mod access;
 pub mod plan;
 pub mod policy;
+pub mod proof;
 mod records;
 pub mod run;
 pub mod upkeep;

@@ -1,14 +1,26 @@
 //! Writing one range of a cartridge to a drive.
 //!
 //! A producer thread fills records ahead of the drive into recycled buffers; the calling thread
-//! (the drive's owner) writes them. At most [`PREFETCH_BYTES`] are held, at least two records.
+//! (the drive's owner) writes them. At most [`PREFETCH_BYTES`] are held, at least three records.
+//!
+//! A drive that has to wait stops its tape, and starting it again costs seconds. So a range begins
+//! when [`PREFILL_BYTES`] are there (or all of it), and after a wait it goes on only then. Every
+//! wait is counted ([`Waits`]).
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::time::{Duration, Instant};
 
+use model::ObjectNumber;
 use tape::{Control, TapeDrive, TapeError, WriteEnd};
 
-/// Bytes read ahead of the drive.
-pub const PREFETCH_BYTES: usize = 32 << 20;
+use crate::proof::{Proof, RecordDigest, digest};
+
+/// Bytes read ahead of the drive: a third of a second of LTO-9.
+pub const PREFETCH_BYTES: usize = 128 << 20;
+
+/// Bytes that are there before a range begins, or goes on after a wait.
+pub const PREFILL_BYTES: usize = 32 << 20;
 
 /// The largest record that a range may ask for; a drive's own limit may be lower.
 pub const RECORD_MAX: usize = 8 << 20;
@@ -57,6 +69,23 @@ pub enum RangeEnd {
     Refused(String),
 }
 
+/// How often a drive had to wait for data within a range, and how long in all. The wait for the
+/// first record is none of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// Times.
+    pub count: u64,
+    /// In all.
+    pub time: Duration,
+}
+
+impl Waits {
+    /// Both together.
+    pub fn and(self, other: Self) -> Self {
+        Self { count: self.count + other.count, time: self.time + other.time }
+    }
+}
+
 /// How far a range came: what the drive answered GOOD.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RangeResult {
@@ -68,12 +97,24 @@ pub struct RangeResult {
     pub records: u64,
     /// The last write was answered with early warning (also with [`RangeEnd::Done`]).
     pub early_warning: bool,
+    /// How often the drive had to wait.
+    pub waits: Waits,
 }
 
 struct Filled {
     buffer: Vec<u8>,
     /// Stream bytes in the buffer; less than its length in a padded last record.
     payload: usize,
+    /// Of the whole record, where it is to be proven.
+    digest: Option<RecordDigest>,
+}
+
+/// Where what is written is noted, and the object that comes next.
+pub struct Noted<'a> {
+    /// What is to be proven.
+    pub proof: &'a mut Proof,
+    /// The number of the first record.
+    pub object: ObjectNumber,
 }
 
 /// Writes the records of `source` to `drive` until the order is done or something ends it.
@@ -85,18 +126,40 @@ pub fn write_range(
     control: &Control,
     progress: &mut dyn FnMut(u64, u64),
 ) -> RangeResult {
-    let mut result =
-        RangeResult { end: RangeEnd::Done, bytes: 0, records: 0, early_warning: false };
+    write_noted(drive, source, order, control, progress, None)
+}
+
+/// [`write_range`] that notes what it writes, so that it can be proven. The digests are made by
+/// the thread that fills records, not by the one that the drive waits for.
+pub fn write_noted(
+    drive: &mut dyn TapeDrive,
+    source: &mut dyn RangeSource,
+    order: RangeOrder,
+    control: &Control,
+    progress: &mut dyn FnMut(u64, u64),
+    noted: Option<Noted<'_>>,
+) -> RangeResult {
+    let mut result = RangeResult {
+        end: RangeEnd::Done,
+        bytes: 0,
+        records: 0,
+        early_warning: false,
+        waits: Waits::default(),
+    };
     if order.record_size == 0 || order.record_size > RECORD_MAX {
         result.end = RangeEnd::Refused(format!("a record size of {} bytes", order.record_size));
         return result;
     }
-    let depth = (PREFETCH_BYTES / order.record_size).clamp(2, 1024);
+    let prefill = (PREFILL_BYTES / order.record_size).clamp(1, 1 << 16);
+    let depth = ((PREFETCH_BYTES - PREFILL_BYTES) / order.record_size).clamp(2, 1 << 16);
     let end = std::thread::scope(|scope| {
         let (filled_in, filled_out) = sync_channel(depth);
-        let (free_in, free_out) = sync_channel::<Vec<u8>>(depth + 2);
-        scope.spawn(move || produce(source, order, &filled_in, &free_out));
-        consume(drive, order, control, &filled_out, &free_in, &mut result, progress)
+        let (free_in, free_out) = sync_channel::<Vec<u8>>(depth + prefill);
+        let is_noted = noted.is_some();
+        scope.spawn(move || produce(source, order, is_noted, &filled_in, &free_out));
+        let ahead = Ahead { filled: &filled_out, held: VecDeque::new(), prefill, begun: false };
+        let way = Way { ahead, free: &free_in, noted };
+        consume(drive, order, control, way, &mut result, progress)
     });
     result.end = end;
     if order.flush && result.end == RangeEnd::Done {
@@ -108,6 +171,7 @@ pub fn write_range(
 fn produce(
     source: &mut dyn RangeSource,
     order: RangeOrder,
+    is_noted: bool,
     filled: &SyncSender<Result<Filled, SourceError>>,
     free: &Receiver<Vec<u8>>,
 ) {
@@ -122,7 +186,8 @@ fn produce(
         let made = match source.fill(&mut buffer[..payload]) {
             Ok(n) if n == payload => {
                 buffer[payload..].fill(0);
-                Ok(Filled { buffer, payload })
+                let digest = is_noted.then(|| digest(&buffer));
+                Ok(Filled { buffer, payload, digest })
             }
             Ok(n) => Err(SourceError(format!("it ends {} bytes early", left - n as u64))),
             Err(error) => Err(error),
@@ -136,12 +201,56 @@ fn produce(
     }
 }
 
+/// Records that are ahead of the drive.
+struct Ahead<'a> {
+    filled: &'a Receiver<Result<Filled, SourceError>>,
+    /// Taken out of the queue, so that it fills again.
+    held: VecDeque<Result<Filled, SourceError>>,
+    prefill: usize,
+    begun: bool,
+}
+
+impl Ahead<'_> {
+    /// The next record; `None` at the end.
+    fn next(&mut self, waits: &mut Waits) -> Option<Result<Filled, SourceError>> {
+        if let Some(record) = self.held.pop_front() {
+            return Some(record);
+        }
+        match self.filled.try_recv() {
+            Ok(record) => {
+                self.begun = true;
+                return Some(record);
+            }
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) => {}
+        }
+        let since = Instant::now();
+        while self.held.len() < self.prefill {
+            let Ok(record) = self.filled.recv() else { break };
+            self.held.push_back(record);
+        }
+        let next = self.held.pop_front();
+        // Nothing is missed by a drive that has got all.
+        if std::mem::replace(&mut self.begun, true) && next.is_some() {
+            waits.count += 1;
+            waits.time += since.elapsed();
+        }
+        next
+    }
+}
+
+/// How records come to the drive, and where they are noted.
+struct Way<'a> {
+    ahead: Ahead<'a>,
+    free: &'a SyncSender<Vec<u8>>,
+    noted: Option<Noted<'a>>,
+}
+
 fn consume(
     drive: &mut dyn TapeDrive,
     order: RangeOrder,
     control: &Control,
-    filled: &Receiver<Result<Filled, SourceError>>,
-    free: &SyncSender<Vec<u8>>,
+    mut way: Way<'_>,
     result: &mut RangeResult,
     progress: &mut dyn FnMut(u64, u64),
 ) -> RangeEnd {
@@ -149,7 +258,7 @@ fn consume(
         true => order.length.div_ceil(order.record_size as u64),
         false => order.length / order.record_size as u64,
     };
-    while let Ok(next) = filled.recv() {
+    while let Some(next) = way.ahead.next(&mut result.waits) {
         let record = match next {
             Ok(record) => record,
             Err(error) => return RangeEnd::Source(error),
@@ -163,6 +272,10 @@ fn consume(
             Ok(WriteEnd::Overflow) => return RangeEnd::Overflow,
             Err(error) => return RangeEnd::Drive(error),
         }
+        if let (Some(noted), Some(digest)) = (&mut way.noted, &record.digest) {
+            let object = noted.object + result.records;
+            noted.proof.wrote(object, record.buffer.len(), digest);
+        }
         result.bytes += record.payload as u64;
         result.records += 1;
         progress(result.bytes, result.records);
@@ -170,7 +283,7 @@ fn consume(
             return RangeEnd::EarlyWarning;
         }
         // A full return queue only means that one buffer is dropped.
-        let _ = free.try_send(record.buffer);
+        let _ = way.free.try_send(record.buffer);
     }
     RangeEnd::Done
 }
@@ -303,5 +416,54 @@ mod tests {
     fn a_record_size_that_can_not_be_is_refused() {
         let (result, _) = write(1 << 20, RangeOrder { record_size: 0, ..order(10) }, 10);
         assert!(matches!(result.end, RangeEnd::Refused(_)));
+    }
+
+    /// A source that has nothing more until what it gave is on tape, at some of its records.
+    struct Slow {
+        inner: Numbers,
+        given: u64,
+        stops: Vec<u64>,
+        written: Arc<std::sync::atomic::AtomicU64>,
+    }
+
+    impl RangeSource for Slow {
+        fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, SourceError> {
+            use std::sync::atomic::Ordering;
+            while self.stops.contains(&self.given)
+                && self.written.load(Ordering::Acquire) < self.given
+            {
+                std::thread::yield_now();
+            }
+            self.given += 1;
+            self.inner.fill(buffer)
+        }
+    }
+
+    #[test]
+    fn a_drive_that_waits_is_counted_and_goes_on_when_there_is_enough() {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        const RECORD: usize = PREFILL_BYTES / 4;
+        let order = RangeOrder {
+            record_size: RECORD,
+            length: 10 * RECORD as u64,
+            pad_last: false,
+            flush: false,
+            ignore_early_warning: false,
+        };
+        for (stops, expected) in [(vec![], 0), (vec![4], 1), (vec![4, 8], 2), (vec![10], 0)] {
+            let (mut drive, ..) = drive(200 * RECORD as u64);
+            let written = Arc::new(AtomicU64::new(0));
+            let inner = Numbers { at: 0, end: order.length };
+            let mut source = Slow { inner, given: 0, stops, written: Arc::clone(&written) };
+            let control = Control::within(Duration::from_secs(60));
+            let result =
+                write_range(&mut drive, &mut source, order, &control, &mut |_, records| {
+                    written.store(records, Ordering::Release);
+                });
+            assert_eq!((result.end, result.records), (RangeEnd::Done, 10));
+            // Without a stop the machine may still be slower than memory.
+            assert!(result.waits.count >= expected, "{:?}", result.waits);
+            assert!(result.waits.count <= expected + 9 / 4, "{:?}", result.waits);
+        }
     }
 }

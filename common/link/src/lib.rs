@@ -41,7 +41,7 @@ pub use lease::{
 pub use range::{
     Boundary, CopyRange, Extent, Layout, Mark, RangeEnd, RangeResult, RangeSource, ReadEndReason,
     ReadRange, ReadResult, SegmentLayout, SourcePoint, SourceView, Splice, SpliceError, Step,
-    Visible,
+    Verify, Visible,
 };
 pub use replicate::{
     BASES_MAX, Begin, Begun, CHUNK_MAX, Chunk, ChunkData, Counters, Entry, FailWhy, Failure,

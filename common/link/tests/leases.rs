@@ -582,6 +582,7 @@ impl World {
                         pad_last: false,
                         flush: false,
                         ignore_early_warning: false,
+                        verify: None,
                         expected_object,
                     });
                 }

@@ -78,6 +78,10 @@ messages! {
     COPY_LOST_SESSION = "TWR-4005-W",
     /// source, percent, bytes
     COPY_WAITS = "TWR-4006-I",
+    /// target, cause
+    COPY_NOT_PROVEN = "TWR-4010-E",
+    /// target, count, milliseconds
+    COPY_STARVED = "TWR-4011-W",
     /// source, target, who
     COPY_CANCELLED = "TWR-4007-I",
     /// library, drives, slots, cartridges

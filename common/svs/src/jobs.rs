@@ -7,7 +7,7 @@ use crate::catalogue::{collect, first};
 use crate::text::{cut, millis_between, now, parsed, parsed_opt};
 use crate::{
     Catalogue, CopyPath, Ending, Job, JobFilter, JobKind, JobState, JobStatus, NewJob, Progress,
-    SvsError,
+    SvsError, Verified,
 };
 
 /// The longest text kept of a message or a name; a cause is a sentence, not a dump.
@@ -153,6 +153,19 @@ impl Catalogue {
             tx.execute(
                 "UPDATE jobs SET bytes = coalesce(?2, bytes), verified = ?3 WHERE id = ?1",
                 params![id.to_string(), ending.bytes, ending.verified],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// A copy that is done was proven at the other site, which is told here afterwards. A better
+    /// proof stays.
+    pub fn set_verified(&self, id: JobId, verified: Verified) -> Result<(), SvsError> {
+        self.write(|tx| {
+            tx.execute(
+                "UPDATE jobs SET verified = ?2 WHERE id = ?1 AND state = 'done'
+                     AND CASE verified WHEN 'none' THEN 0 WHEN 'position' THEN 1 ELSE 2 END < ?3",
+                params![id.to_string(), verified, verified as u8],
             )?;
             Ok(())
         })

@@ -11,6 +11,7 @@
 
 mod mount;
 mod order;
+mod proof;
 mod run;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use store::ObjectRun;
 use svs::{
     Cartridge, CopyStart, JobFilter, JobKind, JobOwner, LibraryRole, MediumRef, NewJob, SvsError,
+    Verified,
 };
 use tape::Control;
 
@@ -39,6 +40,9 @@ pub struct Order {
     pub section: Section,
     /// Behind what is on the target, instead of over it.
     pub append: bool,
+    /// How it is proven on tape; as the library of the target says if not given.
+    #[serde(default)]
+    pub verify: Option<Verified>,
     /// For people: `smis admin at 192.0.2.1`.
     pub requested_by: String,
     /// Of a virtual source, what is read. Known when it is written down.

@@ -12,6 +12,7 @@ use tape::{CancelToken, Control, ReadEnd, SpaceKind, TapeError, WriteEnd};
 
 use super::mount::{self, mount};
 use super::order::{Order, Stretch, stretches};
+use super::proof::{Written, prove};
 use crate::device::Opener;
 use crate::engine::Engine;
 use crate::mounting::{Halt, Mounted, past_attentions};
@@ -28,9 +29,11 @@ pub(super) fn run(engine: &Arc<Engine>, id: JobId, order: Order, cancel: CancelT
         id,
         Arc::clone(&engine.ground.catalogue),
         (order.source.to_string(), order.target.to_string()),
+        order.verify,
     );
     let opener = engine.copies.opener(id);
-    let mut copying = Copying { engine, job: &job, order, cancel, opener, bytes: 0 };
+    let (bytes, written) = Default::default();
+    let mut copying = Copying { engine, job: &job, order, cancel, opener, bytes, written };
     match copying.copy() {
         Ok(()) => job.done(copying.bytes),
         // The engine stops: the row is found at the next start.
@@ -51,6 +54,7 @@ struct Copying<'a> {
     cancel: CancelToken,
     opener: Opener,
     bytes: u64,
+    written: Written,
 }
 
 fn too_small() -> Halt {
@@ -119,7 +123,11 @@ impl Copying<'_> {
             (None, Some(source)) => self.copy_tape(source.drive.as_mut(), drive)?,
             (None, None) => return Err(Halt::Failed("there is no source".into())),
         }
-        self.flush(drive, 0)
+        self.flush(drive, 0)?;
+        let store = &self.engine.ground.store;
+        let proven = prove(store, &self.order, &self.written, drive, &self.control())?;
+        self.job.proven(proven);
+        Ok(())
     }
 
     /// To where the copy begins on the target: where it began before, behind what is there, or at
@@ -181,6 +189,7 @@ impl Copying<'_> {
                     while left > 0 {
                         let now = left.min(1 << 16);
                         self.flush(drive, now as u32)?;
+                        self.written.count(now);
                         left -= now;
                     }
                 }
@@ -199,6 +208,7 @@ impl Copying<'_> {
                             _ => self.carry(drive, &mut reader, extent, size)?,
                         }
                         self.bytes += length;
+                        self.written.count(now);
                         self.job.progress(self.bytes);
                         done += now;
                     }
@@ -297,10 +307,14 @@ impl Copying<'_> {
                         WriteEnd::Overflow => return Err(too_small()),
                         WriteEnd::Written | WriteEnd::EarlyWarning => {}
                     }
+                    self.written.record(&buffer[..length]);
                     self.bytes += length as u64;
                     self.job.progress(self.bytes);
                 }
-                ReadEnd::Filemark => self.flush(target, 1)?,
+                ReadEnd::Filemark => {
+                    self.flush(target, 1)?;
+                    self.written.filemark();
+                }
                 ReadEnd::EndOfData if self.order.section.count.is_some() => {
                     return Err(Halt::Failed("the section ends behind the source's data".into()));
                 }

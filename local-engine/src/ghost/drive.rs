@@ -21,7 +21,7 @@ use super::{not_opened, way_lost};
 use crate::engine::now_ms;
 use crate::link::{LeaseHandle, RemoteSite};
 use crate::mover::{
-    Counters, EngineDrive, RangeEnd, RangeRequest, RangeTarget, RangeWritten, Run, Stop,
+    Counters, EngineDrive, JobHandle, RangeEnd, RangeRequest, RangeTarget, RangeWritten, Run, Stop,
 };
 
 /// How long freeing it may take; after that the lease runs out by itself.
@@ -219,6 +219,7 @@ impl GhostDrive {
                 flush: false,
                 ignore_early_warning: request.ignore_early_warning,
                 expected_object: self.expected_object(control)?,
+                verify: job.and_then(JobHandle::verify),
             };
             let answer = self.work(Work::Copy(range), control, &mut |bytes, _| progress(bytes))?;
             match answer {

@@ -110,6 +110,7 @@ impl Writing<'_> {
             flush: false,
             ignore_early_warning: self.run.ignore_early_warning,
             expected_object: expected,
+            verify: job.and_then(|job| job.verify()),
         };
         self.lease.submit(&Work::Copy(range), &self.run.control).map_err(stop)?;
         let before = self.stream.written;

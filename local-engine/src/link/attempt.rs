@@ -247,6 +247,8 @@ impl Attempt<'_> {
             Ok(()) => {
                 self.write(known, job, ReplicationState::Done, (moved, None))?;
                 catalogue.finish(job, &Ending::done(known.logical, Verified::None))?;
+                // A source may be locked until now.
+                self.replicator.ground().bell.ring();
                 let before = known.before();
                 let (unique, wire) = (before.0 + moved.unique, before.1 + moved.wire);
                 let (generation, site) = (self.generation, &self.site);

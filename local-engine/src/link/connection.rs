@@ -289,6 +289,14 @@ async fn read_control(
                 });
                 drop(done.await);
             }
+            Message::JobProof(job, how) => {
+                let site = Arc::clone(&site);
+                let kept = tokio::task::spawn_blocking(move || {
+                    super::facts::proven(&site.ground.catalogue, job, how);
+                    site.ground.bell.ring();
+                });
+                drop(kept.await);
+            }
             Message::Pong(_) => {}
             _ => return "the remote sent a message that is not its own".into(),
         }

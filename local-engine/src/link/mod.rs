@@ -39,6 +39,7 @@ pub use replicate::Replicator;
 pub use site::{DeviceEvent, OpenError, RemoteSite};
 
 use crate::device::Registry;
+use crate::policy::Bell;
 
 /// What a link needs of the engine.
 pub struct Ground {
@@ -50,6 +51,8 @@ pub struct Ground {
     pub catalogue: Arc<Catalogue>,
     /// Where ghost libraries are entered.
     pub registry: Arc<Registry>,
+    /// Rung when something happened that an entry of the maps may wait for.
+    pub bell: Arc<Bell>,
 }
 
 /// All links; clones share them.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use copy::{Path, Plan};
+use link::Verify;
 use model::{GenerationId, JobId};
 use service::messages;
 use svs::{
@@ -28,6 +29,8 @@ struct Inner {
     catalogue: Arc<Catalogue>,
     requested_by: String,
     tell: Tell,
+    /// How it is to be proven; as the library of its target says if not given.
+    verify: Option<Verify>,
     state: Mutex<State>,
 }
 
@@ -41,6 +44,8 @@ struct State {
     generation: Option<GenerationId>,
     seen: Option<Instant>,
     bytes: u64,
+    /// How it was proven here.
+    proven: Option<Verified>,
     /// Object number and bytes of the last flush.
     flushed: Option<(u64, u64)>,
 }
@@ -71,20 +76,36 @@ impl JobHandle {
     /// A job without a row yet.
     pub fn new(id: JobId, catalogue: Arc<Catalogue>, requested_by: String, tell: Tell) -> Self {
         let state = Mutex::default();
-        Self(Arc::new(Inner { id, catalogue, requested_by, tell, state }))
+        Self(Arc::new(Inner { id, catalogue, requested_by, tell, verify: None, state }))
     }
 
     /// A job of this engine whose row is written: (source, target) as there.
-    pub fn of_engine(id: JobId, catalogue: Arc<Catalogue>, ends: (String, String)) -> Self {
+    pub fn of_engine(
+        id: JobId,
+        catalogue: Arc<Catalogue>,
+        ends: (String, String),
+        verify: Option<Verified>,
+    ) -> Self {
         let state =
             State { written: true, source: ends.0, targets: vec![ends.1], ..State::default() };
         let (requested_by, tell) = (String::new(), Arc::new(|_| {}));
-        Self(Arc::new(Inner { id, catalogue, requested_by, tell, state: Mutex::new(state) }))
+        let verify = verify.map(|how| match how {
+            Verified::None => Verify::None,
+            Verified::Position => Verify::Position,
+            Verified::Readback => Verify::Readback,
+        });
+        let state = Mutex::new(state);
+        Self(Arc::new(Inner { id, catalogue, requested_by, tell, verify, state }))
     }
 
     /// The job's id, the same at both sites.
     pub fn id(&self) -> JobId {
         self.0.id
+    }
+
+    /// How it is to be proven, if it was asked for with that.
+    pub fn verify(&self) -> Option<Verify> {
+        self.0.verify
     }
 
     /// Whether it has ended; what moves afterwards belongs to another job.
@@ -218,9 +239,15 @@ impl JobHandle {
         }
     }
 
+    /// What is on the target was proven by this engine.
+    pub fn proven(&self, how: Verified) {
+        self.state().proven = Some(how);
+    }
+
     /// Everything is on tape and flushed.
     pub fn done(&self, bytes: u64) {
-        let Some(state) = self.end(|_| Ending::done(bytes, Verified::None)) else { return };
+        let ending = |state: &State| Ending::done(bytes, state.proven.unwrap_or(Verified::None));
+        let Some(state) = self.end(ending) else { return };
         let words: [(&str, &dyn fmt::Display); 3] =
             [("source", &state.0), ("target", &state.1), ("bytes", &bytes)];
         self.say(messages::COPY_DONE, &words);

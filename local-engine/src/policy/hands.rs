@@ -7,11 +7,14 @@ use copy::policy::{CopyWish, Found, Hands, JobEnd, MigrationWish, Refusal, Where
 use copy::upkeep::retire_superseded;
 use model::{ElementType, JobId};
 use service::messages;
-use svs::{CopyStart, EventKind, JobState, MediumFacts, MediumRef, Settled};
+use svs::{CopyStart, EventKind, JobState, MediumFacts, MediumRef, Settled, Verified};
 
 use super::names;
 use crate::copies::{Order, Purpose, Refused, Section, TapeAt};
-use crate::engine::Engine;
+use crate::engine::{Engine, now_ms};
+
+/// How long a proof of the other site may come behind the end of its copy, in milliseconds.
+const PROOF_COMES: u64 = 30_000;
 
 /// The hands of an engine.
 pub(super) struct EngineHands(Arc<Engine>);
@@ -29,7 +32,7 @@ impl EngineHands {
     fn order(
         &self,
         (read, target): (&MediumRef, &MediumRef),
-        from: u64,
+        (from, verify): (u64, Verified),
         purpose: &Purpose<'_>,
     ) -> Result<JobId, Refusal> {
         let order = Order {
@@ -40,6 +43,7 @@ impl EngineHands {
             requested_by: "policy".into(),
             generation: None,
             begins: (from > 0).then_some(from),
+            verify: Some(verify),
         };
         // What is copied is chosen behind this.
         self.0.policy.ordered();
@@ -47,6 +51,17 @@ impl EngineHands {
             Refused::Invalid(why) => Refusal::Never(why),
             other => Refusal::Busy(other.to_string()),
         })
+    }
+
+    /// The other site tells how it has proven a copy a moment after that is done.
+    fn proof_is_to_come(&self, job: &svs::Job) -> bool {
+        let order = job.resume.as_deref().and_then(|note| serde_json::from_str::<Order>(note).ok());
+        let wanted = order.and_then(|order| order.verify).unwrap_or(Verified::None);
+        let ended: Option<jiff::Timestamp> = job.ended.as_deref().and_then(|at| at.parse().ok());
+        let since = ended.map_or(u64::MAX, |at| {
+            now_ms().saturating_sub(u64::try_from(at.as_millisecond()).unwrap_or(0))
+        });
+        job.verified < wanted && since < PROOF_COMES
     }
 
     /// A cartridge of ours is made blank, and what it held is deleted as far as nothing needs it.
@@ -98,12 +113,12 @@ impl Hands for EngineHands {
     fn copy(&self, wish: &CopyWish<'_>) -> Result<JobId, Refusal> {
         let CopyWish { source, target, version, from, seen, .. } = *wish;
         let start = CopyStart { source, target, version, from, seen };
-        self.order((wish.read, target), from, &Purpose::Copy(start))
+        self.order((wish.read, target), (from, wish.verify), &Purpose::Copy(start))
     }
 
     fn migrate(&self, wish: &MigrationWish<'_>) -> Result<JobId, Refusal> {
         let purpose = Purpose::Migration(wish.source, wish.version);
-        self.order((wish.source, wish.target), 0, &purpose)
+        self.order((wish.source, wish.target), (0, wish.verify), &purpose)
     }
 
     fn job(&self, id: JobId) -> JobEnd {
@@ -115,8 +130,9 @@ impl Hands for EngineHands {
                 return JobEnd::Running;
             }
         };
-        let message = job.message.unwrap_or_else(|| job.state.to_string());
+        let message = job.message.clone().unwrap_or_else(|| job.state.to_string());
         match job.state {
+            JobState::Done if self.proof_is_to_come(&job) => JobEnd::Running,
             JobState::Done => JobEnd::Done(job.verified),
             JobState::Cancelled => JobEnd::Unfit(message),
             JobState::Failed if self.0.copies.is_unfit(id) => JobEnd::Unfit(message),

@@ -90,7 +90,7 @@ fn call(engine: &Arc<Engine>, method: &str, params: Value) -> Result<Value, Admi
 fn enter(engine: &Arc<Engine>, source: &str, target: &str, policy: &str) {
     let params = json!({
         "source": format!("vtl0:{source}"), "target": format!("vtl0:{target}"), "policy": policy,
-        "verify": "none",
+        "verify": "readback",
     });
     call(engine, "copy_set", params).unwrap();
 }
@@ -188,7 +188,7 @@ fn a_full_tape_is_copied_and_a_dismount_can_wait_for_it() {
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(dir.path());
     let params = json!({ "source": "vtl0:VTA001L8", "target": "vtl0:VTA002L8",
-        "policy": "when full", "wait": 25, "verify": "none" });
+        "policy": "when full", "wait": 25 });
     call(&engine, "copy_set", params).unwrap();
     write(&engine, "VTA001L8", 0, b"a");
     assert_eq!(entry(&engine, "VTA001L8", "VTA002L8").status, MapStatus::Pending);
@@ -215,7 +215,7 @@ fn a_copy_that_is_asked_for_or_scheduled_and_what_would_happen() {
     let engine = engine(dir.path());
     enter(&engine, "VTA001L8", "VTA002L8", "deferred");
     let params = json!({ "source": "vtl0:VTA001L8", "target": "vtl0:VTA003L8",
-        "policy": "deferred", "schedule": "at 2001-01-01T00:00Z", "verify": "none" });
+        "policy": "deferred", "schedule": "at 2001-01-01T00:00Z" });
     call(&engine, "copy_set", params).unwrap();
     write(&engine, "VTA001L8", 0, b"abc");
     wait_done(&engine, "VTA001L8", "VTA003L8");
@@ -244,7 +244,7 @@ fn a_migrated_tape_is_freed_once_its_target_is_there() {
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(dir.path());
     let params = json!({ "source": "vtl0:VTA001L8", "target": "vtl0:VTA002L8",
-        "policy": "deferred", "verify": "none" });
+        "policy": "deferred" });
     call(&engine, "migration_set", params).unwrap();
     write(&engine, "VTA001L8", 0, b"abc");
     call(&engine, "migration_run", json!({ "source": "vtl0:VTA001L8" })).unwrap();
@@ -331,7 +331,7 @@ fn targets_come_from_a_pool() {
     let pool = json!({ "pool": "p", "tapes": ["vtl0:VTA002L8-VTA003L8"] });
     assert_eq!(call(&engine, "pool_set", pool).unwrap()["media"], 2);
     let params = json!({ "source": "vtl0:VTA001L8", "target": "p", "pool": true,
-        "policy": "always", "verify": "none" });
+        "policy": "always" });
     call(&engine, "copy_set", params).unwrap();
     write(&engine, "VTA001L8", 0, b"q");
     wait_done(&engine, "VTA001L8", "VTA002L8");

@@ -110,7 +110,8 @@ impl Calling<'_> {
         let (section, append) = part;
         let requested_by = format!("smis {} at {}", self.caller.user, self.caller.host);
         let (generation, begins) = (None, None);
-        Ok(Order { source, target, section, append, requested_by, generation, begins })
+        let verify = None;
+        Ok(Order { source, target, section, append, verify, requested_by, generation, begins })
     }
 
     /// Begins a copy: the job, or the return code.

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use copy::run::{self, RangeOrder, write_range};
-use link::{Answer, CopyRange, EndReason, Extent, RangeEnd, RangeResult, RangeSource};
+use copy::proof::Proof;
+use copy::run::{self, Noted, RangeOrder, Waits, write_noted};
+use link::{Answer, CopyRange, EndReason, Extent, RangeEnd, RangeResult, RangeSource, Verify};
 use model::{JobId, ObjectNumber};
 use scsi::Sense;
 use service::messages;
 use store::Store;
-use svs::{CopyPath, Ending, EventKind, JobState};
+use svs::{CopyPath, Ending, EventKind, JobState, Verified};
 use tape::{Control, TapeError};
 
 use super::seat::{Seat, behind};
@@ -23,7 +24,7 @@ const ROW_TIME: Duration = Duration::from_millis(500);
 
 /// How the last range of a copy ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Last {
+pub(super) enum Last {
     /// All of it is written.
     Done,
     /// At early warning or the end of the medium; the application decides.
@@ -39,22 +40,30 @@ enum Last {
 /// A copy that this seat's drive writes.
 #[derive(Clone, Debug)]
 pub(super) struct Copying {
-    id: JobId,
+    pub(super) id: JobId,
     /// Bytes of the job that the drive answered GOOD, of this and former tapes.
-    bytes: u64,
+    pub(super) bytes: u64,
     /// The place behind the last record.
-    object: ObjectNumber,
-    last: Last,
+    pub(super) object: ObjectNumber,
+    pub(super) last: Last,
     /// Everything up to there is on the medium.
-    flushed: bool,
-    /// The drive stood where it should after that flush.
-    proven: bool,
+    pub(super) flushed: bool,
+    /// How it is to be proven.
+    pub(super) verify: Verify,
+    /// The least proof of all that was flushed; `None` before the first flush.
+    pub(super) verified: Option<Verified>,
+    /// What is still to be read back.
+    pub(super) proof: Proof,
+    /// How often the drive had to wait for the store.
+    pub(super) waits: Waits,
+    /// Why what was read back is wrong.
+    pub(super) fault: Option<String>,
     /// The last range was written to its end.
-    whole: bool,
+    pub(super) whole: bool,
     /// The row's note says that all of what was asked is on tape.
-    noted: bool,
+    pub(super) noted: bool,
     /// When the row was written last.
-    row: Instant,
+    pub(super) row: Instant,
 }
 
 /// What came of a range before it is an answer.
@@ -126,6 +135,10 @@ impl Seat {
             return Answer::Failed(error);
         }
         let gate = gate(&self.ground.store, extents(range));
+        if let Some(copying) = self.copying.as_mut().filter(|_| written > 0) {
+            // What an earlier run of this engine wrote is not known well enough to be compared.
+            copying.proof.miss();
+        }
         let came = match gate {
             Err(error) => Came::failed(error),
             Ok(_) if !self.is_ours() => Came::nothing(Ok(RangeEnd::NotMine)),
@@ -170,7 +183,7 @@ impl Seat {
         if let Some(copying) = &self.copying {
             let (id, jobs) = (copying.id, &self.ground.jobs);
             if copying.noted {
-                jobs.set_whole(id, false);
+                jobs.set_whole(id, false, copying.verified);
             }
             if copying.last == Last::Waiting {
                 jobs.set_source(id, &source_name(self, range));
@@ -195,7 +208,7 @@ impl Seat {
                 RangeSource::Stream { .. } => CopyPath::Moved,
             },
         };
-        let before = self.ground.jobs.begin_copy(&new).map_err(|cause| {
+        let (before, verified) = self.ground.jobs.begin_copy(&new).map_err(|cause| {
             TapeError::Unreachable(format!("the job can not be written down: {cause}"))
         })?;
         // What a range interrupted by a restart had written is counted again by its result.
@@ -206,7 +219,11 @@ impl Seat {
             object: range.expected_object,
             last: Last::Done,
             flushed: true,
-            proven: true,
+            verify: range.verify.unwrap_or(self.ground.libraries.verify(&self.name.library)),
+            verified,
+            proof: Proof::default(),
+            waits: Waits::default(),
+            fault: None,
             whole: false,
             noted: false,
             row: Instant::now(),
@@ -265,8 +282,11 @@ impl Seat {
             flush: false,
             ignore_early_warning: range.ignore_early_warning,
         };
-        let (jobs, copying) = (&self.ground.jobs, &self.copying);
-        let job = copying.as_ref().map(|copying| (copying.id, copying.bytes));
+        let jobs = &self.ground.jobs;
+        let job = self.copying.as_ref().map(|copying| (copying.id, copying.bytes));
+        let copying = self.copying.as_mut().filter(|it| it.verify == Verify::Readback);
+        let object = behind(range.expected_object, written);
+        let noted = copying.map(|copying| Noted { proof: &mut copying.proof, object });
         let mut teller = Teller::new(|bytes, records| {
             progress(skip + bytes, written + records);
         });
@@ -280,15 +300,19 @@ impl Seat {
         };
         let result = match self.device.as_mut().map(|device| &mut device.unit) {
             Some(crate::library::Unit::Drive(drive)) => {
-                write_range(drive.as_mut(), &mut source, order, control, &mut told)
+                write_noted(drive.as_mut(), &mut source, order, control, &mut told, noted)
             }
             _ => run::RangeResult {
                 end: run::RangeEnd::Drive(TapeError::Check(Sense::INVALID_OPERATION_CODE)),
                 bytes: 0,
                 records: 0,
                 early_warning: false,
+                waits: Waits::default(),
             },
         };
+        if let Some(copying) = &mut self.copying {
+            copying.waits = copying.waits.and(result.waits);
+        }
         self.reader = source.into_reader();
         self.unflushed |= result.records > 0;
         let end = self.range_end(range, &result);
@@ -336,8 +360,11 @@ impl Seat {
         let control = Control { deadline: control.deadline, cancel: tape::CancelToken::new() };
         self.unflushed = true;
         let expected = behind(range.expected_object, came.records);
-        let proven = self.flush(&control).and_then(|()| self.stands_at(expected, 0, &control));
-        match proven {
+        let flushed = self.flush_only(&control).and_then(|_| match self.asks_for_position() {
+            true => self.stands_at(expected, 0, &control),
+            false => Ok(()),
+        });
+        match flushed.and_then(|()| self.prove(Some(expected))) {
             Ok(()) => Came { flushed: true, ..came },
             Err(TapeError::Check(sense)) => Came { end: Ok(RangeEnd::MediaError(sense)), ..came },
             Err(error) => Came { end: Err(error), ..came },
@@ -351,7 +378,6 @@ impl Seat {
         copying.bytes = copying.bytes.saturating_add(came.bytes);
         copying.object = behind(range.expected_object, came.records);
         copying.flushed = came.flushed || (copying.flushed && came.records == 0);
-        copying.proven = came.flushed || (copying.proven && came.records == 0);
         copying.whole = came.whole;
         copying.noted = false;
         let (id, bytes) = (copying.id, copying.bytes);
@@ -367,6 +393,9 @@ impl Seat {
             Ok(RangeEnd::MediaError(sense)) => Last::Failed(sense.to_string()),
             Err(error) => Last::Failed(error.to_string()),
         };
+        if let Some(fault) = &copying.fault {
+            copying.last = Last::Failed(fault.clone());
+        }
         match &copying.last {
             Last::Full => {
                 jobs.enter(id, JobState::PausedEom, Some("the medium is full"));
@@ -391,7 +420,6 @@ impl Seat {
             // Filemarks that the application wrote behind the records are safe as well.
             copying.object = at.unwrap_or(copying.object).max(copying.object);
             copying.flushed = true;
-            copying.proven = at.is_some();
             self.ground.jobs.flushed(copying.id, copying.object, copying.bytes);
             self.note_whole();
         }
@@ -405,9 +433,22 @@ impl Seat {
             Last::Full => copying.whole,
             _ => false,
         };
-        if whole && copying.flushed && !copying.noted {
+        if whole && copying.flushed && copying.fault.is_none() && !copying.noted {
             copying.noted = true;
-            self.ground.jobs.set_whole(copying.id, true);
+            self.ground.jobs.set_whole(copying.id, true, copying.verified);
+        }
+    }
+
+    /// Says how often the drive had to wait for the store, if it had to.
+    fn tell_waits(&self, copying: &Copying) {
+        let Waits { count, time } = copying.waits;
+        if count > 0 {
+            let milliseconds = time.as_millis();
+            let words: [(&str, &dyn std::fmt::Display); 3] =
+                [("target", &self.name), ("count", &count), ("milliseconds", &milliseconds)];
+            let (subject, message) = (copying.id.to_string(), messages::COPY_STARVED);
+            let catalogue = &self.ground.catalogue;
+            messages::note(catalogue, EventKind::Job, message, &words, Some(&subject));
         }
     }
 
@@ -422,6 +463,12 @@ impl Seat {
                 _ => jobs.lease_lost(self.lease, false, why),
             };
         };
+        let mut copying = copying;
+        if let Some(fault) = copying.fault.take() {
+            copying.last = Last::Failed(fault);
+        }
+        self.tell_waits(&copying);
+        let jobs = &self.ground.jobs;
         let written = match copying.last {
             Last::Done => true,
             Last::Full => copying.whole,
@@ -441,7 +488,11 @@ impl Seat {
                 jobs.finish(copying.id, &Ending { bytes, ..Ending::failed(cause) });
             }
             // Nor is it known here whether there is more for another drive.
-            (Last::Done, Ok(())) => jobs.let_go(copying.id, copying.bytes, copying.proven),
+            (Last::Done, Ok(())) => {
+                let verified = copying.verified.unwrap_or(Verified::None);
+                jobs.let_go(copying.id, copying.bytes, verified);
+                self.ground.send_proof(&self.site, copying.id);
+            }
             // The next tape comes with another lease, if there is more.
             (Last::Full, Ok(())) => {}
             (Last::Cancelled | Last::Waiting, Ok(())) => {

@@ -6,6 +6,7 @@
 
 mod copying;
 mod desk;
+mod proving;
 mod seat;
 mod source;
 mod streaming;

@@ -174,6 +174,7 @@ impl Seat {
         cancel: &CancelToken,
     ) -> Result<Outcome, TapeError> {
         let control = self.control(cancel);
+        self.prove_before(operation, &control)?;
         let device = self.device.as_mut().ok_or_else(gone)?;
         let drive = match &mut device.unit {
             Unit::Changer(changer) => {
@@ -192,45 +193,58 @@ impl Seat {
         }
         let flushed = outcome.is_ok() && !self.unflushed && flushes(operation);
         if flushed && self.copying.is_some() {
-            self.note_flush(operation, &control);
+            self.note_flush(operation, &control)?;
         }
         outcome
     }
 
     /// A flush made what the copy wrote safe. Where it stands is asked, except after motions that
     /// leave the end of what was written.
-    fn note_flush(&mut self, operation: &Operation, control: &Control) {
+    fn note_flush(&mut self, operation: &Operation, control: &Control) -> Result<(), TapeError> {
         let at = match operation {
             Operation::WriteFilemarks(_) => {
                 self.drive().and_then(|drive| drive.position(control)).ok().map(|it| it.object)
             }
             _ => None,
         };
+        let is_new = self.copying.as_ref().is_some_and(Copying::is_unflushed);
+        let proven = if is_new { self.prove(at) } else { Ok(()) };
         self.copy_flushed(at);
+        proven
     }
 
-    /// Flushes what was written, so that the device can be left. Not an error: a drive that is
-    /// empty or was reloaded since, whose medium was flushed when it went.
+    /// Flushes what was written and proves it, so that the device can be left.
     pub(super) fn flush(&mut self, control: &Control) -> Result<(), TapeError> {
+        let is_new = self.copying.as_ref().is_some_and(Copying::is_unflushed);
+        if !(self.flush_only(control)? && is_new) {
+            return Ok(());
+        }
+        let at = self.drive()?.position(control).ok().map(|it| it.object);
+        let proven = self.prove(at);
+        self.copy_flushed(at);
+        proven
+    }
+
+    /// Flushes what was written; whether that was needed. Not an error: a drive that is
+    /// empty or was reloaded since, whose medium was flushed when it went.
+    pub(super) fn flush_only(&mut self, control: &Control) -> Result<bool, TapeError> {
         let is_drive = matches!(self.device.as_ref().map(|it| &it.unit), Some(Unit::Drive(_)));
         if !is_drive || !(self.unflushed || self.restored) {
-            return Ok(());
+            return Ok(false);
         }
         for _ in 0..ATTENTIONS_MAX {
             match self.drive()?.write_filemarks(0, control) {
                 Ok(WriteEnd::Written | WriteEnd::EarlyWarning) => {
                     self.unflushed = false;
-                    let at = self.drive()?.position(control).ok().map(|it| it.object);
-                    self.copy_flushed(at);
-                    return Ok(());
+                    return Ok(true);
                 }
                 Err(TapeError::Check(sense)) if sense.key == 0x06 && sense.asc != 0x29 => {}
                 Err(TapeError::Check(sense)) if sense.key == 0x02 => {
                     self.unflushed = false;
-                    return Ok(());
+                    return Ok(false);
                 }
                 // Nothing is known to be at stake.
-                _ if !self.unflushed => return Ok(()),
+                _ if !self.unflushed => return Ok(false),
                 Err(TapeError::Check(sense)) if sense.key == 0x06 => {
                     let lost = "the drive was reset; what was in its buffer is lost";
                     return Err(TapeError::PositionUnknown(lost.to_owned()));
@@ -246,7 +260,8 @@ impl Seat {
 
     /// The engine stops: what was written is flushed, the lease and its copy stay as they are.
     pub fn leave(&mut self) {
-        if let Err(error) = self.flush(&Control::within(OPENING)) {
+        // There is no time to read back; what was not proven is said to be so.
+        if let Err(error) = self.flush_only(&Control::within(OPENING)) {
             tracing::warn!(device = %self.name, %error, "a drive could not be flushed");
         }
     }

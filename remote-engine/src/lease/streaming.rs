@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use copy::proof::digest;
 use link::{Answer, CopyRange, RangeEnd, RangeSource, ReadEndReason, ReadRange, ReadResult};
 use scsi::Sense;
 use tape::{Control, ReadEnd, TapeError, WriteEnd};
@@ -146,6 +147,10 @@ impl Seat {
             Err(error) => Err(error),
             Ok(end) => {
                 entry.consume(payload);
+                if let Some(copying) = self.copying.as_mut().filter(|it| it.reads_back()) {
+                    let object = behind(range.expected_object, came.records);
+                    copying.wrote(object, record.len(), &digest(&record));
+                }
                 came.bytes += payload;
                 came.records += 1;
                 came.whole = payload < size as u64 || left == payload;

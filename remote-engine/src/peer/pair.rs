@@ -180,7 +180,10 @@ async fn read_control(
             Message::JobAck(_) | Message::JobOver(_) => {
                 let from = from.clone();
                 let noted = tokio::task::spawn_blocking(move || match message {
-                    Message::JobOver(job) => from.ground.jobs.over(&from.peer.site, job),
+                    Message::JobOver(job) => {
+                        from.ground.jobs.over(&from.peer.site, job);
+                        from.ground.send_proof(&from.peer.site, job);
+                    }
                     Message::JobAck(job) => from.ground.jobs.acknowledged(&from.peer.site, job),
                     _ => {}
                 });

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod leases;
+mod proofs;
 mod ranges;
 mod streams;
 mod support;

@@ -10,13 +10,18 @@ use tape::{Control, Operation, Outcome, ReadEnd, TapeDrive, WriteEnd};
 
 use crate::support::{Site, hq, noise, run_id, store_with};
 
-const RECORD: usize = 16 << 10;
+pub(crate) const RECORD: usize = 16 << 10;
 
-fn extent(generation: GenerationId, offset: u64, length: u64) -> Extent {
+pub(crate) fn extent(generation: GenerationId, offset: u64, length: u64) -> Extent {
     Extent { generation, first_object: 0, offset_in_object: offset, length }
 }
 
-fn range(job: JobId, extent: Extent, record_size: u32, expected_object: u64) -> CopyRange {
+pub(crate) fn range(
+    job: JobId,
+    extent: Extent,
+    record_size: u32,
+    expected_object: u64,
+) -> CopyRange {
     CopyRange {
         job,
         source: RangeSource::Extents(vec![extent]),
@@ -24,6 +29,7 @@ fn range(job: JobId, extent: Extent, record_size: u32, expected_object: u64) -> 
         pad_last: false,
         flush: false,
         ignore_early_warning: false,
+        verify: None,
         expected_object,
     }
 }
@@ -66,7 +72,7 @@ pub(crate) fn tape_of(site: &Site, drive: usize) -> Vec<Option<Bytes>> {
 }
 
 /// Records, a filemark, records of another size, two filemarks.
-fn source() -> Vec<Option<Bytes>> {
+pub(crate) fn source() -> Vec<Option<Bytes>> {
     let mut objects: Vec<_> = (0..40).map(|n| Some(noise(n + 1, RECORD))).collect();
     objects.push(None);
     objects.extend((0..9).map(|n| Some(noise(100 + n, 700))));

@@ -29,6 +29,7 @@ fn range(job: JobId, stream: StreamId, from: u64, expected_object: u64) -> CopyR
         pad_last: true,
         flush: true,
         ignore_early_warning: false,
+        verify: None,
         expected_object,
     }
 }

@@ -123,6 +123,7 @@ pub(crate) struct Local {
     pub(crate) bulk: Connection,
     pub(crate) reports: Vec<SiteReport>,
     pub(crate) jobs: Vec<JobReport>,
+    pub(crate) proofs: Vec<(JobId, link::Verify)>,
     events: Vec<(LeaseId, ClientEvent)>,
 }
 
@@ -132,7 +133,14 @@ impl Local {
         let hello = |channel| Hello::new(hq(), run, channel, token);
         let control = Connection::open(dir, engine, hello(Channel::Control)).await;
         let bulk = Connection::open(dir, engine, hello(Channel::Bulk)).await;
-        Self { control, bulk, reports: Vec::new(), jobs: Vec::new(), events: Vec::new() }
+        Self {
+            control,
+            bulk,
+            reports: Vec::new(),
+            jobs: Vec::new(),
+            proofs: Vec::new(),
+            events: Vec::new(),
+        }
     }
 
     pub(crate) async fn send(&mut self, message: Message) {
@@ -145,6 +153,7 @@ impl Local {
         match self.control.next().await {
             Message::Report(report) => self.reports.push(report),
             Message::Job(report) => self.jobs.push(report),
+            Message::JobProof(job, how) => self.proofs.push((job, how)),
             Message::LeaseReply(reply) => return Some(reply),
             other => panic!("unexpected: {other:?}"),
         }
@@ -167,7 +176,7 @@ impl Local {
         &mut self,
         client: &mut LeaseClient,
     ) -> (Option<link::Stream>, Option<ClientEvent>) {
-        let Self { control, bulk, reports, jobs, .. } = self;
+        let Self { control, bulk, reports, jobs, proofs, .. } = self;
         let message = tokio::select! {
             message = control.next() => message,
             message = bulk.next() => message,
@@ -175,6 +184,7 @@ impl Local {
         match message {
             Message::Report(report) => reports.push(report),
             Message::Job(report) => jobs.push(report),
+            Message::JobProof(job, how) => proofs.push((job, how)),
             Message::LeaseReply(reply) => return (None, client.handle(reply)),
             Message::Stream(stream) => return (Some(stream), None),
             other => panic!("unexpected: {other:?}"),
@@ -190,6 +200,7 @@ impl Local {
             match self.control.next().await {
                 Message::Report(report) => self.reports.push(report),
                 Message::Job(report) => self.jobs.push(report),
+                Message::JobProof(job, how) => self.proofs.push((job, how)),
                 Message::Pong(_) => return,
                 other => panic!("unexpected: {other:?}"),
             }

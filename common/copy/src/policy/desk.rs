@@ -96,6 +96,17 @@ fn dismounted(found: Found) -> Found {
     }
 }
 
+/// A target that is not proven as its entry wants is none.
+fn proven(settled: Settled, wanted: Verified) -> Settled {
+    match settled {
+        Settled::Done(proven) if proven < wanted => Settled::Failed {
+            message: format!("the target is proven by {proven}, and {wanted} is wanted"),
+            again: None,
+        },
+        other => other,
+    }
+}
+
 /// The one place where entries are acted upon.
 pub struct Desk<H> {
     catalogue: Arc<Catalogue>,
@@ -197,6 +208,7 @@ impl<H: Hands> Desk<H> {
         let catalogue = &self.catalogue;
         if entry.status == MapStatus::InProgress {
             let Some(settled) = self.ended(entry.job, entry.attempts, now) else { return Ok(()) };
+            let settled = proven(settled, entry.rule.verify);
             let (source, target) = (&entry.source_medium, &entry.target_medium);
             if let Some(job) = entry.job
                 && catalogue.settle_copy(source, target, job, &settled)?
@@ -307,15 +319,11 @@ impl<H: Hands> Desk<H> {
         next: &mut Next,
     ) -> Result<(), SvsError> {
         let (source, target) = (&entry.source_medium, &entry.migration_medium);
-        let failed = match settled {
-            Settled::Done(proven) if proven >= entry.rule.verify => {
+        let failed = match proven(settled, entry.rule.verify) {
+            Settled::Done(proven) => {
                 let version = self.catalogue.migration_version(source)?.unwrap_or(0);
                 return self.moved(entry, version, proven, now, next);
             }
-            Settled::Done(proven) => Settled::Failed {
-                message: format!("the target is proven by {proven} only; nothing was freed"),
-                again: None,
-            },
             failed => failed,
         };
         if let Settled::Failed { message, again } = &failed {

@@ -309,6 +309,7 @@ mod tests {
                 pad_last,
                 flush,
                 ignore_early_warning,
+                verify: None,
                 expected_object,
             })
         };
@@ -334,6 +335,7 @@ mod tests {
             flush: false,
             ignore_early_warning: false,
             expected_object,
+            verify: None,
         });
         let fresh = |doubt: Doubt| Doubt { repeated: false, ..doubt };
         let go = Settled::LocateThenExecute;

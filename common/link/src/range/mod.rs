@@ -46,6 +46,17 @@ pub enum RangeSource {
     },
 }
 
+/// How the data of a copy is proven on tape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verify {
+    /// Not at all, beyond the drive's GOOD.
+    None,
+    /// The position behind the last flush is what it must be.
+    Position,
+    /// It is read back and compared.
+    Readback,
+}
+
 /// One numbered piece of a copy: the bytes of `source`, put into records of `record_size`.
 ///
 /// Only whole records are written; a rest smaller than a record is left (the next range carries
@@ -69,6 +80,8 @@ pub struct CopyRange {
     /// Where the drive must stand before, else nothing is written and the answer is
     /// `PositionUnknown`.
     pub expected_object: ObjectNumber,
+    /// How it is proven once it is flushed; as the library says if not given.
+    pub verify: Option<Verify>,
 }
 
 /// How a range ended. Exactly one of them ends each range.

@@ -296,6 +296,7 @@ impl Splice {
             flush: closing,
             ignore_early_warning: false,
             expected_object,
+            verify: None,
         })
     }
 

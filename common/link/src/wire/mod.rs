@@ -16,6 +16,7 @@ use prost::Message as _;
 use crate::connect::{Channel, Goodbye, Hello};
 use crate::lease::{LeaseReply, LeaseRequest};
 use crate::proto::{self, frame::Body};
+use crate::range::Verify;
 use crate::replicate::Replicate;
 use crate::report::{JobReport, SiteReport};
 use crate::stream::Stream;
@@ -49,6 +50,8 @@ pub enum Message {
     JobAck(JobId),
     /// The originator of a copy has ended it.
     JobOver(JobId),
+    /// Remote to local, control: how a copy that is done was proven.
+    JobProof(JobId, Verify),
     /// Local to remote, control.
     Lease(LeaseRequest),
     /// Remote to local, control.
@@ -92,9 +95,8 @@ impl Message {
     pub fn channel(&self) -> Option<Channel> {
         match self {
             Self::Hello(_) | Self::Goodbye(_) | Self::Ping(_) | Self::Pong(_) => None,
-            Self::Report(_) | Self::Job(_) | Self::JobAck(_) | Self::JobOver(_) => {
-                Some(Channel::Control)
-            }
+            Self::Report(_) | Self::Job(_) | Self::JobProof(..) => Some(Channel::Control),
+            Self::JobAck(_) | Self::JobOver(_) => Some(Channel::Control),
             Self::Lease(_) | Self::LeaseReply(_) => Some(Channel::Control),
             Self::Replicate(_) | Self::Stream(_) => Some(Channel::Bulk),
         }
@@ -114,6 +116,11 @@ impl Message {
             Self::Job(report) => (Body::Job(connect::job(report)), Bytes::new()),
             Self::JobOver(job) => {
                 (Body::JobOver(proto::JobOver { job: id_bytes(job.to_bytes()) }), Bytes::new())
+            }
+            Self::JobProof(job, how) => {
+                let verified = range::verify(*how).into();
+                let job = id_bytes(job.to_bytes());
+                (Body::JobProof(proto::JobProof { job, verified }), Bytes::new())
             }
             Self::JobAck(job) => {
                 (Body::JobAck(proto::JobAck { job: id_bytes(job.to_bytes()) }), Bytes::new())
@@ -162,6 +169,11 @@ impl Message {
             Body::Job(report) => connect::read_job(report).map(Self::Job),
             Body::JobOver(over) => {
                 JobId::from_slice(&over.job).map(Self::JobOver).ok_or(DecodeError::Invalid("job"))
+            }
+            Body::JobProof(proof) => {
+                let job = JobId::from_slice(&proof.job).ok_or(DecodeError::Invalid("job"))?;
+                let how = range::read_verify(proof.verified());
+                Ok(Self::JobProof(job, how.ok_or(DecodeError::Invalid("a proof"))?))
             }
             Body::JobAck(ack) => {
                 JobId::from_slice(&ack.job).map(Self::JobAck).ok_or(DecodeError::Invalid("job"))

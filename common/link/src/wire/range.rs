@@ -7,7 +7,7 @@ use super::{DecodeError, id_bytes, ulid, within};
 use crate::proto::{self, copy_range, range_result::End, read_result::End as ReadStop};
 use crate::range::{
     CopyRange, EXTENTS_MAX, Extent, RangeEnd, RangeResult, RangeSource, ReadEndReason, ReadRange,
-    ReadResult,
+    ReadResult, Verify,
 };
 use crate::stream::StreamId;
 
@@ -51,11 +51,12 @@ pub(super) fn copy(copy: &CopyRange) -> proto::CopyRange {
         flush: copy.flush,
         ignore_early_warning: copy.ignore_early_warning,
         expected_object: copy.expected_object,
+        verify: copy.verify.map_or(proto::Verify::Unspecified, verify).into(),
     }
 }
 
 pub(super) fn read_copy(copy: proto::CopyRange) -> Result<CopyRange, DecodeError> {
-    let source = match copy.source.ok_or(DecodeError::Missing("a range's source"))? {
+    let source = match copy.source.clone().ok_or(DecodeError::Missing("a range's source"))? {
         copy_range::Source::Extents(extents) => {
             within("extents", extents.list.len(), EXTENTS_MAX)?;
             let list: Vec<_> = extents.list.iter().map(read_extent).collect::<Result<_, _>>()?;
@@ -69,6 +70,7 @@ pub(super) fn read_copy(copy: proto::CopyRange) -> Result<CopyRange, DecodeError
             length: part.length,
         },
     };
+    let how = copy.verify();
     Ok(CopyRange {
         job: job_id(&copy.job)?,
         source,
@@ -77,7 +79,25 @@ pub(super) fn read_copy(copy: proto::CopyRange) -> Result<CopyRange, DecodeError
         flush: copy.flush,
         ignore_early_warning: copy.ignore_early_warning,
         expected_object: copy.expected_object,
+        verify: read_verify(how),
     })
+}
+
+pub(super) fn verify(verify: Verify) -> proto::Verify {
+    match verify {
+        Verify::None => proto::Verify::None,
+        Verify::Position => proto::Verify::Position,
+        Verify::Readback => proto::Verify::Readback,
+    }
+}
+
+pub(super) fn read_verify(verify: proto::Verify) -> Option<Verify> {
+    match verify {
+        proto::Verify::Unspecified => None,
+        proto::Verify::None => Some(Verify::None),
+        proto::Verify::Position => Some(Verify::Position),
+        proto::Verify::Readback => Some(Verify::Readback),
+    }
 }
 
 fn read_extent(extent: &proto::Extent) -> Result<Extent, DecodeError> {

@@ -192,9 +192,15 @@ fn range_source() -> impl Strategy<Value = RangeSource> {
     ]
 }
 
+fn verify(number: u8) -> Option<Verify> {
+    [None, Some(Verify::None), Some(Verify::Position), Some(Verify::Readback)]
+        [usize::from(number % 4)]
+}
+
 fn work() -> impl Strategy<Value = Work> {
-    let copy = (id(), range_source(), 1u32..1 << 24, any::<([bool; 3], u64)>()).prop_map(
-        |(job, source, record_size, ([pad_last, flush, ignore_early_warning], expected_object))| {
+    let copy = (id(), range_source(), 1u32..1 << 24, any::<([bool; 3], u64, u8)>()).prop_map(
+        |(job, source, record_size, (flags, expected_object, how))| {
+            let [pad_last, flush, ignore_early_warning] = flags;
             Work::Copy(CopyRange {
                 job: JobId(job),
                 source,
@@ -203,6 +209,7 @@ fn work() -> impl Strategy<Value = Work> {
                 flush,
                 ignore_early_warning,
                 expected_object,
+                verify: verify(how),
             })
         },
     );
@@ -452,6 +459,9 @@ fn message() -> impl Strategy<Value = Message> {
         job.prop_map(Message::Job),
         id().prop_map(|id| Message::JobAck(JobId(id))),
         id().prop_map(|id| Message::JobOver(JobId(id))),
+        (id(), 1u8..4).prop_map(|(id, how)| {
+            Message::JobProof(JobId(id), verify(how).unwrap_or(Verify::None))
+        }),
         lease_request().prop_map(Message::Lease),
         lease_reply().prop_map(Message::LeaseReply),
         replicate().prop_map(Message::Replicate),

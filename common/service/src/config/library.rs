@@ -80,8 +80,23 @@ impl FrontendLibrary {
 pub struct PhysicalLibrary {
     /// Its name; at the other site it is called `SITE-NAME`.
     pub name: LibraryName,
+    /// How copies onto its tapes are proven; by their position if not given.
+    pub verify: Verify,
     /// What drives it.
     pub backend: Backend,
+}
+
+/// How the data of a copy is proven on tape.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verify {
+    /// Not at all, beyond the drive's GOOD.
+    None,
+    /// The position behind the last flush is what it must be.
+    #[default]
+    Position,
+    /// It is read back and compared.
+    Readback,
 }
 
 /// What drives a physical library.
@@ -191,6 +206,8 @@ enum Drives {
 struct Written {
     name: LibraryName,
     backend: BackendName,
+    #[serde(default)]
+    verify: Verify,
     path: Option<PathBuf>,
     drives: Option<Drives>,
     slots: Option<u16>,
@@ -210,13 +227,13 @@ impl TryFrom<Written> for PhysicalLibrary {
     type Error = String;
 
     fn try_from(written: Written) -> Result<Self, String> {
-        let name = written.name.clone();
+        let (name, verify) = (written.name.clone(), written.verify);
         let backend = match written.backend {
             BackendName::File => written.file().map(Backend::File),
             BackendName::Scsi => written.scsi().map(Backend::Scsi),
         };
         let backend = backend.map_err(|text| format!("physical_library {name}: {text}"))?;
-        Ok(Self { name, backend })
+        Ok(Self { name, verify, backend })
     }
 }
 

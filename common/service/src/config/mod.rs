@@ -19,7 +19,7 @@ pub(crate) use check::private;
 pub use error::{ConfigError, Problem};
 pub(crate) use library::read_chap;
 pub use library::{
-    Backend, Chap, FileBackend, FrontendLibrary, PhysicalLibrary, ScsiBackend, ScsiDevices,
+    Backend, Chap, FileBackend, FrontendLibrary, PhysicalLibrary, ScsiBackend, ScsiDevices, Verify,
     VirtualLibrary,
 };
 pub use local::{Auth, LinkTo, LocalConfig, Ndmp, NdmpUser, Replication, ReplicationStart};

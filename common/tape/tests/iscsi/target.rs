@@ -46,6 +46,13 @@ pub(crate) struct Manners {
     pub(crate) burst: usize,
     /// User and secret of the initiator, user and secret of the target.
     pub(crate) chap: Option<[&'static str; 4]>,
+    /// Bytes of each cartridge.
+    pub(crate) capacity: u64,
+    /// Bytes of the early warning zone.
+    pub(crate) early_warning: Option<u64>,
+    /// So many writes are answered GOOD before one tells of early warning, as by a drive that
+    /// learns of it when its buffer runs out. A filemark always tells.
+    pub(crate) late_warning: usize,
 }
 
 impl Default for Manners {
@@ -58,6 +65,9 @@ impl Default for Manners {
             first_burst: 2500,
             burst: 2000,
             chap: None,
+            capacity: 1 << 20,
+            early_warning: None,
+            late_warning: 0,
         }
     }
 }
@@ -74,6 +84,8 @@ struct Plan {
     commands: BTreeMap<u8, usize>,
     aborted: usize,
     logouts: usize,
+    /// Warnings that were kept back.
+    held_back: usize,
 }
 
 struct Shared {
@@ -107,11 +119,11 @@ impl Target {
     pub(crate) fn start(manners: Manners) -> Self {
         let shelf = MemoryShelf::new();
         let cartridges: Vec<_> = (1..=4).map(barcode).collect();
-        cartridges.iter().for_each(|barcode| shelf.add(barcode, 1 << 20));
+        cartridges.iter().for_each(|barcode| shelf.add(barcode, manners.capacity));
         let drive = |index: u16| DriveSpec {
             index,
             identity: identity("DRIVE", &format!("TEST-DRIVE-{index}")),
-            early_warning: None,
+            early_warning: manners.early_warning,
             power_on_attention: true,
         };
         let spec = LibrarySpec {
@@ -152,6 +164,12 @@ impl Target {
         let drive = Arc::clone(library.drives().next().unwrap());
         drop(library);
         drive.lock().unwrap().insert(&barcode(number)).unwrap();
+    }
+
+    /// LOGICAL UNIT RESET of the first drive, by another.
+    pub(crate) fn reset_drive(&self) {
+        let library = self.shared.library.lock().unwrap();
+        library.drives().next().unwrap().lock().unwrap().reset();
     }
 
     /// What is on a cartridge: the bytes of records, `None` for filemarks.
@@ -604,9 +622,22 @@ impl Connection<'_> {
                 drop(library);
                 let drive = drive.unwrap();
                 let mut drive = drive.lock().unwrap();
-                drive.execute_cdb(self.nexus, cdb, transfer, &control).unwrap()
+                let answer = drive.execute_cdb(self.nexus, cdb, transfer, &control).unwrap();
+                self.warn_late(cdb[0], answer)
             }
         }
+    }
+
+    fn warn_late(&self, opcode: u8, answer: Answer) -> Answer {
+        const WRITE: u8 = 0x0a;
+        let warned = answer.sense.is_some_and(|sense| sense.key == 0 && sense.eom);
+        let mut plan = self.shared.plan.lock().unwrap();
+        if opcode != WRITE || !warned || plan.held_back >= self.shared.manners.late_warning {
+            plan.held_back = if warned { usize::MAX } else { 0 };
+            return answer;
+        }
+        plan.held_back += 1;
+        Answer { status: 0, sense: None, ..answer }
     }
 }
 
