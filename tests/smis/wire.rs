@@ -66,11 +66,14 @@ pub(crate) fn send(address: SocketAddr, bytes: &[u8], finish: bool) -> Reply {
     Reply { status, text }
 }
 
-/// Whether a reply with its Content-Length has come.
+/// Whether a reply has come to its end.
 fn is_whole(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes);
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
     let head = head.to_ascii_lowercase();
+    if head.contains("transfer-encoding: chunked") {
+        return body.ends_with("\r\n0\r\n\r\n");
+    }
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
     length.and_then(|n| n.trim().parse::<usize>().ok()).is_some_and(|n| body.len() >= n)
 }

@@ -252,7 +252,7 @@ impl Calling<'_> {
 
     fn relationships(&self) -> Result<Invoked, CimError> {
         let model = Model::new(self.engine);
-        let all = model.instances("CIM_StorageSynchronized", None)?;
+        let all = model.instances("CIM_StorageSynchronized")?;
         let paths: Vec<Path> = all.into_iter().map(|instance| instance.path).collect();
         Ok(Invoked::code(DONE).with("Synchronizations", paths))
     }

@@ -2,15 +2,17 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cim::wire::{Head, Refusal, Request};
-use cim::xml::Limits;
+use cim::xml::{Drain, Limits, Writer};
 use cim::{Caller, Server};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::{Body, Incoming};
+use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
+use hyper::body::{Body, Frame, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Response, StatusCode};
@@ -21,7 +23,8 @@ use service::config::Smis;
 use service::shutdown::Shutdown;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
@@ -46,7 +49,59 @@ const OPERATIONS: usize = 8;
 /// How long to wait where a connection can not be accepted.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(250);
 
-type Reply = Response<Full<Bytes>>;
+/// Replies that go in parts at a time. A client that is slow to take its reply holds up only these,
+/// and not the operations.
+const STREAMS: usize = 16;
+/// Parts of a reply that wait for its client, and how long one may.
+const PARTS: usize = 2;
+const PART: Duration = Duration::from_secs(20);
+
+type Reply = Response<Either<Full<Bytes>, Parts>>;
+
+/// Why a reply was cut off.
+#[derive(Debug, thiserror::Error)]
+#[error("the reply could not be ended")]
+struct CutOff;
+
+/// A piece of a reply.
+enum Piece {
+    Part(Bytes),
+    Last(Bytes),
+}
+
+/// A reply in parts; its error cuts it off.
+struct Parts {
+    first: Option<Piece>,
+    rest: mpsc::Receiver<Piece>,
+    ended: bool,
+}
+
+impl Body for Parts {
+    type Data = Bytes;
+    type Error = CutOff;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
+        let piece = match self.first.take() {
+            Some(first) => Some(first),
+            None if self.ended => return Poll::Ready(None),
+            None => std::task::ready!(self.rest.poll_recv(cx)),
+        };
+        Poll::Ready(Some(match piece {
+            Some(Piece::Part(bytes)) => Ok(Frame::data(bytes)),
+            Some(Piece::Last(bytes)) => {
+                self.ended = true;
+                Ok(Frame::data(bytes))
+            }
+            None => {
+                self.ended = true;
+                Err(CutOff)
+            }
+        }))
+    }
+}
 
 /// What all connections share.
 struct Shared {
@@ -54,6 +109,7 @@ struct Shared {
     keeper: Gatekeeper,
     allow: Option<Vec<Network>>,
     operations: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
     begun: Instant,
 }
 
@@ -69,6 +125,7 @@ pub(super) async fn listen(
         keeper,
         allow: config.allow.clone(),
         operations: Arc::new(Semaphore::new(OPERATIONS)),
+        streams: Arc::new(Semaphore::new(STREAMS)),
         begun: Instant::now(),
     });
     let places = Arc::new(Semaphore::new(config.max_connections as usize));
@@ -169,7 +226,7 @@ async fn serve(
 
 /// Nothing but a status; the connection ends, since what was sent may not have been read.
 fn status(code: StatusCode) -> Reply {
-    let mut reply = Response::new(Full::default());
+    let mut reply = Response::new(Either::Left(Full::default()));
     *reply.status_mut() = code;
     reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     reply
@@ -204,7 +261,7 @@ impl Shared {
         self: &Arc<Self>,
         request: hyper::Request<Incoming>,
         host: IpAddr,
-    ) -> Result<(String, Option<String>), Box<Reply>> {
+    ) -> Result<(Made, Option<String>), Box<Reply>> {
         let (parts, body) = request.into_parts();
         let (head, caller) = match self.admit(&parts, host).await {
             Ok(admitted) => admitted,
@@ -256,18 +313,60 @@ impl Shared {
         self: &Arc<Self>,
         request: Request,
         caller: Caller,
-    ) -> Result<String, Box<Reply>> {
-        let turn = Arc::clone(&self.operations).acquire_owned().await;
+    ) -> Result<Made, Box<Reply>> {
+        let turn = Arc::clone(&self.operations).acquire_owned().await.ok();
         let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         let shared = Arc::clone(self);
-        let work = tokio::task::spawn_blocking(move || {
-            let reply = shared.server.answer(&request, &caller, now);
-            drop(turn);
-            reply
+        let (parts, mut waiting) = mpsc::channel(PARTS);
+        let outlet = Outlet { parts, streams: Arc::clone(&self.streams), turn };
+        tokio::task::spawn_blocking(move || {
+            let last = outlet.parts.clone();
+            let writer = Writer::draining(outlet.drain());
+            if let Some(reply) = shared.server.answer(&request, &caller, now, writer) {
+                let sending = tokio::time::timeout(PART, last.send(Piece::Last(reply.into())));
+                drop(Handle::current().block_on(sending));
+            }
         });
-        work.await.map_err(|error| {
-            tracing::error!(%error, "SMI-S: an operation broke");
-            Box::new(status(StatusCode::INTERNAL_SERVER_ERROR))
+        match waiting.recv().await {
+            Some(Piece::Last(whole)) => Ok(Made::Whole(whole)),
+            Some(first) => {
+                Ok(Made::Parts(Parts { first: Some(first), rest: waiting, ended: false }))
+            }
+            None => {
+                tracing::error!("SMI-S: an operation broke");
+                Err(Box::new(status(StatusCode::INTERNAL_SERVER_ERROR)))
+            }
+        }
+    }
+}
+
+/// A reply: known to its end, or as it is made.
+enum Made {
+    Whole(Bytes),
+    Parts(Parts),
+}
+
+/// Where the parts of a long reply go; on a thread that may block.
+struct Outlet {
+    parts: mpsc::Sender<Piece>,
+    streams: Arc<Semaphore>,
+    turn: Option<OwnedSemaphorePermit>,
+}
+
+impl Outlet {
+    fn drain(mut self) -> Drain {
+        let runtime = Handle::current();
+        let mut place = None;
+        Box::new(move |part| {
+            // From here on the client says how long it takes: that is no operation's time.
+            drop(self.turn.take());
+            let sent = runtime.block_on(tokio::time::timeout(PART, async {
+                if place.is_none() {
+                    place = Arc::clone(&self.streams).acquire_owned().await.ok();
+                }
+                self.parts.send(Piece::Part(part.into())).await.is_ok()
+            }));
+            sent.unwrap_or(false)
         })
     }
 }
@@ -338,8 +437,12 @@ fn is_xml(headers: &HeaderMap) -> bool {
         && charset.is_none_or(|name| name.eq_ignore_ascii_case("utf-8"))
 }
 
-fn good(body: String, prefix: Option<&str>, took: Duration) -> Reply {
-    let mut reply = Response::new(Full::new(Bytes::from(body)));
+fn good(made: Made, prefix: Option<&str>, took: Duration) -> Reply {
+    let body = match made {
+        Made::Whole(whole) => Either::Left(Full::new(whole)),
+        Made::Parts(parts) => Either::Right(parts),
+    };
+    let mut reply = Response::new(body);
     let headers = reply.headers_mut();
     let kind = HeaderValue::from_static("application/xml; charset=\"utf-8\"");
     headers.insert(header::CONTENT_TYPE, kind);

@@ -122,7 +122,7 @@ impl Watch {
                 self.seen.remove(class);
                 continue;
             }
-            let now = match model.instances(class, None) {
+            let now = match model.instances(class) {
                 Ok(found) => found,
                 Err(error) => {
                     tracing::warn!(class, %error, "SMI-S: not looked at");

@@ -19,7 +19,8 @@ mod wishes;
 use std::sync::Arc;
 
 use cim::{
-    Caller, CimError, Instance, Invoked, Method, Path, Repository, Schema, Server, Status, Value,
+    Caller, CimError, Instance, Invoked, Method, Path, Repository, Schema, Server, Status, Take,
+    Value,
 };
 use service::cli::Failure;
 use service::shutdown::Shutdown;
@@ -41,10 +42,10 @@ struct EngineRepository {
 }
 
 impl Repository for EngineRepository {
-    fn instances(&self, class: &str, like: Option<&Path>) -> Result<Vec<Instance>, CimError> {
+    fn visit(&self, class: &str, like: Option<&Path>, take: &mut Take<'_>) -> Result<(), CimError> {
         match is_wish(class) {
-            true => Ok(self.wishes.of(class)),
-            false => Model::new(&self.engine).instances(class, like),
+            true => self.wishes.of(class).into_iter().try_for_each(take),
+            false => Model::visit(&self.engine, class, like, take),
         }
     }
 

@@ -283,10 +283,16 @@ impl Model<'_> {
     /// The association of systems and all their devices, tapes included.
     pub(super) fn system_devices(&self, sink: &mut Sink<'_>) {
         for library in self.libraries() {
-            let tapes = library.tapes().map(|tape| library.names.partition(&tape.tag));
-            for device in library.devices().into_iter().chain(tapes) {
-                let ends = [("GroupComponent", library.names.system()), ("PartComponent", device)];
+            let names = &library.names;
+            let join = |sink: &mut Sink<'_>, device| {
+                let ends = [("GroupComponent", names.system()), ("PartComponent", device)];
                 sink.join("CIM_SystemDevice", ends);
+            };
+            library.devices().into_iter().for_each(|device| join(sink, device));
+            for tape in library.tapes() {
+                if sink.may_be_tape(names, &tape.tag, tape.address()) {
+                    join(sink, names.partition(&tape.tag));
+                }
             }
         }
     }
