@@ -171,6 +171,12 @@ impl Catalogue {
         self.read(|c| collect(c, sql, [kind], job_from_row))
     }
 
+    /// The newest jobs with everything on record, oldest first.
+    pub fn newest_jobs(&self, limit: u32) -> Result<Vec<Job>, SvsError> {
+        let sql = "SELECT * FROM (SELECT * FROM jobs ORDER BY id DESC LIMIT ?1) ORDER BY id";
+        self.read(|c| collect(c, sql, [limit], job_from_row))
+    }
+
     /// The generations that an unfinished job needs: nobody may free them.
     pub fn pinned_generations(&self) -> Result<Vec<GenerationId>, SvsError> {
         let sql = "SELECT DISTINCT generation FROM jobs

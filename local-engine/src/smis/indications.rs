@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::model::{Model, datetime};
+use super::model::{Look, Model, datetime};
 use super::wishes::{Subscription, Wishes, address};
 use crate::engine::Engine;
 
@@ -108,7 +108,8 @@ impl Watch {
     /// The subscriptions, and what has happened to instances that one of them may be about.
     fn look(&mut self) -> (Vec<Subscription>, Vec<Instance>) {
         let subscriptions = self.wishes.subscriptions();
-        let model = Model::new(&self.engine);
+        let look = Look::default();
+        let model = Model::new(&self.engine, &look);
         let mut news = Vec::new();
         for class in WATCHED {
             let about = |s: &Subscription| {

@@ -27,7 +27,7 @@ use service::shutdown::Shutdown;
 use tokio::task::JoinHandle;
 
 use crate::engine::Engine;
-use model::Model;
+use model::{Look, Model};
 use wishes::{Wishes, is_wish};
 
 /// The namespace of the server and its profiles.
@@ -42,17 +42,25 @@ struct EngineRepository {
 }
 
 impl Repository for EngineRepository {
-    fn visit(&self, class: &str, like: Option<&Path>, take: &mut Take<'_>) -> Result<(), CimError> {
+    type Look = Look;
+
+    fn visit(
+        &self,
+        look: &Look,
+        class: &str,
+        like: Option<&Path>,
+        take: &mut Take<'_>,
+    ) -> Result<(), CimError> {
         match is_wish(class) {
             true => self.wishes.of(class).into_iter().try_for_each(take),
-            false => Model::visit(&self.engine, class, like, take),
+            false => Model::visit((&self.engine, look), class, like, take),
         }
     }
 
     fn create(&self, instance: Instance, caller: &Caller) -> Result<Path, CimError> {
         match is_wish(instance.class()) && instance.path.namespace == INTEROP {
             true => {
-                let host = Model::new(&self.engine).appliance_name();
+                let host = model::appliance_name(&self.engine);
                 self.wishes.create(instance, &host, caller)
             }
             false => Err(read_only(instance.class())),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::parameters::Parameters;
-use super::{Answer, Repository, Server, Take, part, returned};
+use super::{Answer, Operation, Repository, Take, part, returned};
 use crate::wire::{Encoder, Shape};
 use crate::xml::Writer;
 use crate::{CimError, Class, Instance, Name, Path, Type, Value, same_name};
@@ -53,7 +53,7 @@ fn role_fits(role: Option<&str>, name: &str) -> bool {
     role.is_none_or(|role| same_name(role, name))
 }
 
-impl<R: Repository> Server<R> {
+impl<R: Repository> Operation<'_, R> {
     pub(super) fn associate(
         &self,
         space: &str,
@@ -122,7 +122,7 @@ impl<R: Repository> Server<R> {
         // Two ways may lead to the same object.
         let mut known = HashSet::new();
         for way in self.ways(from, walk).into_iter().filter(|way| !way.is_abstract) {
-            self.repository.visit(&way.name, Some(path), &mut |joined| {
+            self.visit(&way.name, Some(path), &mut |joined| {
                 let mut roles = joined.properties.iter().filter_map(reference);
                 let own =
                     |(name, end): &(&Name, &Path)| role_fits(walk.role, name) && end.same(path);
@@ -170,7 +170,7 @@ impl<R: Repository> Server<R> {
             }
             // One look at all of them costs less than one at each.
             let wanted: HashSet<String> = ends.iter().map(Path::canonical).collect();
-            self.repository.visit(&class, None, &mut |instance| match wanted
+            self.visit(&class, None, &mut |instance| match wanted
                 .contains(&instance.path.canonical())
             {
                 true => take(instance),

@@ -1,12 +1,12 @@
 //! GetClass, EnumerateClasses, EnumerateClassNames, GetQualifier, EnumerateQualifiers.
 
 use super::parameters::Parameters;
-use super::{Answer, Repository, Server, part, returned};
+use super::{Answer, Operation, Repository, part, returned};
 use crate::wire::Shape;
 use crate::xml::Writer;
 use crate::{CimError, Class, Status, same_name};
 
-impl<R: Repository> Server<R> {
+impl<R: Repository> Operation<'_, R> {
     pub(super) fn get_class(&self, p: &mut Parameters<'_>, w: &mut Writer) -> Answer {
         let name = p.needed_class("ClassName")?;
         let shape = class_shape(p, true)?;

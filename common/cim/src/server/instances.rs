@@ -1,12 +1,12 @@
 //! GetInstance, EnumerateInstances and their names; CreateInstance, ModifyInstance, DeleteInstance.
 
 use super::parameters::Parameters;
-use super::{Answer, Caller, Repository, Server, part, returned, settle};
+use super::{Answer, Caller, Operation, Repository, part, returned, settle};
 use crate::wire::Shape;
 use crate::xml::Writer;
 use crate::{CimError, Class, Instance, Status, Value, same_name};
 
-impl<R: Repository> Server<R> {
+impl<R: Repository> Operation<'_, R> {
     pub(super) fn get_instance(
         &self,
         space: &str,

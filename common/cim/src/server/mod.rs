@@ -8,6 +8,7 @@ mod pull;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::wire::{Call, Encoder, Reply, Request};
@@ -57,13 +58,22 @@ pub type Take<'a> = dyn FnMut(Instance) -> Result<(), CimError> + 'a;
 /// What the server shows. Calls may block; paths that come in have a namespace, in their
 /// references too.
 pub trait Repository: Send + Sync {
+    /// What is kept between the looks of one operation, so that they are of one moment.
+    type Look: Default;
+
     /// Shows the instances of exactly this class, in all namespaces, with keys among the
     /// properties. Where `like` is given only those are needed whose path, or for an association
     /// one of whose references, is the same; more do no harm.
     ///
     /// # Errors
     /// What could not be looked up, and the first error of `take`, which ends it.
-    fn visit(&self, class: &str, like: Option<&Path>, take: &mut Take<'_>) -> Result<(), CimError>;
+    fn visit(
+        &self,
+        look: &Self::Look,
+        class: &str,
+        like: Option<&Path>,
+        take: &mut Take<'_>,
+    ) -> Result<(), CimError>;
 
     /// Makes an instance. Its path has the class and the namespace; the keys are the properties'.
     ///
@@ -103,6 +113,20 @@ pub struct Server<R> {
     host: String,
     repository: R,
     contexts: Mutex<Contexts>,
+}
+
+/// One operation under way.
+struct Operation<'a, R: Repository> {
+    server: &'a Server<R>,
+    look: R::Look,
+}
+
+impl<R: Repository> Deref for Operation<'_, R> {
+    type Target = Server<R>;
+
+    fn deref(&self) -> &Server<R> {
+        self.server
+    }
 }
 
 /// Whether the answer to an operation was written, as what is within IMETHODRESPONSE.
@@ -146,14 +170,15 @@ impl<R: Repository> Server<R> {
         w: Writer,
     ) -> Option<String> {
         let id = &request.id;
+        let operation = Operation { server: self, look: R::Look::default() };
         match &request.call {
             Call::Intrinsic { name, namespace, parameters } => Reply::intrinsic(w, id, name, |w| {
                 let space = self.namespace(namespace)?;
                 let mut parameters = Parameters::new(parameters);
-                self.operate(name, &space, &mut parameters, (caller, now_ms), w)
+                operation.operate(name, &space, &mut parameters, (caller, now_ms), w)
             }),
             Call::Extrinsic { name, target, parameters } => {
-                Some(match self.invoke(target, name, parameters, caller) {
+                Some(match operation.invoke(target, name, parameters, caller) {
                     Ok(reply) => reply(id, name),
                     Err(error) => Reply::error(id, name, &error),
                 })
@@ -176,6 +201,15 @@ impl<R: Repository> Server<R> {
         self.contexts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A class that an instance operation names.
+    fn class(&self, name: &str) -> Result<&Class, CimError> {
+        self.schema
+            .class(name)
+            .ok_or_else(|| CimError::new(Status::InvalidClass, format!("there is no class {name}")))
+    }
+}
+
+impl<R: Repository> Operation<'_, R> {
     fn operate(
         &self,
         name: &str,
@@ -212,11 +246,8 @@ impl<R: Repository> Server<R> {
         }
     }
 
-    /// A class that an instance operation names.
-    fn class(&self, name: &str) -> Result<&Class, CimError> {
-        self.schema
-            .class(name)
-            .ok_or_else(|| CimError::new(Status::InvalidClass, format!("there is no class {name}")))
+    fn visit(&self, class: &str, like: Option<&Path>, take: &mut Take<'_>) -> Result<(), CimError> {
+        self.repository.visit(&self.look, class, like, take)
     }
 
     /// The class of a path, once the path's keys fit it; a key without a name gets the only one.
@@ -240,7 +271,7 @@ impl<R: Repository> Server<R> {
     /// The instance at a path.
     fn find(&self, path: &Path) -> Result<Option<Instance>, CimError> {
         let mut found = None;
-        self.repository.visit(&path.class, Some(path), &mut |instance| {
+        self.visit(&path.class, Some(path), &mut |instance| {
             if found.is_none() && instance.path.same(path) {
                 found = Some(instance);
             }
@@ -253,7 +284,7 @@ impl<R: Repository> Server<R> {
     fn each(&self, class: &str, like: Option<&Path>, each: &mut Take<'_>) -> Result<(), CimError> {
         for class in self.schema.family(class) {
             if !class.is_abstract {
-                self.repository.visit(&class.name, like, each)?;
+                self.visit(&class.name, like, each)?;
             }
         }
         Ok(())
@@ -265,7 +296,7 @@ impl<R: Repository> Server<R> {
         name: &str,
         raw: &[(String, crate::wire::Raw)],
         caller: &Caller,
-    ) -> Result<impl FnOnce(&str, &str) -> String + '_, CimError> {
+    ) -> Result<impl FnOnce(&str, &str) -> String, CimError> {
         let space = self.namespace(&target.namespace)?;
         let class = self.class(&target.class)?;
         let method = class.method(name).ok_or_else(|| {

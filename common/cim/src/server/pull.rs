@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::associate::{Walk, Wanted};
 use super::parameters::Parameters;
-use super::{Answer, Repository, Server, part, returned};
+use super::{Answer, Operation, Repository, part, returned};
 use crate::xml::Writer;
 use crate::{CimError, Instance, Status};
 
@@ -79,7 +79,7 @@ fn over() -> CimError {
     CimError::new(Status::InvalidEnumerationContext, text)
 }
 
-impl<R: Repository> Server<R> {
+impl<R: Repository> Operation<'_, R> {
     /// Everything that begins with Open or Pull.
     pub(super) fn pull(
         &self,

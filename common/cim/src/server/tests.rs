@@ -26,8 +26,11 @@ fn refuse<T>() -> Result<T, CimError> {
 }
 
 impl Repository for Small {
+    type Look = ();
+
     fn visit(
         &self,
+        (): &(),
         class: &str,
         _like: Option<&Path>,
         take: &mut Take<'_>,

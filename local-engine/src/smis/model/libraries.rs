@@ -8,6 +8,7 @@ use tape::ElementStatus;
 use super::health::Health;
 use super::names::system;
 use super::{LibraryFacts, Model, Sink};
+use crate::engine::Engine;
 use crate::smis::ROOT;
 
 impl LibraryFacts {
@@ -149,14 +150,19 @@ impl LibraryFacts {
     }
 }
 
+/// The name of the engine's own system.
+pub(in crate::smis) fn appliance_name(engine: &Engine) -> String {
+    format!("{}:engine", engine.ground.config.site.name)
+}
+
 impl Model<'_> {
     /// The system of this engine itself.
     pub(super) fn appliance(&self) -> Path {
         system(&self.appliance_name())
     }
 
-    pub(in crate::smis) fn appliance_name(&self) -> String {
-        format!("{}:engine", self.site())
+    pub(super) fn appliance_name(&self) -> String {
+        appliance_name(self.engine)
     }
 
     pub(super) fn engine_software(&self) -> Path {

@@ -13,23 +13,38 @@ mod profiles;
 mod replication;
 
 use std::cell::OnceCell;
+use std::sync::Arc;
 
 use cim::{CimError, Instance, Path, Take};
 use model::ElementAddress;
 
-use crate::device::LibraryView;
+use crate::device::{Library, LibraryView};
 use crate::engine::Engine;
 
 pub(super) use health::datetime;
 pub(super) use jobs::{job_errors, job_of, job_path};
+pub(super) use libraries::appliance_name;
 pub(super) use names::{Names, TapeName, tape_of};
+
+/// What was seen of the libraries: all that is made of it is of one moment.
+#[derive(Default)]
+pub(super) struct Look {
+    libraries: OnceCell<Vec<Seen>>,
+}
+
+/// A library, looked at when somebody asks for it.
+struct Seen {
+    library: Arc<dyn Library>,
+    names: Names,
+    facts: OnceCell<Option<LibraryFacts>>,
+}
 
 /// One look at the engine.
 pub(super) struct Model<'a> {
     engine: &'a Engine,
+    look: &'a Look,
     /// The one library that is looked at, where what is asked for can be in no other.
     only: Option<&'a str>,
-    libraries: OnceCell<Vec<LibraryFacts>>,
 }
 
 /// A library and what is in it.
@@ -85,9 +100,9 @@ impl Sink<'_> {
 }
 
 impl<'a> Model<'a> {
-    /// A look at the engine as it is now.
-    pub(super) fn new(engine: &'a Engine) -> Self {
-        Self { engine, only: None, libraries: OnceCell::new() }
+    /// The engine as it is seen in a look.
+    pub(super) fn new(engine: &'a Engine, look: &'a Look) -> Self {
+        Self { engine, look, only: None }
     }
 
     /// The site of this engine.
@@ -95,28 +110,35 @@ impl<'a> Model<'a> {
         self.engine.ground.config.site.name.as_str()
     }
 
-    /// All libraries, looked at once.
-    pub(super) fn libraries(&self) -> &[LibraryFacts] {
-        self.libraries.get_or_init(|| {
-            let all = self.engine.ground.registry.libraries();
-            let facts = all.iter().filter_map(|library| {
+    /// All libraries, each looked at once.
+    pub(super) fn libraries(&self) -> impl Iterator<Item = &'a LibraryFacts> {
+        let seen = self.look.libraries.get_or_init(|| {
+            let all = self.engine.ground.registry.libraries().into_iter();
+            let seen = all.map(|library| {
                 let names = Names::new(self.site(), library.name().clone());
-                self.only.is_none_or(|only| only == names.system_name()).then_some(())?;
-                Some(LibraryFacts { names, view: library.view()? })
+                Seen { library, names, facts: OnceCell::new() }
             });
-            facts.collect()
-        })
+            seen.collect()
+        });
+        let only = self.only;
+        seen.iter()
+            .filter(move |seen| only.is_none_or(|only| only == seen.names.system_name()))
+            .filter_map(|seen| {
+                let look =
+                    || Some(LibraryFacts { names: seen.names.clone(), view: seen.library.view()? });
+                seen.facts.get_or_init(look).as_ref()
+            })
     }
 
     /// Shows the instances of a class, at least those that are `like` the one that is asked for.
     pub(super) fn visit(
-        engine: &Engine,
+        (engine, look): (&Engine, &Look),
         class: &str,
         like: Option<&Path>,
         take: &mut Take<'_>,
     ) -> Result<(), CimError> {
         let only = like.filter(|_| names::is_of_one_library(class)).and_then(names::system_of);
-        let model = Model { only, ..Model::new(engine) };
+        let model = Model { only, ..Model::new(engine, look) };
         model.show(class, like, take)
     }
 
