@@ -124,7 +124,7 @@ fn a_suspended_copy_can_be_ended() {
 
 #[test]
 fn a_copy_by_ndmp_is_a_job_whose_percentage_moves() {
-    let stage = stage("smis_percent", 48_000_000, None);
+    let stage = stage("smis_percent", 64_000_000, None);
     stage.pair.wait_replicated("VTA001L8");
     // The far engine tells how far it is; what it tells comes slowly.
     stage.pair.relay.bandwidth(Some(4000));
@@ -137,6 +137,8 @@ fn a_copy_by_ndmp_is_a_job_whose_percentage_moves() {
     let id = wait::until_within(PATIENCE * 2, "the copy has begun", || {
         stage.pair.copies(Role::Local).last().map(|job| job.id)
     });
+    // The row is written before a byte moves.
+    stage.pair.relay.bandwidth(Some(300));
     let mut seen = BTreeSet::new();
     let last = wait::until_within(PATIENCE * 5, "the copy has ended", || {
         let reply = get(stage.smis, &job(id));
