@@ -144,6 +144,8 @@ pub(crate) fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
     recovery::match_catalogue(&store, &report, &catalogue)?;
     recovery::end_old_jobs(&catalogue)?;
     let registry = Arc::new(Registry::default());
+    let bell = registry.bell().clone();
+    catalogue.on_write(move || bell.ring());
     let ground = Arc::new(Ground { config: Arc::new(config), store, catalogue, registry });
     // Our own libraries first: of two with one name it is the ghost that is refused.
     let links = Links::new(&ground);

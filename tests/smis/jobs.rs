@@ -117,6 +117,12 @@ fn a_suspended_copy_can_be_ended() {
     assert_eq!(stage.modify(2, "PTA001L8"), "4096");
     stage.wait_state(id, "8");
     assert_eq!(stage.modify(2, "PTA001L8"), "4");
+    // A job that has ended can be taken off the list.
+    let delete = || {
+        let name = format!("<IPARAMVALUE NAME=\"InstanceName\">{}</IPARAMVALUE>", job(id));
+        ask(stage.smis, "DeleteInstance", &name).error()
+    };
+    assert_eq!((delete(), delete()), (None, Some(6)));
     drop(held);
     assert_eq!(stage.create("PTA001L8"), "4096", "the tapes are free again");
     assert_eq!(stage.ended().state, JobState::Done);

@@ -208,6 +208,22 @@ impl Catalogue {
         self.read(|c| collect(c, sql, params, status_from_row))
     }
 
+    /// Forgets a job that has ended; `false` if there is no such job.
+    ///
+    /// # Errors
+    /// [`SvsError::Conflict`] while it has not ended.
+    pub fn forget_job(&self, id: JobId) -> Result<bool, SvsError> {
+        self.write(|tx| {
+            let sql = "SELECT ended IS NOT NULL FROM jobs WHERE id = ?1";
+            let key = id.to_string();
+            match first(tx, sql, [&key], |row| Ok(row.get::<_, bool>(0)?))? {
+                None => Ok(false),
+                Some(false) => Err(SvsError::Conflict(format!("job {id} has not ended"))),
+                Some(true) => Ok(tx.execute("DELETE FROM jobs WHERE id = ?1", [&key])? == 1),
+            }
+        })
+    }
+
     /// Forgets ended jobs beyond the newest `keep`. Returns how many.
     pub fn prune_jobs(&self, keep: u32) -> Result<usize, SvsError> {
         self.write(|tx| {

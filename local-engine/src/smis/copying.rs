@@ -11,6 +11,9 @@ use super::not_available;
 use crate::copies::{OnFailure, Order, Refused, Section, TapeAt};
 use crate::engine::Engine;
 
+/// How `requested_by` of a job begins that was begun here.
+const BY: &str = "smis ";
+
 /// Return codes of the replication service.
 const DONE: u32 = 0;
 const NOT_SUPPORTED: u32 = 1;
@@ -121,7 +124,7 @@ impl Calling<'_> {
             return Err(INVALID);
         }
         let (section, append) = part;
-        let requested_by = format!("smis {} at {}", self.caller.user, self.caller.host);
+        let requested_by = format!("{BY}{} at {}", self.caller.user, self.caller.host);
         let (generation, begins) = (None, None);
         Ok(Order { source, target, section, append, requested_by, generation, begins })
     }
@@ -319,6 +322,20 @@ impl Calling<'_> {
     fn job_errors(&self) -> Result<Invoked, CimError> {
         Ok(Invoked::code(DONE).with("Errors", job_errors(&self.job()?)))
     }
+}
+
+/// DeleteInstance of a job: one that was begun here and has ended. What applications began, their
+/// administrators look for.
+pub(super) fn forget(engine: &Engine, path: &Path) -> Result<(), CimError> {
+    let catalogue = &engine.ground.catalogue;
+    let id = job_of(path).ok_or_else(|| CimError::not_found(path))?;
+    let job = catalogue.job(id).map_err(CimError::failed)?;
+    let job = job.ok_or_else(|| CimError::not_found(path))?;
+    if !job.requested_by.starts_with(BY) || !job.state.is_final() {
+        let text = "only a job that was begun here, and has ended, is removed";
+        return Err(CimError::new(cim::Status::AccessDenied, text));
+    }
+    catalogue.forget_job(id).map(drop).map_err(CimError::failed)
 }
 
 /// The copies that have not ended.

@@ -77,6 +77,9 @@ impl Repository for EngineRepository {
     fn delete(&self, path: &Path) -> Result<(), CimError> {
         match is_wish(&path.class) {
             true => self.wishes.delete(path),
+            false if cim::same_name(&path.class, "Twinreel_ConcreteJob") => {
+                copying::forget(&self.engine, path)
+            }
             false => Err(read_only(&path.class)),
         }
     }
@@ -116,14 +119,17 @@ pub async fn start(
     }
     let schema = Arc::new(Schema::served().map_err(|error| error.to_string())?);
     let catalogue = Arc::clone(&engine.ground.catalogue);
-    let (known, hosts) = (Arc::clone(&schema), config.indication_hosts.clone());
-    let open = move || Wishes::open(&known, &catalogue, hosts);
+    let tls = config.indication_ca.as_deref().map(service::tls::https_client_config).transpose();
+    let tls = tls.map_err(|error| error.to_string())?;
+    let rules = (config.indication_hosts.clone(), tls.is_some());
+    let known = Arc::clone(&schema);
+    let open = move || Wishes::open(&known, &catalogue, rules);
     let wishes = Arc::new(tokio::task::spawn_blocking(open).await??);
     let repository = EngineRepository { engine: Arc::clone(engine), wishes: Arc::clone(&wishes) };
     let name = rustix::system::uname();
     let host = name.nodename().to_string_lossy().into_owned();
     let indications =
-        indications::run(Arc::clone(engine), Arc::clone(&schema), wishes, shutdown.clone());
+        indications::run(Arc::clone(engine), Arc::clone(&schema), wishes, tls, shutdown.clone());
     let server = Server::new(schema, vec![INTEROP, ROOT], host, repository);
     let mut tasks = http::listen(server, config, shutdown).await?;
     tasks.push(tokio::spawn(indications));
