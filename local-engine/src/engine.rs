@@ -94,14 +94,15 @@ pub async fn serve(config: LocalConfig, shutdown: Shutdown) -> Result<(), Failur
     let admin = crate::admin::start(&engine, upkeep, &shutdown)?;
     let resumed = Arc::clone(&engine);
     tokio::task::spawn_blocking(move || resumed.resume_copies()).await??;
-    let smis = crate::smis::start(&engine, &shutdown).await?;
+    let mut web = crate::smis::start(&engine, &shutdown).await?;
+    web.extend(crate::status::start(&engine, &shutdown).await?);
     let shared = shared(&engine);
     let site = &config.site.name;
     say(&engine, messages::ENGINE_STARTED).await;
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(%site, ndmp = %address, version, "local-engine ready");
     listen(listener, shared, &shutdown, config.ndmp.max_sessions).await;
-    for listener in smis {
+    for listener in web {
         drop(listener.await);
     }
     engine.stopping.store(true, Ordering::Release);

@@ -28,6 +28,7 @@ pub mod policy;
 pub mod recovery;
 pub mod session;
 pub mod smis;
+pub mod status;
 #[cfg(test)]
 mod testing;
 

@@ -27,6 +27,7 @@ pub mod peer;
 pub mod recovery;
 pub mod replica;
 pub mod report;
+pub mod status;
 pub mod stream;
 
 use std::ffi::OsString;

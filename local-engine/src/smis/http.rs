@@ -1,7 +1,6 @@
-//! Sockets: HTTP/1.1 with and without TLS, and the limits of what a stranger may send.
+//! What a stranger may send by HTTP, and what is answered; the sockets are [`service::http`].
 
-use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,40 +13,27 @@ use cim::{Caller, Server};
 use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::service::service_fn;
 use hyper::{Method, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use model::Network;
 use service::cli::Failure;
 use service::config::Smis;
+use service::http::Handler;
 use service::shutdown::Shutdown;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 use super::EngineRepository;
 use super::auth::{Denied, Gatekeeper, User};
 
-/// How long the head of a request may take, and how long a connection may be silent between two.
-const HEAD: Duration = Duration::from_secs(10);
 /// How long a body may take.
 const BODY: Duration = Duration::from_secs(30);
 /// How long what is not wanted is waited for.
 const DRAIN: Duration = Duration::from_secs(3);
-/// How long a TLS handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long a client may take to fetch its reply before its connection is given up.
-const CONNECTION: Duration = Duration::from_secs(3600);
-/// Bytes of the head of a request, and how many headers.
-const HEAD_BYTES: usize = 16 << 10;
-const HEADERS: usize = 64;
 /// Operations at a time; more wait.
 const OPERATIONS: usize = 8;
-/// How long to wait where a connection can not be accepted.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(250);
 
 /// Replies that go in parts at a time. A client that is slow to take its reply holds up only these,
 /// and not the operations.
@@ -143,85 +129,11 @@ pub(super) async fn listen(
         let address = listener.local_addr()?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         tracing::info!(smis = %address, scheme, "SMI-S ready");
-        let parts = (Arc::clone(&shared), Arc::clone(&places), shutdown.clone());
-        tasks.push(tokio::spawn(accept(listener, tls, parts)));
+        let (places, handler) = (Arc::clone(&places), Arc::clone(&shared));
+        let served = service::http::serve(listener, tls, places, handler, shutdown.clone());
+        tasks.push(tokio::spawn(served));
     }
     Ok(tasks)
-}
-
-async fn accept(
-    listener: TcpListener,
-    tls: Option<TlsAcceptor>,
-    (shared, places, shutdown): (Arc<Shared>, Arc<Semaphore>, Shutdown),
-) {
-    let mut connections = JoinSet::new();
-    loop {
-        // A connection beyond the limit waits in the system's queue.
-        let place = tokio::select! {
-            () = shutdown.requested() => break,
-            place = Arc::clone(&places).acquire_owned() => place,
-        };
-        let Ok(place) = place else { break };
-        let accepted = tokio::select! {
-            () = shutdown.requested() => break,
-            accepted = listener.accept() => accepted,
-        };
-        while connections.try_join_next().is_some() {}
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "SMI-S: a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_AGAIN).await;
-                continue;
-            }
-        };
-        if !shared.allows(peer.ip()) {
-            continue;
-        }
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "SMI-S: TCP_NODELAY");
-        }
-        let (shared, tls) = (Arc::clone(&shared), tls.clone());
-        connections.spawn(async move {
-            let served = async {
-                match tls {
-                    None => serve(stream, peer, shared).await,
-                    Some(tls) => match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
-                        Ok(Ok(stream)) => serve(stream, peer, shared).await,
-                        Ok(Err(error)) => tracing::debug!(%peer, %error, "SMI-S: TLS"),
-                        Err(_) => tracing::debug!(%peer, "SMI-S: TLS took too long"),
-                    },
-                }
-            };
-            if tokio::time::timeout(CONNECTION, served).await.is_err() {
-                tracing::debug!(%peer, "SMI-S: a connection was too old");
-            }
-            drop(place);
-        });
-    }
-    // What is under way is cut off: nothing is lost by it, since long work is a job.
-    connections.shutdown().await;
-}
-
-async fn serve(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: SocketAddr,
-    shared: Arc<Shared>,
-) {
-    let service = service_fn(move |request| {
-        let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(shared.reply(request, peer.ip()).await) }
-    });
-    let mut builder = hyper::server::conn::http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .max_buf_size(HEAD_BYTES)
-        .max_headers(HEADERS)
-        .half_close(true);
-    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
-        tracing::debug!(%peer, %error, "SMI-S: a connection ended");
-    }
 }
 
 /// Nothing but a status; the connection ends, since what was sent may not have been read.
@@ -242,20 +154,28 @@ fn refused(refusal: &Refusal) -> Reply {
     reply
 }
 
-impl Shared {
+impl Handler for Shared {
+    type Body = Either<Full<Bytes>, Parts>;
+
+    fn name(&self) -> &'static str {
+        "SMI-S"
+    }
+
     fn allows(&self, host: IpAddr) -> bool {
         let within = |all: &Vec<Network>| all.iter().any(|network| network.contains(host));
         self.allow.as_ref().is_none_or(within)
     }
 
-    async fn reply(self: &Arc<Self>, request: hyper::Request<Incoming>, host: IpAddr) -> Reply {
+    async fn reply(self: Arc<Self>, request: hyper::Request<Incoming>, host: IpAddr) -> Reply {
         let began = Instant::now();
         match self.answer(request, host).await {
             Ok((body, prefix)) => good(body, prefix.as_deref(), began.elapsed()),
             Err(reply) => *reply,
         }
     }
+}
 
+impl Shared {
     /// The body of the reply, and the number of its headers for M-POST.
     async fn answer(
         self: &Arc<Self>,

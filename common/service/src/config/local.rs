@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::check::{Findings, libraries, read_password, resolve};
 use super::{
-    ConfigError, EngineConfig, Log, PhysicalLibrary, Secret, Site, Smis, TlsFiles, Upkeep,
+    Admin, ConfigError, EngineConfig, Log, PhysicalLibrary, Secret, Site, Smis, TlsFiles, Upkeep,
     VirtualLibrary, parse,
 };
 use crate::tls;
@@ -40,6 +40,9 @@ pub struct LocalConfig {
     /// `[store]`.
     #[serde(default)]
     pub store: Upkeep,
+    /// `[admin]`.
+    #[serde(default)]
+    pub admin: Admin,
     /// `[log]`.
     #[serde(default)]
     pub log: Log,
@@ -229,6 +232,7 @@ impl LocalConfig {
         findings.state_dir(&self.site.state_dir);
         findings.log(&self.log);
         self.store.check(&mut findings);
+        self.admin.check(&mut findings);
         self.check_ndmp(&mut findings);
         self.smis.check(&mut findings);
         self.check_links(&mut findings);
