@@ -11,6 +11,7 @@
 //!   ghost      libraries of remote sites, shown as if they were here
 //!   link       remote engines: connection, leases, replication
 //!   smis       the same libraries, copies and jobs for management applications
+//!   status     what the status page tells
 //!   recovery   what a start does with what a crash left
 //!   admin      answers to the command line
 //! ```

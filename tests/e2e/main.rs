@@ -7,6 +7,7 @@ mod faults;
 mod kill;
 mod listing;
 mod malformed;
+mod page;
 mod policies;
 mod records;
 mod scene;
