@@ -152,7 +152,7 @@ fn the_rows_of_the_tables_are_entered_and_reach_their_status() {
     assert_eq!(migration(&scene, 7).status, MapStatus::Pending);
     judge_audit(&scene);
     scene.at_rest();
-    }
+}
 
 /// What was changed, and by whom it can be seen.
 fn judge_audit(scene: &Scene) {

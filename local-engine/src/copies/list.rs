@@ -10,7 +10,7 @@ use model::JobId;
 use serde::{Deserialize, Serialize};
 use svs::{Ending, Job, JobKind, JobOwner, JobState, NewJob, Progress, Verified};
 
-use super::{Order, Refused, order};
+use super::{Order, Purpose, Refused, order};
 use crate::engine::{Engine, now_ms};
 
 /// How often the bytes of a list are summed up; its end is an event.
@@ -59,7 +59,7 @@ impl Engine {
         }
         let mut written: Vec<(JobId, Order)> = Vec::new();
         for order in orders {
-            match order::write_down(self, order) {
+            match order::write_down(self, order, &Purpose::Asked) {
                 Ok(done) => written.push(done),
                 Err(refused) => {
                     for (id, _) in written {
