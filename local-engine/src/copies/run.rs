@@ -41,9 +41,10 @@ pub(super) fn run(
         // The engine stops: the row is found at the next start.
         Err(Halt::Cancelled) if engine.is_stopping() => {}
         Err(Halt::Cancelled) if engine.copies.is_held(id) => {
-            job.enter(JobState::Pending, Some("suspended"));
+            // First the note: a row that looks suspended must stay so over a crash.
             let note = Note { order: copying.order, suspended: true };
             engine.keep_note(id, &note);
+            job.enter(JobState::Pending, Some("suspended"));
             return Some(note.order);
         }
         Err(Halt::Cancelled) => job.cancelled("cancelled by its owner"),
