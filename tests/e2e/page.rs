@@ -42,6 +42,9 @@ fn the_page_shows_what_is_there_and_what_is_done() {
         pages = Some((configure(local), configure(remote)));
     });
     pair.local.allow("the remote can not be reached");
+    // The link is cut at the end.
+    pair.local.allow("TWR-2002-W");
+    pair.remote.allow("TWR-2002-W");
     pair.run();
     let (local, remote) = pages.expect("configured");
     let operator = Operator::of(&pair);

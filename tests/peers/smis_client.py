@@ -364,6 +364,20 @@ def refusals(report: Report, copies: Copies) -> None:
         code, out = call("GetAvailableTargetElements", copies.service, SyncType=clone,
                          SourceElement=source, MaxElementCount=pywbem.Uint32(2))
         want(code == 0 and len(out["Candidates"]) == 2, f"{code} {out}")
+    with report.check("smis: the capabilities tell what the service does"):
+        told = copies.connection.AssociatorNames(
+            copies.service, AssocClass="CIM_ElementCapabilities")[0]
+        code, out = call("ConvertSyncTypeToReplicationType", told, SyncType=clone)
+        kind = out["SupportedReplicationTypes"]
+        want(code == 0, code)
+        for method, output in (("GetSupportedFeatures", "Features"),
+                               ("GetSupportedOperations", "SupportedOperations"),
+                               ("GetSupportedCopyStates", "SupportedCopyStates"),
+                               ("GetDefaultReplicationSettingData", "DefaultInstance")):
+            code, out = call(method, told, ReplicationType=kind)
+            want(code == 0 and out[output] is not None, f"{method}: {code} {out}")
+        code, out = call("GetReplicationRelationshipInstances", copies.service)
+        want(code == 0, f"{code} {out}")
 
 
 def lists(report: Report, copies: Copies) -> None:

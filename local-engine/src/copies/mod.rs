@@ -135,9 +135,9 @@ impl Copies {
         drop(self.ended.wait_timeout(self.running(), patience));
     }
 
-    /// Whether a copy stops, or has stopped, until somebody says that it goes on.
+    /// Whether a copy has stopped, and its row says so, until somebody says that it goes on.
     pub fn is_suspended(&self, job: JobId) -> bool {
-        self.held().get(&job).is_some_and(|wish| *wish == Wish::Wait)
+        self.held().get(&job).is_some_and(|wish| *wish == Wish::Wait) && !self.is_running(job)
     }
 
     /// Whether a copy that was cancelled only stops for now.

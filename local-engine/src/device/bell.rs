@@ -8,8 +8,8 @@ use tokio::sync::watch;
 
 use super::EngineChanger;
 
-/// Rung when what [`super::Library::view`], a holder or a job row says may have changed. Whoever listens
-/// looks for himself; rings that nobody heard are one.
+/// Rung when what [`super::Library::view`], a holder or a job row says may have changed. Whoever
+/// listens looks for himself; rings that nobody heard are one.
 #[derive(Clone, Debug)]
 pub struct Bell(Arc<watch::Sender<()>>);
 

@@ -6,6 +6,7 @@ use cim::{Caller, CimError, Instance, Invoked, Method, Path, Value};
 use model::JobId;
 use svs::{Job, JobFilter, JobKind, JobState};
 
+use super::capabilities;
 use super::model::{Look, Model, TapeName, job_errors, job_of, job_path, tape_of};
 use super::not_available;
 use crate::copies::{OnFailure, Order, Refused, Section, TapeAt};
@@ -15,18 +16,23 @@ use crate::engine::Engine;
 const BY: &str = "smis ";
 
 /// Return codes of the replication service.
-const DONE: u32 = 0;
-const NOT_SUPPORTED: u32 = 1;
+pub(super) const DONE: u32 = 0;
+pub(super) const NOT_SUPPORTED: u32 = 1;
 const FAILED: u32 = 4;
-const INVALID: u32 = 5;
+pub(super) const INVALID: u32 = 5;
 const IN_USE: u32 = 6;
 const STARTED: u32 = 4096;
 /// RequestStateChange: the job is in no state to do so.
 const INVALID_TRANSITION: u32 = 4097;
 
 /// SyncType Clone, Mode Asynchronous.
-const CLONE: i128 = 8;
-const ASYNCHRONOUS: i128 = 3;
+pub(super) const CLONE: i128 = 8;
+pub(super) const ASYNCHRONOUS: i128 = 3;
+/// Operations of ModifyReplicaSynchronization.
+pub(super) const ABORT: i128 = 2;
+pub(super) const DETACH: i128 = 8;
+pub(super) const RESUME: i128 = 16;
+pub(super) const SUSPEND: i128 = 22;
 /// Overwrite and Append of TargetPosition.
 const OVERWRITE: i128 = 2;
 const APPEND: i128 = 3;
@@ -72,6 +78,13 @@ pub(super) fn invoke(
         ("twinreel_replicationservice", "GetAvailableTargetElements") => call.targets(),
         ("twinreel_replicationservice", "ModifyReplicaSynchronization") => call.modify(),
         ("twinreel_replicationservice", "GetReplicationRelationships") => call.relationships(),
+        ("twinreel_replicationservice", "GetReplicationRelationshipInstances") => {
+            call.relationship_instances()
+        }
+        ("cim_replicationservicecapabilities", name) => {
+            let told = capabilities::answer(name, |input| call.inputs.get(input).clone());
+            told.ok_or_else(|| not_available(path, method))
+        }
         ("twinreel_concretejob", "RequestStateChange") => call.change_job(),
         ("twinreel_concretejob", "KillJob") => Ok(call.kill_job()),
         ("twinreel_concretejob", "GetError") => call.job_error(),
@@ -240,10 +253,6 @@ impl Calling<'_> {
     }
 
     fn modify(&self) -> Result<Invoked, CimError> {
-        const ABORT: i128 = 2;
-        const DETACH: i128 = 8;
-        const RESUME: i128 = 16;
-        const SUSPEND: i128 = 22;
         let pair = self.inputs.get("Synchronization").reference();
         let ends =
             pair.map(|pair| (pair.reference("SystemElement"), pair.reference("SyncedElement")));
@@ -280,6 +289,12 @@ impl Calling<'_> {
         let all = model.instances("CIM_StorageSynchronized")?;
         let paths: Vec<Path> = all.into_iter().map(|instance| instance.path).collect();
         Ok(Invoked::code(DONE).with("Synchronizations", paths))
+    }
+
+    fn relationship_instances(&self) -> Result<Invoked, CimError> {
+        let look = Look::default();
+        let all = Model::new(self.engine, &look).instances("CIM_StorageSynchronized")?;
+        Ok(Invoked::code(DONE).with("Synchronizations", all))
     }
 
     /// Only a copy of this engine is changed so: what an application runs, the application ends.
@@ -354,9 +369,8 @@ pub(super) fn synchronized(source: Path, target: Path) -> Path {
 /// CopyState and ProgressStatus of a copy.
 pub(super) fn copy_states(state: JobState, suspended: bool) -> (u16, u16) {
     match state {
-        // Suspended, Dormant; Unsynchronized, Suspending.
+        // Suspended, Dormant.
         JobState::Pending if suspended => (9, 3),
-        _ if suspended => (3, 16),
         // Initialized, Pending.
         JobState::Pending | JobState::Scheduled => (2, 20),
         // Unsynchronized, Initializing.

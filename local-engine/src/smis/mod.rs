@@ -5,11 +5,13 @@
 //!   auth     who may come in
 //!   model    libraries, tapes, jobs and profiles as CIM instances, made when they are asked for
 //!   copying  methods: copies that the engine runs by itself, and their jobs
+//!   capabilities  what the service of copies can, when its capabilities are asked
 //!   wishes   what a client made: filters, destinations, subscriptions
 //!   indications  what has changed, sent to whoever asked
 //! ```
 
 mod auth;
+mod capabilities;
 mod copying;
 mod http;
 mod indications;

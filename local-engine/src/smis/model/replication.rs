@@ -5,9 +5,9 @@ use svs::LibraryRole;
 
 use super::health::Health;
 use super::{LibraryFacts, Model, Sink, TapeName};
-use crate::smis::{ROOT, copying};
+use crate::smis::{ROOT, capabilities, copying};
 
-fn capabilities(library: &LibraryFacts) -> Path {
+fn capabilities_of(library: &LibraryFacts) -> Path {
     let id = format!("twinreel:{}:replication", library.names.system_name());
     Path::new(ROOT, "CIM_ReplicationServiceCapabilities").with("InstanceID", id)
 }
@@ -32,17 +32,17 @@ impl Model<'_> {
             }
             "CIM_ReplicationServiceCapabilities" => {
                 for library in services {
-                    sink.add(capabilities(library), |instance| {
+                    sink.add(capabilities_of(library), |instance| {
                         instance
                             .with("ElementName", "Copies of tapes")
                             // Asynchronous Clone Local.
-                            .with("SupportedReplicationTypes", vec![11u16])
+                            .with("SupportedReplicationTypes", vec![capabilities::TYPE])
                             // No value speaks of tapes: ours.
                             .with("SupportedStorageObjects", vec![0x8001u16])
                             // CreateElementReplica, ModifyReplicaSynchronization,
                             // CreateListReplica.
                             .with("SupportedAsynchronousActions", vec![2u16, 5, 19])
-                            .with("SupportedSynchronousActions", vec![8u16, 10])
+                            .with("SupportedSynchronousActions", vec![8u16, 10, 21])
                     });
                 }
             }
@@ -50,7 +50,7 @@ impl Model<'_> {
                 for library in services {
                     let ends = [
                         ("ManagedElement", library.names.replication()),
-                        ("Capabilities", capabilities(library)),
+                        ("Capabilities", capabilities_of(library)),
                     ];
                     sink.join("CIM_ElementCapabilities", ends);
                 }
