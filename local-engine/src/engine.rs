@@ -97,14 +97,15 @@ pub async fn serve(config: LocalConfig, shutdown: Shutdown) -> Result<(), Failur
     let admin = crate::admin::start(&engine, upkeep, &shutdown)?;
     let resumed = Arc::clone(&engine);
     tokio::task::spawn_blocking(move || resumed.resume_copies()).await??;
-    let smis = crate::smis::start(&engine, &shutdown).await?;
+    let mut web = crate::smis::start(&engine, &shutdown).await?;
+    web.extend(crate::status::start(&engine, &shutdown).await?);
     let shared = shared(&engine);
     let site = &config.site.name;
     say(&engine, messages::ENGINE_STARTED).await;
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(%site, ndmp = %address, version, "local-engine ready");
     listen(listener, shared, &shutdown, config.ndmp.max_sessions).await;
-    for listener in smis {
+    for listener in web {
         drop(listener.await);
     }
     engine.stopping.store(true, Ordering::Release);
@@ -148,8 +149,10 @@ pub(crate) fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
     recovery::match_catalogue(&store, &report, &catalogue)?;
     recovery::end_old_jobs(&catalogue)?;
     let registry = Arc::new(Registry::default());
-    let (config, bell) = (Arc::new(config), Arc::default());
-    let ground = Arc::new(Ground { config, store, catalogue, registry, bell });
+    let bell = registry.bell().clone();
+    catalogue.on_write(move || bell.ring());
+    let (config, policy) = (Arc::new(config), Arc::default());
+    let ground = Arc::new(Ground { config, store, catalogue, registry, policy });
     // Our own libraries first: of two with one name it is the ghost that is refused.
     let links = Links::new(&ground);
     for library in &ground.config.virtual_libraries {
@@ -173,7 +176,7 @@ pub(crate) fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
     }
     links.list_former();
     let frontends = frontends(&ground)?;
-    let policy = Arc::clone(&ground.bell);
+    let policy = Arc::clone(&ground.policy);
     let (copies, ordering, stopping) = Default::default();
     let engine = Engine { ground, links, copies, policy, frontends, ordering, stopping };
     let engine = Arc::new(engine);

@@ -13,6 +13,7 @@
 //!   ghost      libraries of remote sites, shown as if they were here
 //!   link       remote engines: connection, leases, replication
 //!   smis       the same libraries, copies and jobs for management applications
+//!   status     what the status page tells
 //!   recovery   what a start does with what a crash left
 //!   admin      answers to the command line
 //! ```
@@ -32,6 +33,7 @@ pub mod policy;
 pub mod recovery;
 pub mod session;
 pub mod smis;
+pub mod status;
 #[cfg(test)]
 mod testing;
 

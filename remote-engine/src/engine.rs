@@ -155,6 +155,7 @@ impl Running {
         );
         let kept_up = tokio::spawn(Arc::clone(&upkeep).run());
         let admin = admin::start(&ground, upkeep, &shutdown)?;
+        let status = crate::status::start(&ground, &shutdown).await?;
         let tick = tokio::spawn(lease::tick(leases.clone()));
         let door = peer::Door { ground: Arc::clone(&ground), leases: leases.clone(), tls };
         let listening = tokio::spawn(peer::listen(listener, Arc::new(door), shutdown));
@@ -173,7 +174,7 @@ impl Running {
             leases,
             desk,
             reporter,
-            tasks: vec![admin, tick, kept_up],
+            tasks: [admin, tick, kept_up].into_iter().chain(status).collect(),
             listener: listening,
             _state: state,
         })

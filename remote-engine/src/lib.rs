@@ -11,6 +11,7 @@
 //!   jobs       job rows, and what a peer has still to hear of them
 //!   recovery   what a start does with what a crash left
 //!   admin      answers to the command line
+//!   status     what the status page tells
 //! ```
 //!
 //! Invariants: an answer leaves behind its row; a copy reads only generations that are committed
@@ -27,6 +28,7 @@ pub mod peer;
 pub mod recovery;
 pub mod replica;
 pub mod report;
+pub mod status;
 pub mod stream;
 
 use std::ffi::OsString;

@@ -8,6 +8,7 @@ mod frontends;
 mod kill;
 mod listing;
 mod malformed;
+mod page;
 mod policies;
 mod records;
 mod scene;

@@ -82,6 +82,12 @@ name = "smis"
 password = "peers"
 """
 
+# The status page.
+ADMIN = """
+[admin]
+http = "{http}"
+"""
+
 
 class Pair:
     """Both engines as `twinreel init` sets them up, on free ports; with `library`, a configuration
@@ -93,11 +99,12 @@ class Pair:
         subprocess.run([binary, "init", work], stdin=subprocess.DEVNULL, check=True)
         address, link = (f"127.0.0.1:{free_port()}" for _ in range(2))
         plain, secure = (f"127.0.0.1:{free_port()}" for _ in range(2))
-        more = SMALL + SMIS.format(http=plain, https=secure)
+        pages = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+        more = SMALL + SMIS.format(http=plain, https=secure) + ADMIN.format(http=pages[0])
         local = self.rewrite("local.toml", {"listen": address, "connect": link}, more)
         if library:
             self.replace_library(library)
-        remote = self.rewrite("remote.toml", {"listen": link}, "")
+        remote = self.rewrite("remote.toml", {"listen": link}, ADMIN.format(http=pages[1]))
         for role in ("remote", "local"):
             self.start(binary, role)
         if library:
@@ -106,6 +113,7 @@ class Pair:
         ghost = self.library(remote["physical_library"][0], f"{remote['site']['name']}-")
         self.server = ndmjob.Server(address, *self.user(local), self.library(virtual[0]),
                                     small=self.library(virtual[-1]), other=ghost)
+        self.pages = pages
         self.smis = smis.Server(plain, secure, "smis", "peers", work / "local.toml", binary)
 
     def replace_library(self, library: str) -> None:

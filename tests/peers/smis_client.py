@@ -126,6 +126,8 @@ def everything(report: Report) -> None:
                   flush=True)
         with report.check(f"pywbem: associations are closed, use_pull_operations={pull}"):
             closed(connection, model, instances)
+    with report.check("pywbem: every read operation, on a tape and on classes"):
+        reads(connect(valid))
     with report.check("pywbem: qualifiers, names and class associations"):
         connection = connect(valid)
         want(len(connection.EnumerateQualifiers()) > 20, "few qualifiers")
@@ -136,6 +138,52 @@ def everything(report: Report) -> None:
     with report.check("pywbem: every reply is valid against the DTD of DSP0203 2.4"):
         want(not valid.wrong, f"{len(valid.wrong)} of {valid.replies}: {valid.wrong[:3]}")
         print(f"  {valid.replies} replies, {valid.bytes} bytes", flush=True)
+
+
+def reads(c: pywbem.WBEMConnection) -> None:
+    """Each operation that reads, once with an answer and once with an error."""
+    tape = c.EnumerateInstanceNames("CIM_PhysicalTape")[0]
+    name, job = "CIM_PhysicalTape", "CIM_Job"
+    names = c.EnumerateClassNames(DeepInheritance=True)
+    rows = [
+        (c.GetClass, (name,)), (c.EnumerateClasses, ()), (c.EnumerateClassNames, ()),
+        (c.GetQualifier, ("Key",)), (c.EnumerateQualifiers, ()),
+        (c.GetInstance, (tape,)), (c.EnumerateInstances, (name,)),
+        (c.EnumerateInstanceNames, (name,)), (c.Associators, (tape,)),
+        (c.AssociatorNames, (tape,)), (c.References, (tape,)), (c.ReferenceNames, (tape,)),
+        (c.Associators, (name,)), (c.AssociatorNames, (name,)), (c.References, (name,)),
+        (c.ReferenceNames, (name,)), (c.EnumerateInstances, (job,)),
+    ]
+    for operation, arguments in rows:
+        operation(*arguments)
+    opens = [
+        (c.OpenEnumerateInstances, name, c.PullInstancesWithPath),
+        (c.OpenEnumerateInstancePaths, name, c.PullInstancePaths),
+        (c.OpenAssociatorInstances, tape, c.PullInstancesWithPath),
+        (c.OpenAssociatorInstancePaths, tape, c.PullInstancePaths),
+        (c.OpenReferenceInstances, tape, c.PullInstancesWithPath),
+        (c.OpenReferenceInstancePaths, tape, c.PullInstancePaths),
+    ]
+    for operation, about, pull in opens:
+        found = operation(about, MaxObjectCount=1)
+        want(not found.eos, f"{operation.__name__} ended at once")
+        pull(found.context, MaxObjectCount=1000)
+        c.CloseEnumeration(operation(about, MaxObjectCount=1).context)
+    errors = [
+        (6, c.GetClass, ("Odd",)), (5, c.EnumerateInstances, ("Odd",)),
+        (5, c.EnumerateInstanceNames, ("Odd",)), (6, c.GetQualifier, ("Odd",)),
+        (7, c.ExecQuery, ("WQL", "SELECT * FROM CIM_Job")),
+        (7, c.OpenQueryInstances, ("WQL", "SELECT * FROM CIM_Job")),
+        (21, c.PullInstancePaths, (("99", "root/twinreel"), 1)),
+    ]
+    for code, operation, arguments in errors:
+        try:
+            operation(*arguments)
+            want(False, f"{operation.__name__}{arguments} was answered")
+        except pywbem.CIMError as error:
+            want(error.status_code == code, f"{operation.__name__}: {error}")
+    for class_name in names:
+        c.GetClass(class_name, LocalOnly=False, IncludeQualifiers=True, IncludeClassOrigin=True)
 
 
 def closed(connection: pywbem.WBEMConnection, model: Model, instances: list) -> None:
@@ -316,6 +364,20 @@ def refusals(report: Report, copies: Copies) -> None:
         code, out = call("GetAvailableTargetElements", copies.service, SyncType=clone,
                          SourceElement=source, MaxElementCount=pywbem.Uint32(2))
         want(code == 0 and len(out["Candidates"]) == 2, f"{code} {out}")
+    with report.check("smis: the capabilities tell what the service does"):
+        told = copies.connection.AssociatorNames(
+            copies.service, AssocClass="CIM_ElementCapabilities")[0]
+        code, out = call("ConvertSyncTypeToReplicationType", told, SyncType=clone)
+        kind = out["SupportedReplicationTypes"]
+        want(code == 0, code)
+        for method, output in (("GetSupportedFeatures", "Features"),
+                               ("GetSupportedOperations", "SupportedOperations"),
+                               ("GetSupportedCopyStates", "SupportedCopyStates"),
+                               ("GetDefaultReplicationSettingData", "DefaultInstance")):
+            code, out = call(method, told, ReplicationType=kind)
+            want(code == 0 and out[output] is not None, f"{method}: {code} {out}")
+        code, out = call("GetReplicationRelationshipInstances", copies.service)
+        want(code == 0, f"{code} {out}")
 
 
 def lists(report: Report, copies: Copies) -> None:
@@ -337,6 +399,11 @@ def lists(report: Report, copies: Copies) -> None:
                 copies.connection.EnumerateInstanceNames("Twinreel_ConcreteJob")]
         states = {job["Target"]: job["JobState"] for job in jobs if job["Kind"] == "copy"}
         want([states[f"dr-ptl0/{target}"] for _, target in names] == [7, 7, 8], states)
+        whole = copies.wait(out["Job"])
+        want(whole["JobState"] == 8 and "2 of 3" in whole["JobStatus"], whole.tomof())
+        affected = copies.connection.AssociatorNames(
+            whole.path, AssocClass="CIM_AffectedJobElement")
+        want(len(affected) == 3, affected)
         ended = next(job for job in jobs if job["JobState"] == 8)
         code, _ = copies.connection.InvokeMethod("RequestStateChange", ended.path,
                                                  RequestedState=pywbem.Uint16(4))

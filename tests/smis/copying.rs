@@ -12,15 +12,15 @@ use crate::wire::{call, configure, number, reference, tape};
 /// Bytes of a record.
 const RECORD: u32 = 32 << 10;
 
-struct Stage {
-    pair: Pair,
-    operator: Operator,
-    smis: SocketAddr,
+pub(crate) struct Stage {
+    pub(crate) pair: Pair,
+    pub(crate) operator: Operator,
+    pub(crate) smis: SocketAddr,
     _scratch: Scratch,
 }
 
 /// A pair with a backup on a virtual tape that lies in its slot again.
-fn stage(name: &str, bytes: u64, target: Option<&str>) -> Stage {
+pub(crate) fn stage(name: &str, bytes: u64, target: Option<&str>) -> Stage {
     let scratch = Scratch::new(name);
     let mut smis = None;
     let mut pair = Pair::new(&scratch, |local, remote| {
@@ -48,7 +48,7 @@ fn stage(name: &str, bytes: u64, target: Option<&str>) -> Stage {
 
 impl Stage {
     /// CreateElementReplica of VTA001L8 to a tape of the ghost library; the return code.
-    fn create(&self, target: &str) -> String {
+    pub(crate) fn create(&self, target: &str) -> String {
         let parameters = [
             number("SyncType", 8),
             reference("SourceElement", &tape("vtl0", "VTA001L8")),
@@ -60,7 +60,7 @@ impl Stage {
     }
 
     /// The newest copy once it has ended.
-    fn ended(&self) -> JobStatus {
+    pub(crate) fn ended(&self) -> JobStatus {
         wait::until_within(PATIENCE * 5, "the copy has ended", || {
             let last = self.pair.copies(Role::Local).into_iter().last()?;
             last.state.is_final().then_some(last)
@@ -68,7 +68,7 @@ impl Stage {
     }
 
     /// What is on the virtual tape, by reading it, and on the ghost one, by its file.
-    fn assert_same(&self, target: &str) {
+    pub(crate) fn assert_same(&self, target: &str) {
         self.operator.load("vtl0", "VTA001L8", 0);
         let source = self.operator.read("vtl0/drive0");
         assert!(source.len() > 2);

@@ -3,4 +3,5 @@
 
 mod copying;
 mod hostile;
+mod jobs;
 mod wire;

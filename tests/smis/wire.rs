@@ -66,11 +66,14 @@ pub(crate) fn send(address: SocketAddr, bytes: &[u8], finish: bool) -> Reply {
     Reply { status, text }
 }
 
-/// Whether a reply with its Content-Length has come.
+/// Whether a reply has come to its end.
 fn is_whole(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes);
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
     let head = head.to_ascii_lowercase();
+    if head.contains("transfer-encoding: chunked") {
+        return body.ends_with("\r\n0\r\n\r\n");
+    }
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
     length.and_then(|n| n.trim().parse::<usize>().ok()).is_some_and(|n| body.len() >= n)
 }
@@ -141,24 +144,48 @@ pub(crate) fn tape(library: &str, barcode: &str) -> String {
     )
 }
 
+/// INSTANCENAME.
+pub(crate) fn instance(class: &str, keys: &[(&str, &str)]) -> String {
+    let keys = keys.iter().map(|(name, value)| {
+        format!("<KEYBINDING NAME=\"{name}\"><KEYVALUE>{value}</KEYVALUE></KEYBINDING>")
+    });
+    format!("<INSTANCENAME CLASSNAME=\"{class}\">{}</INSTANCENAME>", keys.collect::<String>())
+}
+
+/// The name of a job, by the id of its row.
+pub(crate) fn job(id: impl std::fmt::Display) -> String {
+    instance("Twinreel_ConcreteJob", &[("InstanceID", &format!("twinreel:job:{id}"))])
+}
+
+/// GetInstance.
+pub(crate) fn get(address: SocketAddr, name: &str) -> Reply {
+    let parameter = format!("<IPARAMVALUE NAME=\"InstanceName\">{name}</IPARAMVALUE>");
+    ask(address, "GetInstance", &parameter)
+}
+
 /// Calls a method of the replication service of `vtl0`.
 pub(crate) fn call(address: SocketAddr, method: &str, parameters: &str) -> Reply {
     let class = "Twinreel_ReplicationService";
-    let keys = [
-        ("SystemCreationClassName", "CIM_ComputerSystem"),
-        ("SystemName", "hq:vtl0"),
-        ("CreationClassName", class),
-        ("Name", "replication"),
-    ];
-    let keys = keys.map(|(name, value)| {
-        format!("<KEYBINDING NAME=\"{name}\"><KEYVALUE>{value}</KEYVALUE></KEYBINDING>")
-    });
+    let service = instance(
+        class,
+        &[
+            ("SystemCreationClassName", "CIM_ComputerSystem"),
+            ("SystemName", "hq:vtl0"),
+            ("CreationClassName", class),
+            ("Name", "replication"),
+        ],
+    );
+    call_of(address, &service, method, parameters)
+}
+
+/// Calls a method of an instance.
+pub(crate) fn call_of(address: SocketAddr, name: &str, method: &str, parameters: &str) -> Reply {
+    let class = name.split('"').nth(1).expect("a class");
     let body = message(&format!(
-        "<METHODCALL NAME=\"{method}\"><LOCALINSTANCEPATH>{SPACE}<INSTANCENAME \
-         CLASSNAME=\"{class}\">{}</INSTANCENAME></LOCALINSTANCEPATH>{parameters}</METHODCALL>",
-        keys.concat()
+        "<METHODCALL NAME=\"{method}\"><LOCALINSTANCEPATH>{SPACE}{name}</LOCALINSTANCEPATH>\
+         {parameters}</METHODCALL>"
     ));
-    let object = format!("root/twinreel:{class}.Name=\"replication\"");
+    let object = format!("root/twinreel:{class}.Name=\"any\"");
     let mut headers = headers(method);
     headers[4].1 = &object;
     send(address, &post(&headers, &body), false)
@@ -169,6 +196,31 @@ pub(crate) fn reference(name: &str, path: &str) -> String {
     format!(
         "<PARAMVALUE NAME=\"{name}\" PARAMTYPE=\"reference\"><VALUE.REFERENCE>{path}\
          </VALUE.REFERENCE></PARAMVALUE>"
+    )
+}
+
+/// A parameter that is an array of references.
+pub(crate) fn references(name: &str, paths: &[String]) -> String {
+    let all = paths.iter().map(|path| format!("<VALUE.REFERENCE>{path}</VALUE.REFERENCE>"));
+    format!(
+        "<PARAMVALUE NAME=\"{name}\" PARAMTYPE=\"reference\"><VALUE.REFARRAY>{}</VALUE.REFARRAY>\
+         </PARAMVALUE>",
+        all.collect::<String>()
+    )
+}
+
+/// The path of a pair that is being copied.
+pub(crate) fn pair(source: &str, target: &str) -> String {
+    let end = |name: &str, path: &str| {
+        format!(
+            "<KEYBINDING NAME=\"{name}\"><VALUE.REFERENCE>{path}</VALUE.REFERENCE></KEYBINDING>"
+        )
+    };
+    format!(
+        "<LOCALINSTANCEPATH>{SPACE}<INSTANCENAME CLASSNAME=\"CIM_StorageSynchronized\">{}{}\
+         </INSTANCENAME></LOCALINSTANCEPATH>",
+        end("SystemElement", source),
+        end("SyncedElement", target)
     )
 }
 

@@ -28,5 +28,5 @@ pub mod xml;
 
 pub use error::{CimError, Status};
 pub use schema::{Class, Feature, Method, Parameter, Schema, SchemaError};
-pub use server::{Caller, Invoked, Repository, Server};
+pub use server::{Caller, Invoked, Repository, Server, Take};
 pub use value::{Instance, KeyValue, Name, Path, Scalar, Type, Value, namespace, same_name};

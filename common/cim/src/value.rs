@@ -319,6 +319,23 @@ impl Path {
             && self.keys.iter().all(keys)
     }
 
+    /// A text that is the same for two paths that are ([`Path::same`], both with a namespace).
+    pub fn canonical(&self) -> String {
+        let mut keys: Vec<_> = self.keys.iter().collect();
+        keys.sort_by_cached_key(|(name, _)| name.to_ascii_lowercase());
+        let mut text = format!("{}:{}", self.namespace, self.class.to_ascii_lowercase());
+        for (name, value) in keys {
+            text.push('\u{1}');
+            text.push_str(&name.to_ascii_lowercase());
+            text.push('\u{2}');
+            match value {
+                KeyValue::Text(value) => text.push_str(value),
+                KeyValue::Reference(path) => text.push_str(&path.canonical()),
+            }
+        }
+        text
+    }
+
     /// Gives a namespace to the path, and to those in its keys, where none is given.
     pub fn settle(&mut self, space: &str) {
         if self.namespace.is_empty() {

@@ -8,6 +8,7 @@
 //! - [`tls`]: mutual TLS 1.3; the names in a certificate are the site that speaks.
 //! - [`framing`], [`bandwidth`]: length-prefixed frames with a cap, a rate limit, counters.
 //! - [`admin`]: JSON requests over a Unix socket, for the command line.
+//! - [`http`]: the accept loop of web servers; [`status`]: the status page.
 //! - [`state`]: the state directory, one engine at a time.
 //! - [`owner`]: the thread that owns an open device.
 //! - [`upkeep`]: the store's space given back and its data checked, by schedule and by command.
@@ -33,6 +34,7 @@ pub mod bandwidth;
 pub mod cli;
 pub mod config;
 pub mod framing;
+pub mod http;
 pub mod init;
 pub mod logging;
 pub mod messages;
@@ -41,5 +43,6 @@ pub mod physical;
 pub mod pki;
 pub mod shutdown;
 pub mod state;
+pub mod status;
 pub mod tls;
 pub mod upkeep;

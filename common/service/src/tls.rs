@@ -195,6 +195,24 @@ pub fn https_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>,
     Ok(Arc::new(config))
 }
 
+/// What a client of anybody's server speaks with: TLS 1.2 and 1.3, servers that these authorities
+/// vouch for, no certificate of its own.
+///
+/// # Errors
+/// Every [`TlsError`] that names a file.
+pub fn https_client_config(ca: &Path) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(ca)? {
+        roots.add(certificate).map_err(|error| unusable(ca, explain(&error)))?;
+    }
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(|error| unusable(ca, explain(&error)))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
 fn no_chain(files: TlsFiles<'_>) -> TlsError {
     unusable(files.certificate, "holds no certificate")
 }

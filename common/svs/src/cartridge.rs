@@ -189,6 +189,24 @@ impl Catalogue {
         self.read(|c| collect(c, "SELECT * FROM cartridge_status", [], status_from_row))
     }
 
+    /// The same of one library, or of one cartridge of it.
+    pub fn cartridge_status_of(
+        &self,
+        site: &SiteName,
+        library: &LibraryName,
+        barcode: Option<&str>,
+    ) -> Result<Vec<CartridgeStatus>, SvsError> {
+        let (site, library) = (site.as_str(), library.as_str());
+        let all = "SELECT * FROM cartridge_status WHERE site = ?1 AND library = ?2";
+        self.read(|c| match barcode {
+            None => collect(c, all, [site, library], status_from_row),
+            Some(barcode) => {
+                let one = format!("{all} AND barcode = ?3");
+                collect(c, &one, [site, library, barcode], status_from_row)
+            }
+        })
+    }
+
     /// Forgets a cartridge, its generations and their replication.
     pub fn remove_cartridge(&self, id: CartridgeId) -> Result<(), SvsError> {
         self.write(|tx| {

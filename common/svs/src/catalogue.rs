@@ -1,7 +1,7 @@
 //! The connections: one writer, readers on demand.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
@@ -21,6 +21,8 @@ pub struct Catalogue {
     path: PathBuf,
     writer: Option<Mutex<Writer>>,
     readers: Mutex<Vec<Connection>>,
+    /// Called behind every commit of this process.
+    written: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 /// Two connections to one file, never used at once, so that neither can forget to switch
@@ -43,7 +45,8 @@ impl Catalogue {
         schema::migrate(&mut durable, path)?;
         let relaxed = connect(path, flags, "NORMAL")?;
         let writer = Some(Mutex::new(Writer { durable, relaxed }));
-        Ok(Self { path: path.to_owned(), writer, readers: Mutex::new(Vec::new()) })
+        let readers = Mutex::default();
+        Ok(Self { path: path.to_owned(), writer, readers, written: OnceLock::new() })
     }
 
     /// Opens an existing catalogue for reading, for example while its engine runs.
@@ -52,8 +55,8 @@ impl Catalogue {
     /// [`SvsError::Open`] if it is not there, [`SvsError::Newer`], and [`SvsError::Corrupt`] for an
     /// older version that no engine has migrated yet.
     pub fn open_read_only(path: &Path) -> Result<Self, SvsError> {
-        let catalogue =
-            Self { path: path.to_owned(), writer: None, readers: Mutex::new(Vec::new()) };
+        let (readers, written) = Default::default();
+        let catalogue = Self { path: path.to_owned(), writer: None, readers, written };
         let found = catalogue.read(schema::version)?;
         schema::check_known(path, found)?;
         match found == schema::VERSION {
@@ -119,7 +122,22 @@ impl Catalogue {
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, SvsError>,
     ) -> Result<T, SvsError> {
-        transact(&mut self.writer()?.durable, work)
+        let done = transact(&mut self.writer()?.durable, work);
+        self.tell(done)
+    }
+
+    /// Lets `told` be called behind every commit of this process, on the thread that made it; it
+    /// must be quick, and not write. Only the first call counts.
+    pub fn on_write(&self, told: impl Fn() + Send + Sync + 'static) {
+        // A second one has nothing to say that the first does not.
+        let _ = self.written.set(Box::new(told));
+    }
+
+    fn tell<T>(&self, done: Result<T, SvsError>) -> Result<T, SvsError> {
+        if let (Ok(_), Some(told)) = (&done, self.written.get()) {
+            told();
+        }
+        done
     }
 
     /// Like [`Self::write`], without waiting for the disk: a power failure may undo it, together
@@ -128,7 +146,8 @@ impl Catalogue {
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, SvsError>,
     ) -> Result<T, SvsError> {
-        transact(&mut self.writer()?.relaxed, work)
+        let done = transact(&mut self.writer()?.relaxed, work);
+        self.tell(done)
     }
 
     /// Runs a read on a connection that can not write. It never waits for the writer.

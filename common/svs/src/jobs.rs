@@ -184,6 +184,12 @@ impl Catalogue {
         self.read(|c| collect(c, sql, [kind], job_from_row))
     }
 
+    /// The newest jobs with everything on record, oldest first.
+    pub fn newest_jobs(&self, limit: u32) -> Result<Vec<Job>, SvsError> {
+        let sql = "SELECT * FROM (SELECT * FROM jobs ORDER BY id DESC LIMIT ?1) ORDER BY id";
+        self.read(|c| collect(c, sql, [limit], job_from_row))
+    }
+
     /// The generations that an unfinished job needs: nobody may free them.
     pub fn pinned_generations(&self) -> Result<Vec<GenerationId>, SvsError> {
         let sql = "SELECT DISTINCT generation FROM jobs
@@ -213,6 +219,22 @@ impl Catalogue {
             ) ORDER BY id";
         let params = params![states, kinds, filter.about, filter.limit];
         self.read(|c| collect(c, sql, params, status_from_row))
+    }
+
+    /// Forgets a job that has ended; `false` if there is no such job.
+    ///
+    /// # Errors
+    /// [`SvsError::Conflict`] while it has not ended.
+    pub fn forget_job(&self, id: JobId) -> Result<bool, SvsError> {
+        self.write(|tx| {
+            let sql = "SELECT ended IS NOT NULL FROM jobs WHERE id = ?1";
+            let key = id.to_string();
+            match first(tx, sql, [&key], |row| Ok(row.get::<_, bool>(0)?))? {
+                None => Ok(false),
+                Some(false) => Err(SvsError::Conflict(format!("job {id} has not ended"))),
+                Some(true) => Ok(tx.execute("DELETE FROM jobs WHERE id = ?1", [&key])? == 1),
+            }
+        })
     }
 
     /// Forgets ended jobs beyond the newest `keep`. Returns how many.

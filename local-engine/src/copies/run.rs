@@ -10,6 +10,7 @@ use store::GenerationReader;
 use svs::JobState;
 use tape::{CancelToken, Control, ReadEnd, SpaceKind, TapeError, WriteEnd};
 
+use super::Note;
 use super::mount::{self, mount};
 use super::order::{Order, Stretch, stretches};
 use super::proof::{Written, prove};
@@ -23,8 +24,13 @@ const COPY: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Bytes of one range: progress is noted and a wish to stop is heard between two.
 const RANGE: u64 = 1 << 30;
 
-/// Runs a copy to its end, and ends its job.
-pub(super) fn run(engine: &Arc<Engine>, id: JobId, order: Order, cancel: CancelToken) {
+/// Runs a copy to its end, and ends its job. Returns what is to be done where it was suspended.
+pub(super) fn run(
+    engine: &Arc<Engine>,
+    id: JobId,
+    order: Order,
+    cancel: CancelToken,
+) -> Option<Order> {
     let job = JobHandle::of_engine(
         id,
         Arc::clone(&engine.ground.catalogue),
@@ -38,6 +44,13 @@ pub(super) fn run(engine: &Arc<Engine>, id: JobId, order: Order, cancel: CancelT
         Ok(()) => job.done(copying.bytes),
         // The engine stops: the row is found at the next start.
         Err(Halt::Cancelled) if engine.is_stopping() => {}
+        Err(Halt::Cancelled) if engine.copies.is_held(id) => {
+            // First the note: a row that looks suspended must stay so over a crash.
+            let note = Note { order: copying.order, suspended: true };
+            engine.keep_note(id, &note);
+            job.enter(JobState::Pending, Some("suspended"));
+            return Some(note.order);
+        }
         Err(Halt::Cancelled) => job.cancelled("cancelled by its owner"),
         Err(Halt::Failed(cause)) => job.failed(&cause),
         Err(Halt::Unfit(cause)) => {
@@ -45,6 +58,7 @@ pub(super) fn run(engine: &Arc<Engine>, id: JobId, order: Order, cancel: CancelT
             job.failed(&cause);
         }
     }
+    None
 }
 
 struct Copying<'a> {

@@ -1,9 +1,11 @@
 //! Open devices: the names they are opened by and who has them.
 
+mod bell;
 mod registry;
 mod steps;
 mod watch;
 
+pub use bell::Bell;
 pub(crate) use registry::ENGINE_NEXUS;
 pub use registry::{
     Claim, Device, DeviceLine, EngineChanger, Library, LibraryView, Opener, Registry,

@@ -8,6 +8,7 @@ use ndmp::tape::{Failure, FailureKind};
 use svs::LibraryRole;
 use tape::{CdbRequest, Completion, Control, DeviceIdentity, Inventory, MediumChanger, TapeError};
 
+use super::bell::{Bell, Told};
 use super::watch::{Watch, WatchedChanger, WatchedDrive};
 use crate::mover::EngineDrive;
 
@@ -146,6 +147,7 @@ pub struct Registry {
     libraries: RwLock<BTreeMap<LibraryName, Arc<dyn Library>>>,
     claimed: Arc<Claimed>,
     watch: OnceLock<Arc<dyn Watch>>,
+    bell: Bell,
 }
 
 /// The exclusive right to a device; given back when dropped.
@@ -153,6 +155,7 @@ pub struct Claim {
     /// `None` for a device that is lent.
     name: Option<DeviceName>,
     claimed: Arc<Claimed>,
+    bell: Bell,
 }
 
 pub(super) fn locked(claimed: &Claimed) -> MutexGuard<'_, BTreeMap<DeviceName, Held>> {
@@ -164,10 +167,16 @@ impl Drop for Claim {
         if let Some(name) = &self.name {
             locked(&self.claimed).remove(name);
         }
+        self.bell.ring();
     }
 }
 
 impl Registry {
+    /// Rung by every change of what is here.
+    pub fn bell(&self) -> &Bell {
+        &self.bell
+    }
+
     /// Adds a library.
     ///
     /// # Errors
@@ -179,6 +188,7 @@ impl Registry {
             return Err(format!("there is a library {name} already; rename one of them"));
         }
         libraries.insert(name, library);
+        self.bell.ring();
         Ok(())
     }
 
@@ -223,6 +233,7 @@ impl Registry {
     /// Takes a library off the list; who has a device of it open keeps it.
     pub fn remove(&self, name: &LibraryName) {
         self.libraries.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.bell.ring();
     }
 
     /// The libraries in the order of their names.
@@ -254,14 +265,17 @@ impl Registry {
         let mut claimed = locked(&self.claimed);
         if let Some(held) = claimed.get(name) {
             if held.is_lent && opener.nexus >= ENGINE_NEXUS {
-                return Ok(Claim { name: None, claimed: Arc::clone(&self.claimed) });
+                let (claimed, bell) = (Arc::clone(&self.claimed), self.bell.clone());
+                return Ok(Claim { name: None, claimed, bell });
             }
             let holder = &held.who;
             let text = format!("{name} is in use by {holder}; it must be closed there first");
             return Err(Failure::new(FailureKind::Busy, text));
         }
         claimed.insert(name.clone(), Held { who: opener.who.clone(), is_lent: false });
-        Ok(Claim { name: Some(name.clone()), claimed: Arc::clone(&self.claimed) })
+        self.bell.ring();
+        let (claimed, bell) = (Arc::clone(&self.claimed), self.bell.clone());
+        Ok(Claim { name: Some(name.clone()), claimed, bell })
     }
 
     /// Who has the device, if somebody has.
@@ -295,7 +309,10 @@ impl Registry {
         let (name, library) = self.find(name)?;
         let claim = self.claim(&name, opener)?;
         let device = match name.role {
-            DeviceRole::Changer => Device::Changer(self.changer(&library, opener, control)?),
+            DeviceRole::Changer => {
+                let changer = self.changer(&library, opener, control)?;
+                Device::Changer(Box::new(Told::new(changer, &self.bell)))
+            }
             DeviceRole::Drive(index) => {
                 Device::Drive(self.drive(&library, index, opener, control)?)
             }

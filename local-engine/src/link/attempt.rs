@@ -248,7 +248,7 @@ impl Attempt<'_> {
                 self.write(known, job, ReplicationState::Done, (moved, None))?;
                 catalogue.finish(job, &Ending::done(known.logical, Verified::None))?;
                 // A source may be locked until now.
-                self.replicator.ground().bell.ring();
+                self.replicator.ground().policy.ring();
                 let before = known.before();
                 let (unique, wire) = (before.0 + moved.unique, before.1 + moved.wire);
                 let (generation, site) = (self.generation, &self.site);

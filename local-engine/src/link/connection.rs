@@ -293,7 +293,7 @@ async fn read_control(
                 let site = Arc::clone(&site);
                 let kept = tokio::task::spawn_blocking(move || {
                     super::facts::proven(&site.ground.catalogue, job, how);
-                    site.ground.bell.ring();
+                    site.ground.policy.ring();
                 });
                 drop(kept.await);
             }

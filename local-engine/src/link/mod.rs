@@ -52,7 +52,7 @@ pub struct Ground {
     /// Where ghost libraries are entered.
     pub registry: Arc<Registry>,
     /// Rung when something happened that an entry of the maps may wait for.
-    pub bell: Arc<Bell>,
+    pub policy: Arc<Bell>,
 }
 
 /// All links; clones share them.

@@ -210,7 +210,8 @@ impl RemoteSite {
         let own = report.name.clone();
         let known = self.lock().libraries.get(&own).cloned();
         if let Some(ghost) = known {
-            return ghost.renew(report);
+            ghost.renew(report);
+            return self.ground.registry.bell().ring();
         }
         let entered = self.ground.config.ghost_name(site, &own).and_then(|name| {
             let ghost = Arc::new(GhostLibrary::new(name, Arc::clone(self), report));
@@ -333,6 +334,7 @@ impl RemoteSite {
         state.down_since_ms = None;
         drop(state);
         self.changed.notify_all();
+        self.ground.registry.bell().ring();
         (meeting, renamed)
     }
 
@@ -349,6 +351,7 @@ impl RemoteSite {
         }
         drop(state);
         self.changed.notify_all();
+        self.ground.registry.bell().ring();
     }
 
     /// Takes a reply to the lease it belongs to.

@@ -32,8 +32,8 @@ impl Play {
         let options = store::Options::default();
         let (store, _) = Store::open(vfs, &config.site.store(), &options).unwrap();
         let registry = Arc::new(Registry::default());
-        let (config, bell) = (Arc::new(config), Arc::default());
-        let ground = Arc::new(Ground { config, store, catalogue, registry, bell });
+        let (config, policy) = (Arc::new(config), Arc::default());
+        let ground = Arc::new(Ground { config, store, catalogue, registry, policy });
         let to = service::config::LinkTo {
             connect: "127.0.0.1:1".into(),
             server_name: None,

@@ -46,6 +46,8 @@ struct State {
     bytes: u64,
     /// How it was proven here.
     proven: Option<Verified>,
+    /// Bytes that are known to come in all.
+    expected: Option<u64>,
     /// Object number and bytes of the last flush.
     flushed: Option<(u64, u64)>,
 }
@@ -150,6 +152,10 @@ impl JobHandle {
             self.note(self.0.catalogue.set_target(self.0.id, &all));
         }
         if state.route.as_ref() != Some(plan) {
+            // Of a job whose row was there before, this is the first run.
+            if state.route.is_none() {
+                self.say_begins(source, target, plan);
+            }
             state.route = Some(plan.clone());
             let reason = plan.reason.to_string();
             self.note(self.0.catalogue.set_path(self.0.id, path(plan), &reason));
@@ -177,16 +183,18 @@ impl JobHandle {
         state.targets.push(target.to_owned());
         state.route = Some(plan.clone());
         (self.0.tell)(format!("copy {}: {} ({})", self.0.id, plan.path.as_str(), plan.reason));
-        self.say(
-            messages::COPY_BEGINS,
-            &[
-                ("source", &source),
-                ("target", &target),
-                ("path", &plan.path.as_str()),
-                ("reason", &plan.reason),
-            ],
-        );
+        self.say_begins(source, target, plan);
         Ok(())
+    }
+
+    fn say_begins(&self, source: &str, target: &str, plan: &Plan) {
+        let words: [(&str, &dyn fmt::Display); 4] = [
+            ("source", &source),
+            ("target", &target),
+            ("path", &plan.path.as_str()),
+            ("reason", &plan.reason),
+        ];
+        self.say(messages::COPY_BEGINS, &words);
     }
 
     /// The copy reads this generation: it stays pinned until the job has ended.
@@ -218,6 +226,12 @@ impl JobHandle {
         }
     }
 
+    /// The source has named what it gives: so many bytes in all, as far as it is known. It is
+    /// written down with the next progress.
+    pub fn expects(&self, bytes: u64) {
+        self.state().expected = Some(bytes);
+    }
+
     /// Notes how many bytes the target has in all; written down at most twice a second.
     pub fn progress(&self, bytes: u64) {
         let mut state = self.state();
@@ -225,7 +239,7 @@ impl JobHandle {
         let due = state.seen.is_none_or(|seen| seen.elapsed() >= PROGRESS_EVERY);
         if due && state.written && !state.ended {
             state.seen = Some(Instant::now());
-            let progress = Progress { bytes, bytes_total: None };
+            let progress = Progress { bytes, bytes_total: state.expected };
             self.note(self.0.catalogue.progress(self.0.id, progress));
         }
     }
@@ -359,6 +373,21 @@ mod tests {
         let ids: Vec<_> = events.iter().map(|event| event.message_id.as_str()).collect();
         assert!(ids.contains(&messages::COPY_BEGINS) && ids.contains(&messages::COPY_DONE));
         assert!(ids.contains(&messages::COPY_AT_END_OF_MEDIUM));
+    }
+
+    #[test]
+    fn a_copy_of_the_engine_says_that_it_begins_too() {
+        let desk = desk();
+        let ends = ("vtl0/A".to_owned(), "dr-ptl0/P1".to_owned());
+        let id = JobId::generate(2);
+        let new = NewJob::new(id, JobKind::Copy, JobOwner::Engine, ends.clone(), "test");
+        desk.catalogue.create_job(&new).unwrap();
+        let job = JobHandle::of_engine(id, Arc::clone(&desk.catalogue), ends, None);
+        job.begin("vtl0/A", "dr-ptl0/P1", &plan()).unwrap();
+        job.begin("vtl0/A", "dr-ptl0/P1", &plan()).unwrap();
+        let events = desk.catalogue.events(&EventFilter::default()).unwrap();
+        let begun = events.iter().filter(|event| event.message_id == messages::COPY_BEGINS);
+        assert_eq!(begun.count(), 1);
     }
 
     #[test]

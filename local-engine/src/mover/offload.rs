@@ -80,6 +80,11 @@ impl Offload<'_> {
             Taken::Closed => return Some(self.finish(tail)),
             Taken::OtherSource => return None,
         };
+        if let Some(job) = &self.run.job {
+            // What lies behind the next filemark is not known yet.
+            let rest = offer.extent.after(consumed).length;
+            job.expects(self.counters.get().0 + tail.length() + rest);
+        }
         if full {
             return Some(Stop::Limit);
         }

@@ -1,52 +1,93 @@
-//! Sockets: HTTP/1.1 with and without TLS, and the limits of what a stranger may send.
+//! What a stranger may send by HTTP, and what is answered; the sockets are [`service::http`].
 
-use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cim::wire::{Head, Refusal, Request};
-use cim::xml::Limits;
+use cim::xml::{Drain, Limits, Writer};
 use cim::{Caller, Server};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::{Body, Incoming};
+use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
+use hyper::body::{Body, Frame, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::service::service_fn;
 use hyper::{Method, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use model::Network;
 use service::cli::Failure;
 use service::config::Smis;
+use service::http::Handler;
 use service::shutdown::Shutdown;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 use super::EngineRepository;
 use super::auth::{Denied, Gatekeeper, User};
 
-/// How long the head of a request may take, and how long a connection may be silent between two.
-const HEAD: Duration = Duration::from_secs(10);
 /// How long a body may take.
 const BODY: Duration = Duration::from_secs(30);
 /// How long what is not wanted is waited for.
 const DRAIN: Duration = Duration::from_secs(3);
-/// How long a TLS handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long a client may take to fetch its reply before its connection is given up.
-const CONNECTION: Duration = Duration::from_secs(3600);
-/// Bytes of the head of a request, and how many headers.
-const HEAD_BYTES: usize = 16 << 10;
-const HEADERS: usize = 64;
 /// Operations at a time; more wait.
 const OPERATIONS: usize = 8;
-/// How long to wait where a connection can not be accepted.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(250);
 
-type Reply = Response<Full<Bytes>>;
+/// Replies that go in parts at a time. A client that is slow to take its reply holds up only these,
+/// and not the operations.
+const STREAMS: usize = 16;
+/// Parts of a reply that wait for its client, and how long one may.
+const PARTS: usize = 2;
+const PART: Duration = Duration::from_secs(20);
+
+type Reply = Response<Either<Full<Bytes>, Parts>>;
+
+/// Why a reply was cut off.
+#[derive(Debug, thiserror::Error)]
+#[error("the reply could not be ended")]
+struct CutOff;
+
+/// A piece of a reply.
+enum Piece {
+    Part(Bytes),
+    Last(Bytes),
+}
+
+/// A reply in parts; its error cuts it off.
+struct Parts {
+    first: Option<Piece>,
+    rest: mpsc::Receiver<Piece>,
+    ended: bool,
+}
+
+impl Body for Parts {
+    type Data = Bytes;
+    type Error = CutOff;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
+        let piece = match self.first.take() {
+            Some(first) => Some(first),
+            None if self.ended => return Poll::Ready(None),
+            None => std::task::ready!(self.rest.poll_recv(cx)),
+        };
+        Poll::Ready(Some(match piece {
+            Some(Piece::Part(bytes)) => Ok(Frame::data(bytes)),
+            Some(Piece::Last(bytes)) => {
+                self.ended = true;
+                Ok(Frame::data(bytes))
+            }
+            None => {
+                self.ended = true;
+                Err(CutOff)
+            }
+        }))
+    }
+}
 
 /// What all connections share.
 struct Shared {
@@ -54,6 +95,7 @@ struct Shared {
     keeper: Gatekeeper,
     allow: Option<Vec<Network>>,
     operations: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
     begun: Instant,
 }
 
@@ -69,6 +111,7 @@ pub(super) async fn listen(
         keeper,
         allow: config.allow.clone(),
         operations: Arc::new(Semaphore::new(OPERATIONS)),
+        streams: Arc::new(Semaphore::new(STREAMS)),
         begun: Instant::now(),
     });
     let places = Arc::new(Semaphore::new(config.max_connections as usize));
@@ -86,90 +129,16 @@ pub(super) async fn listen(
         let address = listener.local_addr()?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         tracing::info!(smis = %address, scheme, "SMI-S ready");
-        let parts = (Arc::clone(&shared), Arc::clone(&places), shutdown.clone());
-        tasks.push(tokio::spawn(accept(listener, tls, parts)));
+        let (places, handler) = (Arc::clone(&places), Arc::clone(&shared));
+        let served = service::http::serve(listener, tls, places, handler, shutdown.clone());
+        tasks.push(tokio::spawn(served));
     }
     Ok(tasks)
 }
 
-async fn accept(
-    listener: TcpListener,
-    tls: Option<TlsAcceptor>,
-    (shared, places, shutdown): (Arc<Shared>, Arc<Semaphore>, Shutdown),
-) {
-    let mut connections = JoinSet::new();
-    loop {
-        // A connection beyond the limit waits in the system's queue.
-        let place = tokio::select! {
-            () = shutdown.requested() => break,
-            place = Arc::clone(&places).acquire_owned() => place,
-        };
-        let Ok(place) = place else { break };
-        let accepted = tokio::select! {
-            () = shutdown.requested() => break,
-            accepted = listener.accept() => accepted,
-        };
-        while connections.try_join_next().is_some() {}
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "SMI-S: a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_AGAIN).await;
-                continue;
-            }
-        };
-        if !shared.allows(peer.ip()) {
-            continue;
-        }
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "SMI-S: TCP_NODELAY");
-        }
-        let (shared, tls) = (Arc::clone(&shared), tls.clone());
-        connections.spawn(async move {
-            let served = async {
-                match tls {
-                    None => serve(stream, peer, shared).await,
-                    Some(tls) => match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
-                        Ok(Ok(stream)) => serve(stream, peer, shared).await,
-                        Ok(Err(error)) => tracing::debug!(%peer, %error, "SMI-S: TLS"),
-                        Err(_) => tracing::debug!(%peer, "SMI-S: TLS took too long"),
-                    },
-                }
-            };
-            if tokio::time::timeout(CONNECTION, served).await.is_err() {
-                tracing::debug!(%peer, "SMI-S: a connection was too old");
-            }
-            drop(place);
-        });
-    }
-    // What is under way is cut off: nothing is lost by it, since long work is a job.
-    connections.shutdown().await;
-}
-
-async fn serve(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: SocketAddr,
-    shared: Arc<Shared>,
-) {
-    let service = service_fn(move |request| {
-        let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(shared.reply(request, peer.ip()).await) }
-    });
-    let mut builder = hyper::server::conn::http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .max_buf_size(HEAD_BYTES)
-        .max_headers(HEADERS)
-        .half_close(true);
-    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
-        tracing::debug!(%peer, %error, "SMI-S: a connection ended");
-    }
-}
-
 /// Nothing but a status; the connection ends, since what was sent may not have been read.
 fn status(code: StatusCode) -> Reply {
-    let mut reply = Response::new(Full::default());
+    let mut reply = Response::new(Either::Left(Full::default()));
     *reply.status_mut() = code;
     reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     reply
@@ -185,26 +154,34 @@ fn refused(refusal: &Refusal) -> Reply {
     reply
 }
 
-impl Shared {
+impl Handler for Shared {
+    type Body = Either<Full<Bytes>, Parts>;
+
+    fn name(&self) -> &'static str {
+        "SMI-S"
+    }
+
     fn allows(&self, host: IpAddr) -> bool {
         let within = |all: &Vec<Network>| all.iter().any(|network| network.contains(host));
         self.allow.as_ref().is_none_or(within)
     }
 
-    async fn reply(self: &Arc<Self>, request: hyper::Request<Incoming>, host: IpAddr) -> Reply {
+    async fn reply(self: Arc<Self>, request: hyper::Request<Incoming>, host: IpAddr) -> Reply {
         let began = Instant::now();
         match self.answer(request, host).await {
             Ok((body, prefix)) => good(body, prefix.as_deref(), began.elapsed()),
             Err(reply) => *reply,
         }
     }
+}
 
+impl Shared {
     /// The body of the reply, and the number of its headers for M-POST.
     async fn answer(
         self: &Arc<Self>,
         request: hyper::Request<Incoming>,
         host: IpAddr,
-    ) -> Result<(String, Option<String>), Box<Reply>> {
+    ) -> Result<(Made, Option<String>), Box<Reply>> {
         let (parts, body) = request.into_parts();
         let (head, caller) = match self.admit(&parts, host).await {
             Ok(admitted) => admitted,
@@ -256,18 +233,60 @@ impl Shared {
         self: &Arc<Self>,
         request: Request,
         caller: Caller,
-    ) -> Result<String, Box<Reply>> {
-        let turn = Arc::clone(&self.operations).acquire_owned().await;
+    ) -> Result<Made, Box<Reply>> {
+        let turn = Arc::clone(&self.operations).acquire_owned().await.ok();
         let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         let shared = Arc::clone(self);
-        let work = tokio::task::spawn_blocking(move || {
-            let reply = shared.server.answer(&request, &caller, now);
-            drop(turn);
-            reply
+        let (parts, mut waiting) = mpsc::channel(PARTS);
+        let outlet = Outlet { parts, streams: Arc::clone(&self.streams), turn };
+        tokio::task::spawn_blocking(move || {
+            let last = outlet.parts.clone();
+            let writer = Writer::draining(outlet.drain());
+            if let Some(reply) = shared.server.answer(&request, &caller, now, writer) {
+                let sending = tokio::time::timeout(PART, last.send(Piece::Last(reply.into())));
+                drop(Handle::current().block_on(sending));
+            }
         });
-        work.await.map_err(|error| {
-            tracing::error!(%error, "SMI-S: an operation broke");
-            Box::new(status(StatusCode::INTERNAL_SERVER_ERROR))
+        match waiting.recv().await {
+            Some(Piece::Last(whole)) => Ok(Made::Whole(whole)),
+            Some(first) => {
+                Ok(Made::Parts(Parts { first: Some(first), rest: waiting, ended: false }))
+            }
+            None => {
+                tracing::error!("SMI-S: an operation broke");
+                Err(Box::new(status(StatusCode::INTERNAL_SERVER_ERROR)))
+            }
+        }
+    }
+}
+
+/// A reply: known to its end, or as it is made.
+enum Made {
+    Whole(Bytes),
+    Parts(Parts),
+}
+
+/// Where the parts of a long reply go; on a thread that may block.
+struct Outlet {
+    parts: mpsc::Sender<Piece>,
+    streams: Arc<Semaphore>,
+    turn: Option<OwnedSemaphorePermit>,
+}
+
+impl Outlet {
+    fn drain(mut self) -> Drain {
+        let runtime = Handle::current();
+        let mut place = None;
+        Box::new(move |part| {
+            // From here on the client says how long it takes: that is no operation's time.
+            drop(self.turn.take());
+            let sent = runtime.block_on(tokio::time::timeout(PART, async {
+                if place.is_none() {
+                    place = Arc::clone(&self.streams).acquire_owned().await.ok();
+                }
+                self.parts.send(Piece::Part(part.into())).await.is_ok()
+            }));
+            sent.unwrap_or(false)
         })
     }
 }
@@ -338,8 +357,12 @@ fn is_xml(headers: &HeaderMap) -> bool {
         && charset.is_none_or(|name| name.eq_ignore_ascii_case("utf-8"))
 }
 
-fn good(body: String, prefix: Option<&str>, took: Duration) -> Reply {
-    let mut reply = Response::new(Full::new(Bytes::from(body)));
+fn good(made: Made, prefix: Option<&str>, took: Duration) -> Reply {
+    let body = match made {
+        Made::Whole(whole) => Either::Left(Full::new(whole)),
+        Made::Parts(parts) => Either::Right(parts),
+    };
+    let mut reply = Response::new(body);
     let headers = reply.headers_mut();
     let kind = HeaderValue::from_static("application/xml; charset=\"utf-8\"");
     headers.insert(header::CONTENT_TYPE, kind);

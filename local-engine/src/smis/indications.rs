@@ -1,13 +1,14 @@
 //! Indications: what has changed is noticed, and sent to whoever asked.
 //!
-//! The state that is shown has no bell of its own, so while somebody subscribes it is compared
-//! with itself once a second; that bounds how often PercentComplete is told too. Each destination
-//! has a bounded queue and a task of its own: a listener that is away holds up nobody else.
+//! Whatever changes the state rings a bell ([`crate::device::Bell`]); then it is compared with what
+//! it was, if somebody subscribes. Rings that come in fast are one look, so that looking takes a
+//! small part of the time. Each destination has a bounded queue and a task of its own: a listener
+//! that is away holds up nobody else.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cim::wire::{Encoder, ExportReply, export, export_reply};
@@ -15,17 +16,23 @@ use cim::{Instance, Schema};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use service::shutdown::Shutdown;
+use service::tls::explain_io;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
 
-use super::model::{Model, datetime};
-use super::wishes::{Subscription, Wishes, address};
+use super::model::{Look, Model, datetime};
+use super::wishes::{Address, Subscription, Wishes};
 use crate::engine::Engine;
 
-/// How often the state is looked at.
-const LOOK: Duration = Duration::from_secs(1);
+/// The least time between two looks, and how many times as long as the last one took.
+const LOOK: Duration = Duration::from_millis(100);
+const LOOK_SHARE: u32 = 10;
 /// Indications that wait for one destination; more are dropped, and their numbers tell it.
 const QUEUE: usize = 1024;
 /// How long one delivery may take.
@@ -49,7 +56,7 @@ const WATCHED: [&str; 8] = [
 ];
 
 /// Properties that change all the time and are no news by themselves.
-const RESTLESS: [&str; 1] = ["ElapsedTime"];
+const RESTLESS: [&str; 2] = ["ElapsedTime", "BytesCopied"];
 
 type Seen = HashMap<String, Instance>;
 
@@ -58,18 +65,22 @@ pub(super) async fn run(
     engine: Arc<Engine>,
     schema: Arc<Schema>,
     wishes: Arc<Wishes>,
+    tls: Option<Arc<ClientConfig>>,
     shutdown: Shutdown,
 ) {
+    let mut bell = engine.ground.registry.bell().listen();
     let mut watch = Watch { engine, schema, wishes, seen: HashMap::new() };
     let mut desks: HashMap<String, Desk> = HashMap::new();
     let mut tasks = JoinSet::new();
-    let mut looks = tokio::time::interval(LOOK);
-    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut pause = Duration::ZERO;
     loop {
         tokio::select! {
             () = shutdown.requested() => break,
-            _ = looks.tick() => {}
+            () = tokio::time::sleep(pause) => {}
         }
+        // The first look is what there is to begin with.
+        bell.mark_unchanged();
+        let begun = Instant::now();
         while tasks.try_join_next().is_some() {}
         let looked = tokio::task::spawn_blocking(move || {
             let news = watch.look();
@@ -88,9 +99,15 @@ pub(super) async fn run(
                     let url = &subscription.destination;
                     let desk = desks.entry(url.clone());
                     let schema = &watch.schema;
-                    desk.or_insert_with(|| Desk::open(url, schema, &mut tasks)).send(indication);
+                    let open = || Desk::open(url, schema, tls.clone(), &mut tasks);
+                    desk.or_insert_with(open).send(indication);
                 }
             }
+        }
+        pause = LOOK.max(begun.elapsed() * LOOK_SHARE);
+        tokio::select! {
+            () = shutdown.requested() => break,
+            changed = bell.changed() => if changed.is_err() { break },
         }
     }
     tasks.shutdown().await;
@@ -108,7 +125,8 @@ impl Watch {
     /// The subscriptions, and what has happened to instances that one of them may be about.
     fn look(&mut self) -> (Vec<Subscription>, Vec<Instance>) {
         let subscriptions = self.wishes.subscriptions();
-        let model = Model::new(&self.engine);
+        let look = Look::default();
+        let model = Model::new(&self.engine, &look);
         let mut news = Vec::new();
         for class in WATCHED {
             let about = |s: &Subscription| {
@@ -122,7 +140,7 @@ impl Watch {
                 self.seen.remove(class);
                 continue;
             }
-            let now = match model.instances(class, None) {
+            let now = match model.instances(class) {
                 Ok(found) => found,
                 Err(error) => {
                     tracing::warn!(class, %error, "SMI-S: not looked at");
@@ -220,10 +238,15 @@ struct Desk {
 }
 
 impl Desk {
-    fn open(url: &str, schema: &Arc<Schema>, tasks: &mut JoinSet<()>) -> Self {
+    fn open(
+        url: &str,
+        schema: &Arc<Schema>,
+        tls: Option<Arc<ClientConfig>>,
+        tasks: &mut JoinSet<()>,
+    ) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let context = format!("twinreel:{}", model::Ulid::generate(crate::engine::now_ms()));
-        tasks.spawn(deliver(url.to_owned(), Arc::clone(schema), waiting));
+        tasks.spawn(deliver(url.to_owned(), Arc::clone(schema), tls, waiting));
         Self { queue, context, next: 0, url: url.to_owned() }
     }
 
@@ -241,16 +264,26 @@ impl Desk {
 }
 
 /// Delivers in order; one that can not be delivered holds up those behind it until it is given up.
-async fn deliver(url: String, schema: Arc<Schema>, mut waiting: mpsc::Receiver<Instance>) {
-    let Some((host, port, path)) = address(&url) else { return };
+async fn deliver(
+    url: String,
+    schema: Arc<Schema>,
+    tls: Option<Arc<ClientConfig>>,
+    mut waiting: mpsc::Receiver<Instance>,
+) {
+    let Some(address) = Address::parse(&url) else { return };
+    let mut told = String::new();
     while let Some(indication) = waiting.recv().await {
         let id = model::Ulid::generate(crate::engine::now_ms()).to_string();
         let body = export(&Encoder { schema: &schema, host: "" }, &id, &indication);
         let body = Bytes::from(body);
         for attempt in 0..=RETRIES {
-            let sent = tokio::time::timeout(DELIVERY, post(host, port, path, body.clone())).await;
+            let sent =
+                tokio::time::timeout(DELIVERY, post(&address, tls.as_ref(), body.clone())).await;
             match sent.unwrap_or_else(|_| Err("it took too long".into())) {
-                Ok(ExportReply::Taken) => break,
+                Ok(ExportReply::Taken) => {
+                    told.clear();
+                    break;
+                }
                 // It was understood and is not wanted: that does not change by itself.
                 Ok(ExportReply::Refused(why)) => {
                     tracing::warn!(destination = url, why, "SMI-S: an indication was refused");
@@ -260,7 +293,12 @@ async fn deliver(url: String, schema: Arc<Schema>, mut waiting: mpsc::Receiver<I
                     tracing::warn!(destination = url, why, "SMI-S: an indication is given up");
                 }
                 Err(why) => {
-                    tracing::debug!(destination = url, why, attempt, "SMI-S: not delivered yet");
+                    // Once for each cause: a certificate that does not fit has to be heard of.
+                    match why == told {
+                        true => tracing::debug!(destination = url, why, attempt, "SMI-S: again"),
+                        false => tracing::warn!(destination = url, why, "SMI-S: not delivered yet"),
+                    }
+                    told = why;
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -268,14 +306,35 @@ async fn deliver(url: String, schema: Arc<Schema>, mut waiting: mpsc::Receiver<I
     }
 }
 
-async fn post(host: IpAddr, port: u16, path: &str, body: Bytes) -> Result<ExportReply, String> {
+/// Delivers to a destination; what stood in its way, in words.
+async fn post(
+    to: &Address<'_>,
+    tls: Option<&Arc<ClientConfig>>,
+    body: Bytes,
+) -> Result<ExportReply, String> {
+    let stream = TcpStream::connect((to.host, to.port)).await.map_err(|error| error.to_string())?;
+    match (to.secure, tls) {
+        (false, _) => converse(stream, to, body).await,
+        (true, Some(tls)) => {
+            let connector = TlsConnector::from(Arc::clone(tls));
+            let stream = connector.connect(ServerName::from(to.host), stream).await;
+            converse(stream.map_err(|error| explain_io(&error))?, to, body).await
+        }
+        (true, None) => Err("https needs indication_ca in [smis]".into()),
+    }
+}
+
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    to: &Address<'_>,
+    body: Bytes,
+) -> Result<ExportReply, String> {
     let say = |error: &dyn std::fmt::Display| error.to_string();
-    let stream = TcpStream::connect((host, port)).await.map_err(|error| say(&error))?;
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| say(&error))?;
     let connection = tokio::spawn(connection);
-    let request = Request::post(path)
-        .header(header::HOST, format!("{host}:{port}"))
+    let request = Request::post(to.path)
+        .header(header::HOST, SocketAddr::new(to.host, to.port).to_string())
         .header(header::CONTENT_TYPE, "application/xml; charset=\"utf-8\"")
         .header("CIMExport", "MethodRequest")
         .header("CIMExportMethod", "ExportIndication")
@@ -290,5 +349,63 @@ async fn post(host: IpAddr, port: u16, path: &str, body: Bytes) -> Result<Export
     match status.is_success() {
         true => export_reply(&answer),
         false => Err(format!("HTTP {status}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use model::SiteName;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+
+    const TAKEN: &str = "<CIM CIMVERSION=\"2.0\" DTDVERSION=\"2.0\"><MESSAGE ID=\"1\" \
+        PROTOCOLVERSION=\"1.0\"><SIMPLEEXPRSP><EXPMETHODRESPONSE NAME=\"ExportIndication\"/>\
+        </SIMPLEEXPRSP></MESSAGE></CIM>";
+
+    /// An authority, and a listener with a certificate of it that takes everything.
+    async fn listener(dir: &Path) -> (Arc<ClientConfig>, u16) {
+        let site = SiteName::new("listener").unwrap();
+        let (ca, files) = service::pki::init(dir, &[(&site, &["127.0.0.1"])]).unwrap();
+        let config = service::tls::https_config(&files[0].certificate, &files[0].key).unwrap();
+        let socket = TcpListener::bind("0.0.0.0:0").await.unwrap();
+        let port = socket.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let acceptor = TlsAcceptor::from(config);
+            while let Ok((stream, _)) = socket.accept().await {
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut buffer = [0; 4096];
+                drop(stream.read(&mut buffer).await);
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", TAKEN.len());
+                drop(stream.write_all((head + TAKEN).as_bytes()).await);
+                drop(stream.shutdown().await);
+            }
+        });
+        (service::tls::https_client_config(&ca).unwrap(), port)
+    }
+
+    #[tokio::test]
+    async fn indications_go_over_tls_to_whom_the_authority_vouches_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (known, port) = listener(&dir.path().join("a")).await;
+        let (other, _) = listener(&dir.path().join("b")).await;
+        let url = format!("https://127.0.0.1:{port}/x");
+        let to = Address::parse(&url).unwrap();
+        let body = Bytes::from_static(b"<CIM/>");
+        let sent = post(&to, Some(&known), body.clone()).await;
+        assert_eq!(sent, Ok(ExportReply::Taken));
+        let refused = post(&to, Some(&other), body.clone()).await.unwrap_err();
+        assert!(refused.contains("not made by the configured CA"), "{refused}");
+        // An address that the certificate does not carry.
+        let url = format!("https://127.0.0.2:{port}/x");
+        let elsewhere = Address::parse(&url).unwrap();
+        let refused = post(&elsewhere, Some(&known), body.clone()).await.unwrap_err();
+        assert!(refused.contains("127.0.0.2"), "{refused}");
+        let plain = format!("http://127.0.0.1:{port}/x");
+        assert!(post(&Address::parse(&plain).unwrap(), Some(&known), body).await.is_err());
     }
 }

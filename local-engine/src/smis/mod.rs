@@ -5,11 +5,13 @@
 //!   auth     who may come in
 //!   model    libraries, tapes, jobs and profiles as CIM instances, made when they are asked for
 //!   copying  methods: copies that the engine runs by itself, and their jobs
+//!   capabilities  what the service of copies can, when its capabilities are asked
 //!   wishes   what a client made: filters, destinations, subscriptions
 //!   indications  what has changed, sent to whoever asked
 //! ```
 
 mod auth;
+mod capabilities;
 mod copying;
 mod http;
 mod indications;
@@ -19,14 +21,15 @@ mod wishes;
 use std::sync::Arc;
 
 use cim::{
-    Caller, CimError, Instance, Invoked, Method, Path, Repository, Schema, Server, Status, Value,
+    Caller, CimError, Instance, Invoked, Method, Path, Repository, Schema, Server, Status, Take,
+    Value,
 };
 use service::cli::Failure;
 use service::shutdown::Shutdown;
 use tokio::task::JoinHandle;
 
 use crate::engine::Engine;
-use model::Model;
+use model::{Look, Model};
 use wishes::{Wishes, is_wish};
 
 /// The namespace of the server and its profiles.
@@ -41,17 +44,25 @@ struct EngineRepository {
 }
 
 impl Repository for EngineRepository {
-    fn instances(&self, class: &str, like: Option<&Path>) -> Result<Vec<Instance>, CimError> {
+    type Look = Look;
+
+    fn visit(
+        &self,
+        look: &Look,
+        class: &str,
+        like: Option<&Path>,
+        take: &mut Take<'_>,
+    ) -> Result<(), CimError> {
         match is_wish(class) {
-            true => Ok(self.wishes.of(class)),
-            false => Model::new(&self.engine).instances(class, like),
+            true => self.wishes.of(class).into_iter().try_for_each(take),
+            false => Model::visit((&self.engine, look), class, like, take),
         }
     }
 
     fn create(&self, instance: Instance, caller: &Caller) -> Result<Path, CimError> {
         match is_wish(instance.class()) && instance.path.namespace == INTEROP {
             true => {
-                let host = Model::new(&self.engine).appliance_name();
+                let host = model::appliance_name(&self.engine);
                 self.wishes.create(instance, &host, caller)
             }
             false => Err(read_only(instance.class())),
@@ -68,6 +79,9 @@ impl Repository for EngineRepository {
     fn delete(&self, path: &Path) -> Result<(), CimError> {
         match is_wish(&path.class) {
             true => self.wishes.delete(path),
+            false if cim::same_name(&path.class, "Twinreel_ConcreteJob") => {
+                copying::forget(&self.engine, path)
+            }
             false => Err(read_only(&path.class)),
         }
     }
@@ -107,14 +121,17 @@ pub async fn start(
     }
     let schema = Arc::new(Schema::served().map_err(|error| error.to_string())?);
     let catalogue = Arc::clone(&engine.ground.catalogue);
-    let (known, hosts) = (Arc::clone(&schema), config.indication_hosts.clone());
-    let open = move || Wishes::open(&known, &catalogue, hosts);
+    let tls = config.indication_ca.as_deref().map(service::tls::https_client_config).transpose();
+    let tls = tls.map_err(|error| error.to_string())?;
+    let rules = (config.indication_hosts.clone(), tls.is_some());
+    let known = Arc::clone(&schema);
+    let open = move || Wishes::open(&known, &catalogue, rules);
     let wishes = Arc::new(tokio::task::spawn_blocking(open).await??);
     let repository = EngineRepository { engine: Arc::clone(engine), wishes: Arc::clone(&wishes) };
     let name = rustix::system::uname();
     let host = name.nodename().to_string_lossy().into_owned();
     let indications =
-        indications::run(Arc::clone(engine), Arc::clone(&schema), wishes, shutdown.clone());
+        indications::run(Arc::clone(engine), Arc::clone(&schema), wishes, tls, shutdown.clone());
     let server = Server::new(schema, vec![INTEROP, ROOT], host, repository);
     let mut tasks = http::listen(server, config, shutdown).await?;
     tasks.push(tokio::spawn(indications));

@@ -36,6 +36,8 @@ pub(super) struct Wishes {
     schema: Arc<Schema>,
     catalogue: Arc<Catalogue>,
     hosts: Option<Vec<Network>>,
+    /// Whether listeners can be reached by TLS.
+    https: bool,
     all: Mutex<Vec<Instance>>,
 }
 
@@ -53,7 +55,7 @@ impl Wishes {
     pub(super) fn open(
         schema: &Arc<Schema>,
         catalogue: &Arc<Catalogue>,
-        hosts: Option<Vec<Network>>,
+        (hosts, https): (Option<Vec<Network>>, bool),
     ) -> Result<Self, svs::SvsError> {
         let kept = catalogue.meta(KEY)?.unwrap_or_else(|| "[]".into());
         let kept: Vec<String> = serde_json::from_str(&kept).unwrap_or_default();
@@ -65,7 +67,7 @@ impl Wishes {
             }
         }
         let (schema, catalogue) = (Arc::clone(schema), Arc::clone(catalogue));
-        Ok(Self { schema, catalogue, hosts, all: Mutex::new(all) })
+        Ok(Self { schema, catalogue, hosts, https, all: Mutex::new(all) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Instance>> {
@@ -186,9 +188,14 @@ impl Wishes {
             DESTINATION => {
                 let url = wish.get("Destination").text();
                 let url = url.ok_or_else(|| CimError::parameter("Destination is missing"))?;
-                let (host, _, _) = address(url).ok_or_else(|| {
-                    CimError::parameter("a destination is http://ADDRESS:PORT/PATH")
+                let address = Address::parse(url).ok_or_else(|| {
+                    CimError::parameter("a destination is http://ADDRESS:PORT/PATH, or https")
                 })?;
+                let host = address.host;
+                if address.secure && !self.https {
+                    let text = "https wants indication_ca in [smis], to know whom to believe";
+                    return Err(refuse(Status::NotSupported, text));
+                }
                 match self.may_send_to(host, caller) {
                     true => Ok(()),
                     false => {
@@ -285,24 +292,39 @@ impl Wishes {
     }
 }
 
-/// Host, port and path of a destination: an address, since a name can be made to mean another host
-/// later.
-pub(super) fn address(url: &str) -> Option<(IpAddr, u16, &str)> {
-    let rest = url.strip_prefix("http://")?;
-    let (host, path) = match rest.find('/') {
-        Some(at) => rest.split_at(at),
-        None => (rest, "/"),
-    };
-    let host = if host.eq_ignore_ascii_case("localhost") { "127.0.0.1" } else { host };
-    let host = match host.strip_prefix("localhost:") {
-        Some(port) => format!("127.0.0.1:{port}"),
-        None => host.to_owned(),
-    };
-    let bare = |host: &str| host.trim_matches(['[', ']']).parse().ok().map(|ip| (ip, 5988));
-    let socket = host.parse::<std::net::SocketAddr>().ok().map(|at| (at.ip(), at.port()));
-    let (ip, port): (IpAddr, u16) = socket.or_else(|| bare(&host))?;
-    let plain = path.bytes().all(|byte| byte.is_ascii_graphic());
-    plain.then_some((ip, port, path))
+/// Where indications go: an address, since a name can be made to mean another host later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Address<'a> {
+    /// With TLS.
+    pub(super) secure: bool,
+    pub(super) host: IpAddr,
+    pub(super) port: u16,
+    pub(super) path: &'a str,
+}
+
+impl<'a> Address<'a> {
+    /// Reads `http://ADDRESS:PORT/PATH`, or the same with `https`.
+    pub(super) fn parse(url: &'a str) -> Option<Self> {
+        let (secure, rest) = match url.strip_prefix("https://") {
+            Some(rest) => (true, rest),
+            None => (false, url.strip_prefix("http://")?),
+        };
+        let (host, path) = match rest.find('/') {
+            Some(at) => rest.split_at(at),
+            None => (rest, "/"),
+        };
+        let host = match host.to_ascii_lowercase().strip_prefix("localhost") {
+            Some(port) => format!("127.0.0.1{port}"),
+            None => host.to_owned(),
+        };
+        let usual = if secure { 5989 } else { 5988 };
+        let inner = host.strip_prefix('[').map(|rest| rest.strip_suffix(']').unwrap_or_default());
+        let bare = || inner.unwrap_or(&host).parse().ok().map(|ip| (ip, usual));
+        let socket = host.parse::<std::net::SocketAddr>().ok().map(|at| (at.ip(), at.port()));
+        let (host, port): (IpAddr, u16) = socket.or_else(bare)?;
+        let plain = path.bytes().all(|byte| byte.is_ascii_graphic());
+        plain.then_some(Self { secure, host, port, path })
+    }
 }
 
 /// The instance with the path that its class's keys make.
@@ -337,7 +359,7 @@ mod tests {
     fn open(dir: &std::path::Path) -> Wishes {
         let schema = Arc::new(Schema::served().unwrap());
         let catalogue = Arc::new(Catalogue::open(&dir.join("svs.db")).unwrap());
-        Wishes::open(&schema, &catalogue, None).unwrap()
+        Wishes::open(&schema, &catalogue, (None, false)).unwrap()
     }
 
     fn filter(query: &str) -> Instance {
@@ -378,6 +400,22 @@ mod tests {
     }
 
     #[test]
+    fn addresses_are_read() {
+        let read = |url| {
+            let it = Address::parse(url)?;
+            Some((it.secure, it.host.to_string(), it.port, it.path))
+        };
+        let row = |secure, host: &str, port, path| Some((secure, host.to_owned(), port, path));
+        assert_eq!(read("http://127.0.0.1:5000/a"), row(false, "127.0.0.1", 5000, "/a"));
+        assert_eq!(read("https://[::1]:5000"), row(true, "::1", 5000, "/"));
+        assert_eq!(read("http://localhost"), row(false, "127.0.0.1", 5988, "/"));
+        assert_eq!(read("https://LocalHost:1/"), row(true, "127.0.0.1", 1, "/"));
+        for wrong in ["http://localhostile/", "https://", "http://a b/", "http://[::1", "http:/1"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
     fn what_can_not_be_served_is_refused_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let wishes = open(dir.path());
@@ -390,6 +428,7 @@ mod tests {
             assert_eq!(status(destination(url)), Status::InvalidParameter, "{url}");
         }
         assert_eq!(status(destination("http://198.51.100.1:80/")), Status::AccessDenied);
+        assert_eq!(status(destination("https://127.0.0.1:80/")), Status::NotSupported);
         assert!(wishes.create(destination("http://192.0.2.1:80/"), "host", &caller()).is_ok());
         let none = || Path::new(INTEROP, FILTER).with("Name", "none");
         assert_eq!(status(subscription(none(), none())), Status::NotFound);

@@ -1,7 +1,9 @@
 //! Associators, References and their names, of instances and of classes (DSP0200 5.3.2.13-16).
 
+use std::collections::{BTreeMap, HashSet};
+
 use super::parameters::Parameters;
-use super::{Answer, Repository, Server};
+use super::{Answer, Operation, Repository, Take, part, returned};
 use crate::wire::{Encoder, Shape};
 use crate::xml::Writer;
 use crate::{CimError, Class, Instance, Name, Path, Type, Value, same_name};
@@ -51,13 +53,13 @@ fn role_fits(role: Option<&str>, name: &str) -> bool {
     role.is_none_or(|role| same_name(role, name))
 }
 
-impl<R: Repository> Server<R> {
+impl<R: Repository> Operation<'_, R> {
     pub(super) fn associate(
         &self,
         space: &str,
         p: &mut Parameters<'_>,
-        wanted: Wanted,
-        far: bool,
+        (wanted, far): (Wanted, bool),
+        w: &mut Writer,
     ) -> Answer {
         let object = p.object("ObjectName")?;
         let walk = Walk::read(p, far)?;
@@ -68,15 +70,20 @@ impl<R: Repository> Server<R> {
         p.end()?;
         self.check_walk(&walk)?;
         match object {
-            Err(class) => self.class_walk(space, class, &walk, wanted, &shape),
+            Err(class) => {
+                let from = self.class(class)?;
+                let found = self.class_walk(from, &walk);
+                self.class_objects(space, &found, wanted, shape, w)
+            }
             Ok(mut path) => {
                 self.checked(&mut path, space)?;
-                let found = self.walk(&path, &walk, wanted)?;
-                Ok(self.write(|e, w| {
-                    w.within("IRETURNVALUE", &[], |w| {
-                        found.iter().for_each(|instance| object_of(e, w, instance, wanted, &shape));
-                    });
-                }))
+                let e = self.encoder();
+                returned(w, |w| {
+                    self.walk(&path, &walk, wanted, &mut |instance| {
+                        object_of(&e, w, &instance, wanted, &shape);
+                        part(w)
+                    })
+                })
             }
         }
     }
@@ -101,56 +108,79 @@ impl<R: Repository> Server<R> {
         self.schema.classes().filter(reaches).collect()
     }
 
-    /// What is joined to an instance: whole instances where objects are wanted, else their paths.
+    /// Shows what is joined to an instance: whole instances where objects are wanted, else their
+    /// paths.
     pub(super) fn walk(
         &self,
         path: &Path,
         walk: &Walk<'_>,
         wanted: Wanted,
-    ) -> Result<Vec<Instance>, CimError> {
+        take: &mut Take<'_>,
+    ) -> Result<(), CimError> {
         let from = self.class(&path.class)?;
-        let mut found: Vec<Instance> = Vec::new();
+        let mut ends: Vec<Path> = Vec::new();
+        // Two ways may lead to the same object.
+        let mut known = HashSet::new();
         for way in self.ways(from, walk).into_iter().filter(|way| !way.is_abstract) {
-            for joined in self.repository.instances(&way.name, Some(path))? {
+            self.visit(&way.name, Some(path), &mut |joined| {
                 let mut roles = joined.properties.iter().filter_map(reference);
                 let own =
                     |(name, end): &(&Name, &Path)| role_fits(walk.role, name) && end.same(path);
-                let Some(role) = roles.find(own).map(|(name, _)| name.clone()) else { continue };
+                let Some(role) = roles.find(own).map(|(name, _)| name.clone()) else {
+                    return Ok(());
+                };
                 if !walk.far {
-                    found.push(joined);
-                    continue;
+                    return take(joined);
                 }
-                let ends = joined.properties.iter().filter_map(reference);
-                let far = ends.filter(|(name, end)| {
+                let far = joined.properties.iter().filter_map(reference).filter(|(name, end)| {
                     **name != role
                         && role_fits(walk.result_role, name)
                         && walk.result.is_none_or(|class| self.schema.is_a(&end.class, class))
                 });
                 for (_, end) in far {
-                    // Two ways may lead to the same object.
-                    if !found.iter().any(|known| known.path.same(end)) {
-                        found.push(Instance { path: end.clone(), properties: Vec::new() });
+                    if known.insert(end.canonical()) {
+                        ends.push(end.clone());
                     }
                 }
-            }
+                Ok(())
+            })?;
         }
-        if walk.far && wanted == Wanted::Objects {
-            let whole = found.iter().map(|end| self.find(&end.path));
-            let whole: Result<Vec<_>, _> = whole.collect();
-            return Ok(whole?.into_iter().flatten().collect());
-        }
-        Ok(found)
+        self.objects(ends, wanted, take)
     }
 
-    fn class_walk(
+    /// Shows the instances at these paths, or only the paths.
+    fn objects(
         &self,
-        space: &str,
-        class: &str,
-        walk: &Walk<'_>,
+        ends: Vec<Path>,
         wanted: Wanted,
-        shape: &Shape,
-    ) -> Answer {
-        let from = self.class(class)?;
+        take: &mut Take<'_>,
+    ) -> Result<(), CimError> {
+        if wanted == Wanted::Names {
+            let bare = |path| Instance { path, properties: Vec::new() };
+            return ends.into_iter().map(bare).try_for_each(take);
+        }
+        let mut by_class: BTreeMap<Name, Vec<Path>> = BTreeMap::new();
+        for end in ends {
+            by_class.entry(end.class.clone()).or_default().push(end);
+        }
+        for (class, ends) in by_class {
+            if let [end] = ends.as_slice() {
+                self.find(end)?.map_or(Ok(()), &mut *take)?;
+                continue;
+            }
+            // One look at all of them costs less than one at each.
+            let wanted: HashSet<String> = ends.iter().map(Path::canonical).collect();
+            self.visit(&class, None, &mut |instance| match wanted
+                .contains(&instance.path.canonical())
+            {
+                true => take(instance),
+                false => Ok(()),
+            })?;
+        }
+        Ok(())
+    }
+
+    fn class_walk<'a>(&'a self, from: &Class, walk: &Walk<'_>) -> Vec<&'a Class> {
         let mut found: Vec<&Class> = Vec::new();
         for way in self.ways(from, walk) {
             if !walk.far {
@@ -169,22 +199,33 @@ impl<R: Repository> Server<R> {
                 }
             }
         }
-        let shape = Shape { qualifiers: true, ..shape.clone() };
-        Ok(self.write(|e, w| {
-            w.within("IRETURNVALUE", &[], |w| {
-                for class in found {
-                    match wanted {
-                        Wanted::Names => {
-                            w.within("OBJECTPATH", &[], |w| e.class_path(w, space, &class.name));
-                        }
-                        Wanted::Objects => w.within("VALUE.OBJECTWITHPATH", &[], |w| {
-                            e.class_path(w, space, &class.name);
-                            e.class(w, class, &shape);
-                        }),
+        found
+    }
+
+    fn class_objects(
+        &self,
+        space: &str,
+        found: &[&Class],
+        wanted: Wanted,
+        shape: Shape,
+        w: &mut Writer,
+    ) -> Answer {
+        let e = self.encoder();
+        let shape = Shape { qualifiers: true, ..shape };
+        returned(w, |w| {
+            found.iter().try_for_each(|class| {
+                match wanted {
+                    Wanted::Names => {
+                        w.within("OBJECTPATH", &[], |w| e.class_path(w, space, &class.name));
                     }
+                    Wanted::Objects => w.within("VALUE.OBJECTWITHPATH", &[], |w| {
+                        e.class_path(w, space, &class.name);
+                        e.class(w, class, &shape);
+                    }),
                 }
-            });
-        }))
+                part(w)
+            })
+        })
     }
 }
 

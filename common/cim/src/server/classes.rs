@@ -1,12 +1,13 @@
 //! GetClass, EnumerateClasses, EnumerateClassNames, GetQualifier, EnumerateQualifiers.
 
 use super::parameters::Parameters;
-use super::{Answer, Repository, Server};
+use super::{Answer, Operation, Repository, part, returned};
 use crate::wire::Shape;
+use crate::xml::Writer;
 use crate::{CimError, Class, Status, same_name};
 
-impl<R: Repository> Server<R> {
-    pub(super) fn get_class(&self, p: &mut Parameters<'_>) -> Answer {
+impl<R: Repository> Operation<'_, R> {
+    pub(super) fn get_class(&self, p: &mut Parameters<'_>, w: &mut Writer) -> Answer {
         let name = p.needed_class("ClassName")?;
         let shape = class_shape(p, true)?;
         let shape = Shape { properties: p.names("PropertyList")?, ..shape };
@@ -15,10 +16,18 @@ impl<R: Repository> Server<R> {
             .schema
             .class(name)
             .ok_or_else(|| CimError::new(Status::NotFound, format!("there is no class {name}")))?;
-        Ok(self.write(|e, w| w.within("IRETURNVALUE", &[], |w| e.class(w, class, &shape))))
+        returned(w, |w| {
+            self.encoder().class(w, class, &shape);
+            Ok(())
+        })
     }
 
-    pub(super) fn enumerate_classes(&self, p: &mut Parameters<'_>, names: bool) -> Answer {
+    pub(super) fn enumerate_classes(
+        &self,
+        p: &mut Parameters<'_>,
+        names: bool,
+        w: &mut Writer,
+    ) -> Answer {
         let above = p.class("ClassName")?;
         let deep = p.boolean("DeepInheritance", false)?;
         let shape = if names { Shape::default() } else { class_shape(p, true)? };
@@ -32,18 +41,19 @@ impl<R: Repository> Server<R> {
             found.extend(self.schema.children(Some(&class.name)));
             next += 1;
         }
-        Ok(self.write(|e, w| {
-            w.within("IRETURNVALUE", &[], |w| {
-                let one = |class: &&Class| match names {
+        let e = self.encoder();
+        returned(w, |w| {
+            found.iter().try_for_each(|class: &&Class| {
+                match names {
                     true => w.leaf("CLASSNAME", &[("NAME", &class.name)], ""),
                     false => e.class(w, class, &shape),
-                };
-                found.iter().for_each(one);
-            });
-        }))
+                }
+                part(w)
+            })
+        })
     }
 
-    pub(super) fn get_qualifier(&self, p: &mut Parameters<'_>) -> Answer {
+    pub(super) fn get_qualifier(&self, p: &mut Parameters<'_>, w: &mut Writer) -> Answer {
         let name = p.needed_text("QualifierName")?;
         p.end()?;
         let mut all = self.schema.declarations().iter();
@@ -51,19 +61,19 @@ impl<R: Repository> Server<R> {
             all.find(|declaration| same_name(&declaration.name, name)).ok_or_else(|| {
                 CimError::new(Status::NotFound, format!("there is no qualifier {name}"))
             })?;
-        Ok(self.write(|_, w| {
-            w.within("IRETURNVALUE", &[], |w| crate::wire::declaration(w, found));
-        }))
+        returned(w, |w| {
+            crate::wire::declaration(w, found);
+            Ok(())
+        })
     }
 
-    pub(super) fn enumerate_qualifiers(&self, p: &mut Parameters<'_>) -> Answer {
+    pub(super) fn enumerate_qualifiers(&self, p: &mut Parameters<'_>, w: &mut Writer) -> Answer {
         p.end()?;
         let all = self.schema.declarations();
-        Ok(self.write(|_, w| {
-            w.within("IRETURNVALUE", &[], |w| {
-                all.iter().for_each(|declaration| crate::wire::declaration(w, declaration));
-            });
-        }))
+        returned(w, |w| {
+            all.iter().for_each(|declaration| crate::wire::declaration(w, declaration));
+            Ok(())
+        })
     }
 }
 

@@ -1,47 +1,58 @@
 //! GetInstance, EnumerateInstances and their names; CreateInstance, ModifyInstance, DeleteInstance.
 
 use super::parameters::Parameters;
-use super::{Answer, Caller, Repository, Server, settle};
+use super::{Answer, Caller, Operation, Repository, part, returned, settle};
 use crate::wire::Shape;
+use crate::xml::Writer;
 use crate::{CimError, Class, Instance, Status, Value, same_name};
 
-impl<R: Repository> Server<R> {
-    pub(super) fn get_instance(&self, space: &str, p: &mut Parameters<'_>) -> Answer {
+impl<R: Repository> Operation<'_, R> {
+    pub(super) fn get_instance(
+        &self,
+        space: &str,
+        p: &mut Parameters<'_>,
+        w: &mut Writer,
+    ) -> Answer {
         let mut path = p.path("InstanceName")?;
         let shape = p.instance_shape()?;
         p.end()?;
         self.checked(&mut path, space)?;
         let found = self.find(&path)?.ok_or_else(|| CimError::not_found(&path))?;
-        Ok(self.write(|e, w| {
-            w.within("IRETURNVALUE", &[], |w| e.instance(w, &found, &shape));
-        }))
+        returned(w, |w| {
+            self.encoder().instance(w, &found, &shape);
+            Ok(())
+        })
     }
 
-    pub(super) fn enumerate(&self, space: &str, p: &mut Parameters<'_>, names: bool) -> Answer {
+    pub(super) fn enumerate(
+        &self,
+        space: &str,
+        p: &mut Parameters<'_>,
+        names: bool,
+        w: &mut Writer,
+    ) -> Answer {
         let (class, shape) = match names {
             true => (p.needed_class("ClassName")?, Shape::default()),
             false => self.enumeration(p)?,
         };
         p.end()?;
         self.class(class)?;
-        let mut failed = Ok(());
-        let inside = self.write(|e, w| {
-            w.within("IRETURNVALUE", &[], |w| {
-                failed = self.each(class, None, |instance| {
-                    if instance.path.namespace != space {
-                        return;
-                    }
-                    if names {
-                        return e.instance_name(w, &instance.path);
-                    }
-                    w.within("VALUE.NAMEDINSTANCE", &[], |w| {
+        let e = self.encoder();
+        returned(w, |w| {
+            self.each(class, None, &mut |instance| {
+                if instance.path.namespace != space {
+                    return Ok(());
+                }
+                match names {
+                    true => e.instance_name(w, &instance.path),
+                    false => w.within("VALUE.NAMEDINSTANCE", &[], |w| {
                         e.instance_name(w, &instance.path);
                         e.instance(w, &instance, &shape);
-                    });
-                });
-            });
-        });
-        failed.map(|()| inside)
+                    }),
+                }
+                part(w)
+            })
+        })
     }
 
     /// The class of an enumeration and what of its instances is wanted. Without DeepInheritance
@@ -60,7 +71,13 @@ impl<R: Repository> Server<R> {
         Ok((name, shape))
     }
 
-    pub(super) fn create(&self, space: &str, p: &mut Parameters<'_>, caller: &Caller) -> Answer {
+    pub(super) fn create(
+        &self,
+        space: &str,
+        p: &mut Parameters<'_>,
+        caller: &Caller,
+        w: &mut Writer,
+    ) -> Answer {
         let mut instance = p.instance("NewInstance")?;
         p.end()?;
         let class = self.class(instance.class())?;
@@ -69,7 +86,10 @@ impl<R: Repository> Server<R> {
         instance.path.namespace = space.to_owned().into();
         instance.path.keys.clear();
         let path = self.repository.create(instance, caller)?;
-        Ok(self.write(|e, w| w.within("IRETURNVALUE", &[], |w| e.instance_name(w, &path))))
+        returned(w, |w| {
+            self.encoder().instance_name(w, &path);
+            Ok(())
+        })
     }
 
     pub(super) fn modify(&self, space: &str, p: &mut Parameters<'_>) -> Answer {
@@ -90,8 +110,7 @@ impl<R: Repository> Server<R> {
                 changes.push((name.into_owned(), value));
             }
         }
-        self.repository.modify(&path, changes)?;
-        Ok(String::new())
+        self.repository.modify(&path, changes)
     }
 
     pub(super) fn delete(&self, space: &str, p: &mut Parameters<'_>) -> Answer {
@@ -99,8 +118,7 @@ impl<R: Repository> Server<R> {
         p.end()?;
         self.checked(&mut path, space)?;
         self.find(&path)?.ok_or_else(|| CimError::not_found(&path))?;
-        self.repository.delete(&path)?;
-        Ok(String::new())
+        self.repository.delete(&path)
     }
 }
 

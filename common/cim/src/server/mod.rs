@@ -8,6 +8,7 @@ mod pull;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::wire::{Call, Encoder, Reply, Request};
@@ -51,16 +52,28 @@ impl Invoked {
     }
 }
 
+/// Takes an instance; an error ends the showing.
+pub type Take<'a> = dyn FnMut(Instance) -> Result<(), CimError> + 'a;
+
 /// What the server shows. Calls may block; paths that come in have a namespace, in their
 /// references too.
 pub trait Repository: Send + Sync {
-    /// The instances of exactly this class, in all namespaces, with keys among the properties.
-    /// Where `like` is given only those are needed whose path, or for an association one of whose
-    /// references, is the same; more do no harm.
+    /// What is kept between the looks of one operation, so that they are of one moment.
+    type Look: Default;
+
+    /// Shows the instances of exactly this class, in all namespaces, with keys among the
+    /// properties. Where `like` is given only those are needed whose path, or for an association
+    /// one of whose references, is the same; more do no harm.
     ///
     /// # Errors
-    /// What could not be looked up.
-    fn instances(&self, class: &str, like: Option<&Path>) -> Result<Vec<Instance>, CimError>;
+    /// What could not be looked up, and the first error of `take`, which ends it.
+    fn visit(
+        &self,
+        look: &Self::Look,
+        class: &str,
+        like: Option<&Path>,
+        take: &mut Take<'_>,
+    ) -> Result<(), CimError>;
 
     /// Makes an instance. Its path has the class and the namespace; the keys are the properties'.
     ///
@@ -102,8 +115,22 @@ pub struct Server<R> {
     contexts: Mutex<Contexts>,
 }
 
-/// The answer to an operation as XML within IMETHODRESPONSE.
-type Answer = Result<String, CimError>;
+/// One operation under way.
+struct Operation<'a, R: Repository> {
+    server: &'a Server<R>,
+    look: R::Look,
+}
+
+impl<R: Repository> Deref for Operation<'_, R> {
+    type Target = Server<R>;
+
+    fn deref(&self) -> &Server<R> {
+        self.server
+    }
+}
+
+/// Whether the answer to an operation was written, as what is within IMETHODRESPONSE.
+type Answer = Result<(), CimError>;
 
 impl<R: Repository> Server<R> {
     /// A server of these namespaces; `host` is what its paths say.
@@ -132,26 +159,29 @@ impl<R: Repository> Server<R> {
         Encoder { schema: &self.schema, host: &self.host }
     }
 
-    /// Does what a request of `caller` asks, and writes the reply. `now_ms` is any clock that does
-    /// not go back: pull contexts run out by it.
-    pub fn answer(&self, request: &Request, caller: &Caller, now_ms: u64) -> String {
+    /// Does what a request of `caller` asks, and writes the reply to `w`: returns it, or its last
+    /// part where `w` handed on some. `None` where that has to be cut off. `now_ms` is any clock
+    /// that does not go back: pull contexts run out by it.
+    pub fn answer(
+        &self,
+        request: &Request,
+        caller: &Caller,
+        now_ms: u64,
+        w: Writer,
+    ) -> Option<String> {
         let id = &request.id;
+        let operation = Operation { server: self, look: R::Look::default() };
         match &request.call {
-            Call::Intrinsic { name, namespace, parameters } => {
-                let answer = self.namespace(namespace).and_then(|space| {
-                    let mut parameters = Parameters::new(parameters);
-                    self.operate(name, &space, &mut parameters, (caller, now_ms))
-                });
-                match answer {
-                    Ok(inside) => Reply::intrinsic(id, name, |w| w.raw(&inside)),
-                    Err(error) => Reply::error(id, name, true, &error),
-                }
-            }
+            Call::Intrinsic { name, namespace, parameters } => Reply::intrinsic(w, id, name, |w| {
+                let space = self.namespace(namespace)?;
+                let mut parameters = Parameters::new(parameters);
+                operation.operate(name, &space, &mut parameters, (caller, now_ms), w)
+            }),
             Call::Extrinsic { name, target, parameters } => {
-                match self.invoke(target, name, parameters, caller) {
+                Some(match operation.invoke(target, name, parameters, caller) {
                     Ok(reply) => reply(id, name),
-                    Err(error) => Reply::error(id, name, false, &error),
-                }
+                    Err(error) => Reply::error(id, name, &error),
+                })
             }
         }
     }
@@ -171,32 +201,42 @@ impl<R: Repository> Server<R> {
         self.contexts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A class that an instance operation names.
+    fn class(&self, name: &str) -> Result<&Class, CimError> {
+        self.schema
+            .class(name)
+            .ok_or_else(|| CimError::new(Status::InvalidClass, format!("there is no class {name}")))
+    }
+}
+
+impl<R: Repository> Operation<'_, R> {
     fn operate(
         &self,
         name: &str,
         space: &str,
         p: &mut Parameters<'_>,
         (caller, now): (&Caller, u64),
+        w: &mut Writer,
     ) -> Answer {
         let operation = name.to_ascii_lowercase();
         match operation.as_str() {
-            "getclass" => self.get_class(p),
-            "enumerateclasses" => self.enumerate_classes(p, false),
-            "enumerateclassnames" => self.enumerate_classes(p, true),
-            "getqualifier" => self.get_qualifier(p),
-            "enumeratequalifiers" => self.enumerate_qualifiers(p),
-            "getinstance" => self.get_instance(space, p),
-            "enumerateinstances" => self.enumerate(space, p, false),
-            "enumerateinstancenames" => self.enumerate(space, p, true),
-            "associators" => self.associate(space, p, associate::Wanted::Objects, true),
-            "associatornames" => self.associate(space, p, associate::Wanted::Names, true),
-            "references" => self.associate(space, p, associate::Wanted::Objects, false),
-            "referencenames" => self.associate(space, p, associate::Wanted::Names, false),
-            "createinstance" => self.create(space, p, caller),
+            "getclass" => self.get_class(p, w),
+            "enumerateclasses" => self.enumerate_classes(p, false, w),
+            "enumerateclassnames" => self.enumerate_classes(p, true, w),
+            "getqualifier" => self.get_qualifier(p, w),
+            "enumeratequalifiers" => self.enumerate_qualifiers(p, w),
+            "getinstance" => self.get_instance(space, p, w),
+            "enumerateinstances" => self.enumerate(space, p, false, w),
+            "enumerateinstancenames" => self.enumerate(space, p, true, w),
+            "associators" => self.associate(space, p, (associate::Wanted::Objects, true), w),
+            "associatornames" => self.associate(space, p, (associate::Wanted::Names, true), w),
+            "references" => self.associate(space, p, (associate::Wanted::Objects, false), w),
+            "referencenames" => self.associate(space, p, (associate::Wanted::Names, false), w),
+            "createinstance" => self.create(space, p, caller, w),
             "modifyinstance" => self.modify(space, p),
             "deleteinstance" => self.delete(space, p),
             _ if operation.starts_with("open") || operation.starts_with("pull") => {
-                self.pull(&operation, space, p, now)
+                self.pull(&operation, space, p, now, w)
             }
             "closeenumeration" => self.close(p, now),
             _ => {
@@ -206,11 +246,8 @@ impl<R: Repository> Server<R> {
         }
     }
 
-    /// A class that an instance operation names.
-    fn class(&self, name: &str) -> Result<&Class, CimError> {
-        self.schema
-            .class(name)
-            .ok_or_else(|| CimError::new(Status::InvalidClass, format!("there is no class {name}")))
+    fn visit(&self, class: &str, like: Option<&Path>, take: &mut Take<'_>) -> Result<(), CimError> {
+        self.repository.visit(&self.look, class, like, take)
     }
 
     /// The class of a path, once the path's keys fit it; a key without a name gets the only one.
@@ -233,29 +270,24 @@ impl<R: Repository> Server<R> {
 
     /// The instance at a path.
     fn find(&self, path: &Path) -> Result<Option<Instance>, CimError> {
-        let mut found = self.repository.instances(&path.class, Some(path))?.into_iter();
-        Ok(found.find(|instance| instance.path.same(path)))
+        let mut found = None;
+        self.visit(&path.class, Some(path), &mut |instance| {
+            if found.is_none() && instance.path.same(path) {
+                found = Some(instance);
+            }
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     /// Every instance of a class and its subclasses that `like` may fit.
-    fn each(
-        &self,
-        class: &str,
-        like: Option<&Path>,
-        mut each: impl FnMut(Instance),
-    ) -> Result<(), CimError> {
+    fn each(&self, class: &str, like: Option<&Path>, each: &mut Take<'_>) -> Result<(), CimError> {
         for class in self.schema.family(class) {
             if !class.is_abstract {
-                self.repository.instances(&class.name, like)?.into_iter().for_each(&mut each);
+                self.visit(&class.name, like, each)?;
             }
         }
         Ok(())
-    }
-
-    fn write(&self, inside: impl FnOnce(&Encoder<'_>, &mut Writer)) -> String {
-        let mut w = Writer::new();
-        inside(&self.encoder(), &mut w);
-        w.finish()
     }
 
     fn invoke(
@@ -264,7 +296,7 @@ impl<R: Repository> Server<R> {
         name: &str,
         raw: &[(String, crate::wire::Raw)],
         caller: &Caller,
-    ) -> Result<impl FnOnce(&str, &str) -> String + '_, CimError> {
+    ) -> Result<impl FnOnce(&str, &str) -> String, CimError> {
         let space = self.namespace(&target.namespace)?;
         let class = self.class(&target.class)?;
         let method = class.method(name).ok_or_else(|| {
@@ -288,6 +320,22 @@ impl<R: Repository> Server<R> {
             let returned = (&method.feature, &invoked.returned);
             Reply::extrinsic(id, name, &self.encoder(), returned, &outputs)
         })
+    }
+}
+
+/// Writes IRETURNVALUE with what `inside` writes.
+fn returned(w: &mut Writer, inside: impl FnOnce(&mut Writer) -> Answer) -> Answer {
+    w.open("IRETURNVALUE", &[]);
+    inside(w)?;
+    w.close("IRETURNVALUE");
+    Ok(())
+}
+
+/// Lets a long reply go in parts.
+fn part(w: &mut Writer) -> Answer {
+    match w.part() {
+        true => Ok(()),
+        false => Err(CimError::failed("nobody takes the reply")),
     }
 }
 

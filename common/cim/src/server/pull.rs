@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::associate::{Walk, Wanted};
 use super::parameters::Parameters;
-use super::{Answer, Repository, Server};
+use super::{Answer, Operation, Repository, part, returned};
 use crate::xml::Writer;
 use crate::{CimError, Instance, Status};
 
@@ -79,9 +79,16 @@ fn over() -> CimError {
     CimError::new(Status::InvalidEnumerationContext, text)
 }
 
-impl<R: Repository> Server<R> {
+impl<R: Repository> Operation<'_, R> {
     /// Everything that begins with Open or Pull.
-    pub(super) fn pull(&self, name: &str, space: &str, p: &mut Parameters<'_>, now: u64) -> Answer {
+    pub(super) fn pull(
+        &self,
+        name: &str,
+        space: &str,
+        p: &mut Parameters<'_>,
+        now: u64,
+        w: &mut Writer,
+    ) -> Answer {
         let (what, kind) = match name {
             "openenumerateinstances" => (None, Kind::Instances),
             "openenumerateinstancepaths" => (None, Kind::Paths),
@@ -89,8 +96,8 @@ impl<R: Repository> Server<R> {
             "openassociatorinstancepaths" => (Some(true), Kind::Paths),
             "openreferenceinstances" => (Some(false), Kind::Instances),
             "openreferenceinstancepaths" => (Some(false), Kind::Paths),
-            "pullinstanceswithpath" => return self.next(p, Kind::Instances, now),
-            "pullinstancepaths" => return self.next(p, Kind::Paths, now),
+            "pullinstanceswithpath" => return self.next(p, Kind::Instances, now, w),
+            "pullinstancepaths" => return self.next(p, Kind::Paths, now, w),
             "pullinstances" => {
                 p.text("EnumerationContext")?;
                 return Err(over());
@@ -112,7 +119,8 @@ impl<R: Repository> Server<R> {
         contexts.expire(now);
         let id = contexts.next;
         contexts.next += 1;
-        piece(&mut contexts, id, context, asked.count.unwrap_or(0), now)
+        drop(contexts);
+        self.piece(id, context, asked.count.unwrap_or(0), now, w)
     }
 
     fn all(
@@ -127,13 +135,12 @@ impl<R: Repository> Server<R> {
         };
         p.end()?;
         self.class(class)?;
-        let mut objects = VecDeque::new();
-        self.each(class, None, |instance| {
-            if instance.path.namespace == space {
-                objects.push_back(self.object(&instance, kind, &shape));
-            }
+        let mut found = Found::default();
+        self.each(class, None, &mut |instance| match instance.path.namespace == space {
+            true => found.push(self.object(&instance, kind, &shape)),
+            false => Ok(()),
         })?;
-        Ok(objects)
+        Ok(found.objects)
     }
 
     fn joined(
@@ -152,21 +159,26 @@ impl<R: Repository> Server<R> {
         p.end()?;
         self.check_walk(&walk)?;
         self.checked(&mut path, space)?;
-        let found = self.walk(&path, &walk, wanted)?;
-        Ok(found.iter().map(|instance| self.object(instance, kind, &shape)).collect())
+        let mut found = Found::default();
+        self.walk(&path, &walk, wanted, &mut |instance| {
+            found.push(self.object(&instance, kind, &shape))
+        })?;
+        Ok(found.objects)
     }
 
     fn object(&self, instance: &Instance, kind: Kind, shape: &crate::wire::Shape) -> String {
-        self.write(|e, w| match kind {
-            Kind::Paths => e.path(w, &instance.path),
+        let (e, mut w) = (self.encoder(), Writer::new());
+        match kind {
+            Kind::Paths => e.path(&mut w, &instance.path),
             Kind::Instances => w.within("VALUE.INSTANCEWITHPATH", &[], |w| {
                 e.path(w, &instance.path);
                 e.instance(w, instance, shape);
             }),
-        })
+        }
+        w.finish()
     }
 
-    fn next(&self, p: &mut Parameters<'_>, kind: Kind, now: u64) -> Answer {
+    fn next(&self, p: &mut Parameters<'_>, kind: Kind, now: u64, w: &mut Writer) -> Answer {
         let id = p.needed_text("EnumerationContext")?.trim().parse::<u64>();
         let count = p.number("MaxObjectCount")?;
         p.end()?;
@@ -178,7 +190,8 @@ impl<R: Repository> Server<R> {
             return Err(over());
         }
         let context = contexts.remove(id).ok_or_else(over)?;
-        piece(&mut contexts, id, context, count, now)
+        drop(contexts);
+        self.piece(id, context, count, now, w)
     }
 
     pub(super) fn close(&self, p: &mut Parameters<'_>, now: u64) -> Answer {
@@ -187,38 +200,59 @@ impl<R: Repository> Server<R> {
         let mut contexts = self.contexts();
         contexts.expire(now);
         let closed = id.ok().and_then(|id| contexts.remove(id));
-        closed.map(|_| String::new()).ok_or_else(over)
+        closed.map(drop).ok_or_else(over)
+    }
+
+    /// The next objects, at most `count`; the rest is kept.
+    fn piece(&self, id: u64, mut context: Context, count: u32, now: u64, w: &mut Writer) -> Answer {
+        let taken = (count.min(PIECE_MAX) as usize).min(context.objects.len());
+        let piece: VecDeque<_> = context.objects.drain(..taken).collect();
+        context.bytes -= piece.iter().map(String::len).sum::<usize>();
+        // An open that asks for nothing does not say whether there is something.
+        let end = context.objects.is_empty() && count > 0;
+        let token = if end { String::new() } else { id.to_string() };
+        if !end {
+            context.until = now + context.timeout_ms;
+            let mut contexts = self.contexts();
+            if !contexts.has_room(context.bytes) {
+                let text = "too many enumerations are open; close some, or take all at once";
+                return Err(CimError::new(Status::ServerLimitsExceeded, text));
+            }
+            contexts.insert(id, context);
+        }
+        returned(w, |w| {
+            piece.into_iter().try_for_each(|object| {
+                w.raw(&object);
+                part(w)
+            })
+        })?;
+        w.within("PARAMVALUE", &[("NAME", "EnumerationContext"), ("PARAMTYPE", "string")], |w| {
+            w.leaf("VALUE", &[], &token);
+        });
+        w.within("PARAMVALUE", &[("NAME", "EndOfSequence"), ("PARAMTYPE", "boolean")], |w| {
+            w.leaf("VALUE", &[], if end { "TRUE" } else { "FALSE" });
+        });
+        Ok(())
     }
 }
 
-/// The next objects, at most `count`; the rest is kept.
-fn piece(contexts: &mut Contexts, id: u64, mut context: Context, count: u32, now: u64) -> Answer {
-    let mut w = Writer::new();
-    let now_taken = count.min(PIECE_MAX) as usize;
-    w.within("IRETURNVALUE", &[], |w| {
-        for object in context.objects.drain(..now_taken.min(context.objects.len())) {
-            w.raw(&object);
-        }
-    });
-    context.bytes = context.objects.iter().map(String::len).sum();
-    // An open that asks for nothing does not say whether there is something.
-    let end = context.objects.is_empty() && count > 0;
-    let token = if end { String::new() } else { id.to_string() };
-    if !end {
-        if !contexts.has_room(context.bytes) {
-            let text = "too many enumerations are open; close some, or take all at once";
+/// What an enumeration found so far; more than all may hold together is not gathered.
+#[derive(Default)]
+struct Found {
+    objects: VecDeque<String>,
+    bytes: usize,
+}
+
+impl Found {
+    fn push(&mut self, object: String) -> Result<(), CimError> {
+        self.bytes += object.len();
+        if self.bytes > BYTES_MAX {
+            let text = "it is too much for an open enumeration; enumerate it at once";
             return Err(CimError::new(Status::ServerLimitsExceeded, text));
         }
-        context.until = now + context.timeout_ms;
-        contexts.insert(id, context);
+        self.objects.push_back(object);
+        Ok(())
     }
-    w.within("PARAMVALUE", &[("NAME", "EnumerationContext"), ("PARAMTYPE", "string")], |w| {
-        w.leaf("VALUE", &[], &token);
-    });
-    w.within("PARAMVALUE", &[("NAME", "EndOfSequence"), ("PARAMTYPE", "boolean")], |w| {
-        w.leaf("VALUE", &[], if end { "TRUE" } else { "FALSE" });
-    });
-    Ok(w.finish())
 }
 
 /// What every open operation may ask for.

@@ -26,9 +26,17 @@ fn refuse<T>() -> Result<T, CimError> {
 }
 
 impl Repository for Small {
-    fn instances(&self, class: &str, _like: Option<&Path>) -> Result<Vec<Instance>, CimError> {
+    type Look = ();
+
+    fn visit(
+        &self,
+        (): &(),
+        class: &str,
+        _like: Option<&Path>,
+        take: &mut Take<'_>,
+    ) -> Result<(), CimError> {
         let all = 0..self.systems;
-        Ok(match class {
+        let found: Vec<Instance> = match class {
             "CIM_ComputerSystem" => all
                 .map(|i| Instance::at(system(i)).with("ElementName", format!("system {i}")))
                 .collect(),
@@ -41,7 +49,8 @@ impl Repository for Small {
                 })
                 .collect(),
             _ => Vec::new(),
-        })
+        };
+        found.into_iter().try_for_each(take)
     }
 
     fn create(&self, _: Instance, _: &Caller) -> Result<Path, CimError> {
@@ -102,7 +111,7 @@ fn ask_at(
 fn reply(server: &Server<Small>, call: Call, now: u64) -> Result<Element, u8> {
     let request = Request { id: "1".into(), call };
     let caller = Caller { user: "u".into(), host: [127, 0, 0, 1].into() };
-    let answer = server.answer(&request, &caller, now);
+    let answer = server.answer(&request, &caller, now, Writer::new()).unwrap();
     let limits = Limits { bytes: 64 << 20, elements: 1 << 20, ..Limits::REQUEST };
     let mut tree = read(answer.as_bytes(), &limits).unwrap();
     for _ in 0..3 {
@@ -310,4 +319,28 @@ fn every_class_is_told_with_all_its_features() {
     assert!(roots.iter().any(|root| root.attribute("NAME") == Some("CIM_ManagedElement")));
     let qualifiers = returned(ask_at(&server, 0, "EnumerateQualifiers", vec![]).unwrap());
     assert!(qualifiers.len() > 20);
+}
+
+#[test]
+fn a_long_reply_goes_in_parts_and_ends_when_nobody_takes_them() {
+    use std::sync::{Arc, Mutex};
+    let server = server(2000);
+    let parameters = vec![("ClassName".to_owned(), class("CIM_ManagedElement"))];
+    let namespace = "root/twinreel".to_owned();
+    let call = Call::Intrinsic { name: "EnumerateInstances".into(), namespace, parameters };
+    let request = Request { id: "1".into(), call };
+    let caller = Caller { user: "u".into(), host: [127, 0, 0, 1].into() };
+    let whole = server.answer(&request, &caller, 0, Writer::new()).unwrap();
+    let parts = Arc::new(Mutex::new(Vec::new()));
+    let taken = Arc::clone(&parts);
+    let drain = Box::new(move |part| {
+        taken.lock().unwrap().push(part);
+        true
+    });
+    let last = server.answer(&request, &caller, 0, Writer::draining(drain)).unwrap();
+    let parts = parts.lock().unwrap();
+    assert!(parts.len() > 3 && parts.iter().all(|part: &String| part.len() < 140 << 10));
+    assert_eq!(parts.concat() + &last, whole);
+    let nobody = Writer::draining(Box::new(|_| false));
+    assert_eq!(server.answer(&request, &caller, 0, nobody), None);
 }

@@ -70,21 +70,21 @@ impl Encoder<'_> {
     }
 
     fn scalar(&self, w: &mut Writer, scalar: &Scalar) {
-        let text = match scalar {
+        match scalar {
             Scalar::Reference(path) => {
-                return w.within("VALUE.REFERENCE", &[], |w| self.local_path(w, path));
+                w.within("VALUE.REFERENCE", &[], |w| self.local_path(w, path));
             }
-            Scalar::Boolean(value) => if *value { "TRUE" } else { "FALSE" }.to_owned(),
-            Scalar::Integer(value) => value.to_string(),
-            Scalar::Real(value) => real(*value),
-            Scalar::Text(text) => return w.leaf("VALUE", &[], text),
+            Scalar::Boolean(true) => w.leaf("VALUE", &[], "TRUE"),
+            Scalar::Boolean(false) => w.leaf("VALUE", &[], "FALSE"),
+            Scalar::Integer(value) => w.number(*value),
+            Scalar::Real(value) => w.leaf("VALUE", &[], &real(*value)),
+            Scalar::Text(text) => w.leaf("VALUE", &[], text),
             Scalar::Instance(instance) => {
                 let mut inner = Writer::new();
                 self.instance(&mut inner, instance, &Shape::default());
-                inner.finish()
+                w.leaf("VALUE", &[], &inner.finish());
             }
-        };
-        w.leaf("VALUE", &[], &text);
+        }
     }
 
     /// LOCALNAMESPACEPATH.
@@ -160,10 +160,13 @@ impl Encoder<'_> {
                 if !shape.wants(&feature.name) {
                     continue;
                 }
-                let value = instance.get(&feature.name);
-                let given = instance.properties.iter().any(|(n, _)| same_name(n, &feature.name));
-                if given || shape.names(&feature.name) {
-                    self.property(w, class, feature, value, shape, false);
+                let known = |(name, _): &&(crate::Name, Value)| same_name(name, &feature.name);
+                match instance.properties.iter().find(known) {
+                    Some((_, value)) => self.property(w, class, feature, value, shape, false),
+                    None if shape.names(&feature.name) => {
+                        self.property(w, class, feature, &Value::Null, shape, false);
+                    }
+                    None => {}
                 }
             }
         });
@@ -178,35 +181,34 @@ impl Encoder<'_> {
         shape: &Shape,
         declaring: bool,
     ) {
-        let mut attributes = vec![("NAME", feature.name.as_ref())];
         let name = match (feature.kind, feature.array) {
-            (Type::Reference, _) => {
-                if let Some(target) = &feature.class {
-                    attributes.push(("REFERENCECLASS", target));
-                }
-                "PROPERTY.REFERENCE"
-            }
-            (kind, array) => {
-                attributes.push(("TYPE", kind.as_str()));
-                if array { "PROPERTY.ARRAY" } else { "PROPERTY" }
-            }
+            (Type::Reference, _) => "PROPERTY.REFERENCE",
+            (_, true) => "PROPERTY.ARRAY",
+            (_, false) => "PROPERTY",
         };
+        w.begin(name);
+        w.attribute("NAME", &feature.name);
+        match (feature.kind, &feature.class) {
+            (Type::Reference, Some(target)) => w.attribute("REFERENCECLASS", target),
+            (Type::Reference, None) => {}
+            (kind, _) => w.attribute("TYPE", kind.as_str()),
+        }
         if shape.class_origin {
-            attributes.push(("CLASSORIGIN", &feature.origin));
+            w.attribute("CLASSORIGIN", &feature.origin);
         }
         if declaring && !same_name(&feature.origin, &class.name) {
-            attributes.push(("PROPAGATED", "true"));
+            w.attribute("PROPAGATED", "true");
         }
         // A class's own property says so by its qualifiers (DSP0201 5.3.2).
         if feature.embedded.is_some() && !declaring {
-            attributes.push(("EmbeddedObject", "instance"));
+            w.attribute("EmbeddedObject", "instance");
         }
-        w.within(name, &attributes, |w| {
-            if declaring && shape.qualifiers {
-                feature.qualifiers.iter().for_each(|q| qualifier(w, q));
-            }
-            self.value(w, value);
-        });
+        w.begun();
+        if declaring && shape.qualifiers {
+            feature.qualifiers.iter().for_each(|q| qualifier(w, q));
+        }
+        self.value(w, value);
+        w.close(name);
     }
 
     /// CLASS.

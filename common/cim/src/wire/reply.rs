@@ -14,8 +14,7 @@ pub struct Reply {
 pub type ReturnValue<'a> = (&'a Feature, &'a Value);
 
 impl Reply {
-    fn begin(id: &str) -> Self {
-        let mut w = Writer::new();
+    fn begin(mut w: Writer, id: &str) -> Self {
         w.raw("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n");
         w.open("CIM", &[("CIMVERSION", "2.0"), ("DTDVERSION", "2.0")]);
         w.open("MESSAGE", &[("ID", id), ("PROTOCOLVERSION", "1.0")]);
@@ -31,11 +30,27 @@ impl Reply {
         self.w.finish()
     }
 
-    /// The answer to an operation. `inside` writes what is in IMETHODRESPONSE.
-    pub fn intrinsic(id: &str, name: &str, inside: impl FnOnce(&mut Writer)) -> String {
-        let mut reply = Self::begin(id);
-        reply.w.within("IMETHODRESPONSE", &[("NAME", name)], inside);
-        reply.end()
+    /// The answer to an operation, or its last part where `w` handed on some. `inside` writes what
+    /// is in IMETHODRESPONSE; if it fails its error takes the place of what it wrote. `None` where
+    /// that can not be taken back any more: the reply is to be cut off.
+    pub fn intrinsic(
+        w: Writer,
+        id: &str,
+        name: &str,
+        inside: impl FnOnce(&mut Writer) -> Result<(), CimError>,
+    ) -> Option<String> {
+        let mut reply = Self::begin(w, id);
+        reply.w.open("IMETHODRESPONSE", &[("NAME", name)]);
+        let begun = reply.w.len();
+        if let Err(error) = inside(&mut reply.w) {
+            if reply.w.is_drained() {
+                return None;
+            }
+            reply.w.truncate(begun);
+            reply.fault(&error);
+        }
+        reply.w.close("IMETHODRESPONSE");
+        Some(reply.end())
     }
 
     /// The answer to a method.
@@ -46,7 +61,7 @@ impl Reply {
         returned: ReturnValue<'_>,
         outputs: &[(&Feature, &Value)],
     ) -> String {
-        let mut reply = Self::begin(id);
+        let mut reply = Self::begin(Writer::new(), id);
         reply.w.within("METHODRESPONSE", &[("NAME", name)], |w| {
             let (feature, value) = returned;
             w.within("RETURNVALUE", &[("PARAMTYPE", feature.kind.as_str())], |w| {
@@ -64,14 +79,17 @@ impl Reply {
         reply.end()
     }
 
-    /// An error in place of either.
-    pub fn error(id: &str, name: &str, intrinsic: bool, error: &CimError) -> String {
-        let mut reply = Self::begin(id);
-        let element = if intrinsic { "IMETHODRESPONSE" } else { "METHODRESPONSE" };
-        let code = (error.status as u8).to_string();
-        reply.w.within(element, &[("NAME", name)], |w| {
-            w.leaf("ERROR", &[("CODE", &code), ("DESCRIPTION", &error.text)], "");
-        });
+    /// An error in place of what a method returns.
+    pub fn error(id: &str, name: &str, error: &CimError) -> String {
+        let mut reply = Self::begin(Writer::new(), id);
+        reply.w.open("METHODRESPONSE", &[("NAME", name)]);
+        reply.fault(error);
+        reply.w.close("METHODRESPONSE");
         reply.end()
+    }
+
+    fn fault(&mut self, error: &CimError) {
+        let code = (error.status as u8).to_string();
+        self.w.leaf("ERROR", &[("CODE", &code), ("DESCRIPTION", &error.text)], "");
     }
 }

@@ -6,4 +6,4 @@ mod tests;
 mod write;
 
 pub use read::{Element, Limits, NotXml, read};
-pub use write::Writer;
+pub use write::{Drain, Writer};

@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use super::check::{Findings, frontends, libraries, read_password, resolve};
 use super::{
-    ConfigError, EngineConfig, FrontendLibrary, Log, PhysicalLibrary, Secret, Site, Smis, TlsFiles,
-    Upkeep, VirtualLibrary, parse,
+    Admin, ConfigError, EngineConfig, FrontendLibrary, Log, PhysicalLibrary, Secret, Site, Smis,
+    TlsFiles, Upkeep, VirtualLibrary, parse,
 };
 use crate::tls;
 
@@ -43,6 +43,9 @@ pub struct LocalConfig {
     /// `[store]`.
     #[serde(default)]
     pub store: Upkeep,
+    /// `[admin]`.
+    #[serde(default)]
+    pub admin: Admin,
     /// `[log]`.
     #[serde(default)]
     pub log: Log,
@@ -234,6 +237,7 @@ impl LocalConfig {
         findings.state_dir(&self.site.state_dir);
         findings.log(&self.log);
         self.store.check(&mut findings);
+        self.admin.check(&mut findings);
         self.check_ndmp(&mut findings);
         self.smis.check(&mut findings);
         self.check_links(&mut findings);

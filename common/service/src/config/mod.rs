@@ -1,5 +1,6 @@
 //! Configuration files: TOML, every key known, every finding with its place and a way out.
 
+mod admin;
 mod check;
 mod error;
 mod library;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use model::SiteName;
 use serde::Deserialize;
 
+pub use admin::Admin;
 pub(crate) use check::private;
 pub use error::{ConfigError, Problem};
 pub(crate) use library::read_chap;

@@ -9,7 +9,9 @@ use serde::Deserialize;
 
 use super::check::{Findings, directory_of, libraries, resolve};
 use super::local::default_lease;
-use super::{ConfigError, EngineConfig, Log, PhysicalLibrary, Site, TlsFiles, Upkeep, parse};
+use super::{
+    Admin, ConfigError, EngineConfig, Log, PhysicalLibrary, Site, TlsFiles, Upkeep, parse,
+};
 
 /// The configuration of `remote-engine`.
 #[derive(Clone, Debug, Deserialize)]
@@ -28,6 +30,9 @@ pub struct RemoteConfig {
     /// `[store]`.
     #[serde(default)]
     pub store: Upkeep,
+    /// `[admin]`.
+    #[serde(default)]
+    pub admin: Admin,
     /// `[log]`.
     #[serde(default)]
     pub log: Log,
@@ -79,6 +84,7 @@ impl RemoteConfig {
         findings.state_dir(&self.site.state_dir);
         findings.log(&self.log);
         self.store.check(&mut findings);
+        self.admin.check(&mut findings);
         findings.lease("link", self.link.lease_seconds);
         findings.tls("link", crate::tls::server_config(self.link.tls()));
         let names = self.physical_libraries.iter().map(|library| &library.name);

@@ -30,6 +30,9 @@ pub struct Smis {
     /// Hosts that indications may be sent to. If not given, loopback and the host of the client
     /// that wants them.
     pub indication_hosts: Option<Vec<Network>>,
+    /// PEM: the authorities whose certificates listeners at `https` destinations have to show;
+    /// without it there are no such destinations. Absolute after loading.
+    pub indication_ca: Option<PathBuf>,
     /// Failed logins after which a host is locked out, 0 for never, at most 1000; 10 if not given.
     pub login_attempts: u32,
     /// How long, in seconds, 1 to 86400; 300 if not given.
@@ -49,6 +52,7 @@ impl Default for Smis {
             max_connections: 64,
             allow: None,
             indication_hosts: None,
+            indication_ca: None,
             login_attempts: 10,
             lockout_seconds: 300,
             users: Vec::new(),
@@ -78,6 +82,7 @@ impl Smis {
 
     pub(super) fn settle(&mut self, base: &Path) -> Vec<String> {
         resolve(base, self.certificate.iter_mut().chain(&mut self.key));
+        resolve(base, self.indication_ca.iter_mut());
         resolve(base, self.users.iter_mut().filter_map(|user| user.password_file.as_mut()));
         let read = self.users.iter_mut().filter_map(|user| {
             let read = read_password(&mut user.password, user.password_file.as_deref());
@@ -111,6 +116,9 @@ impl Smis {
                 }
                 _ => findings.add("smis: https needs certificate and key".to_owned()),
             }
+        }
+        if let Some(ca) = &self.indication_ca {
+            findings.tls("smis", tls::https_client_config(ca));
         }
         findings.require(
             !self.is_on() || !self.users.is_empty(),

@@ -96,7 +96,7 @@ impl Model<'_> {
                 }
                 let ends = [("Antecedent", self.appliance()), ("Dependent", self.tape_server())];
                 sink.join("CIM_HostedService", ends);
-                for library in self.libraries().iter().filter(|l| l.has_replication()) {
+                for library in self.libraries().filter(|l| l.has_replication()) {
                     let ends = [
                         ("Antecedent", library.names.system()),
                         ("Dependent", library.names.replication()),

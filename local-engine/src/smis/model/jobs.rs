@@ -2,11 +2,14 @@
 
 use cim::{CimError, Instance, Path, Value};
 use model::JobId;
-use svs::{Job, JobFilter, JobKind, JobState};
+use scsi::Sense;
+use service::messages;
+use svs::{Job, JobKind, JobState};
 
 use super::health::{interval, moment};
 use super::names::of_system;
 use super::{Model, Sink};
+use crate::copies::parts_of;
 use crate::smis::ROOT;
 
 /// Jobs that are shown: the newest.
@@ -23,8 +26,9 @@ pub(in crate::smis) fn job_of(path: &Path) -> Option<JobId> {
 }
 
 /// JobState and OperationalStatus of a state (SMI-S Job Control).
-fn states(state: JobState) -> (u16, Vec<u16>) {
+fn states(state: JobState, suspended: bool) -> (u16, Vec<u16>) {
     match state {
+        JobState::Pending if suspended => (5, vec![2]),
         JobState::Pending | JobState::Scheduled => (2, vec![2]),
         JobState::WaitingReplication | JobState::WaitingDrive => (3, vec![2]),
         JobState::InProgress => (4, vec![2]),
@@ -47,8 +51,8 @@ fn percent(job: &Job) -> u16 {
 }
 
 /// A job as an instance.
-pub(in crate::smis) fn job_instance(job: &Job) -> Instance {
-    let (state, operational) = states(job.state);
+fn job_instance(job: &Job, suspended: bool) -> Instance {
+    let (state, operational) = states(job.state, suspended);
     let ended = job.ended.as_deref();
     let cause = || job.message.clone().unwrap_or_default();
     let failed = matches!(job.state, JobState::Failed | JobState::Cancelled);
@@ -96,11 +100,7 @@ impl Model<'_> {
             let id = job_of(path).map(|id| catalogue.job(id)).transpose();
             return Ok(id.map_err(CimError::failed)?.flatten().into_iter().collect());
         }
-        let filter = JobFilter { limit: JOBS_MAX, ..JobFilter::default() };
-        let rows = catalogue.jobs(&filter).map_err(CimError::failed)?;
-        let whole = rows.iter().map(|row| catalogue.job(row.id));
-        let whole: Result<Vec<_>, _> = whole.collect();
-        Ok(whole.map_err(CimError::failed)?.into_iter().flatten().collect())
+        catalogue.newest_jobs(JOBS_MAX).map_err(CimError::failed)
     }
 
     /// The service that a job belongs to.
@@ -109,7 +109,7 @@ impl Model<'_> {
         let library = |text: &str| text.split_once('/').map(|(library, _)| library.to_owned());
         let of = |text: &str| {
             let name = library(text)?;
-            let mut all = self.libraries().iter();
+            let mut all = self.libraries();
             all.find(|l| l.names.library().as_str() == name && l.has_replication())
         };
         match of(&job.source).or_else(|| of(&job.target)).filter(|_| of_copies) {
@@ -118,12 +118,17 @@ impl Model<'_> {
         }
     }
 
-    /// The tape that a job's target names, if it is in a library.
-    fn affected(&self, job: &Job) -> Option<Path> {
+    /// The tapes that a job's target names, as far as they are in a library; of a list those of
+    /// its copies.
+    fn affected(&self, job: &Job) -> Result<Vec<Path>, CimError> {
         if !matches!(job.kind, JobKind::Copy) {
-            return None;
+            return Ok(Vec::new());
         }
-        self.partition(job.target.rsplit(", ").next()?)
+        let last = |job: &Job| self.partition(job.target.rsplit(", ").next()?);
+        let Some(parts) = parts_of(job) else { return Ok(last(job).into_iter().collect()) };
+        let rows = parts.into_iter().map(|id| self.engine.ground.catalogue.job(id));
+        let rows: Result<Vec<_>, _> = rows.collect();
+        Ok(rows.map_err(CimError::failed)?.iter().flatten().filter_map(last).collect())
     }
 
     /// Whether the class is one of these.
@@ -140,7 +145,8 @@ impl Model<'_> {
             }
             "Twinreel_ConcreteJob" => {
                 for job in self.jobs(sink)? {
-                    sink.add(job_path(job.id), |_| job_instance(&job));
+                    let suspended = self.engine.copies.is_suspended(job.id);
+                    sink.add(job_path(job.id), |_| job_instance(&job, suspended));
                 }
             }
             "CIM_OwningJobElement" => {
@@ -152,13 +158,15 @@ impl Model<'_> {
             }
             "CIM_AffectedJobElement" => {
                 for job in self.jobs(sink)? {
-                    let Some(tape) = self.affected(&job) else { continue };
-                    let ends = [("AffectedElement", tape), ("AffectingElement", job_path(job.id))];
-                    // 5: Other.
-                    sink.join_with("CIM_AffectedJobElement", ends, |i| {
-                        i.with("ElementEffects", vec![5u16])
-                            .with("OtherElementEffectsDescriptions", vec!["Target of the copy"])
-                    });
+                    for tape in self.affected(&job)? {
+                        let ends =
+                            [("AffectedElement", tape), ("AffectingElement", job_path(job.id))];
+                        // 5: Other.
+                        sink.join_with("CIM_AffectedJobElement", ends, |i| {
+                            i.with("ElementEffects", vec![5u16])
+                                .with("OtherElementEffectsDescriptions", vec!["Target of the copy"])
+                        });
+                    }
                 }
             }
             _ => return Ok(false),
@@ -167,25 +175,59 @@ impl Model<'_> {
     }
 }
 
+/// The sense data that a message names: `sense 03/0c/00`.
+fn sense_in(message: &str) -> Option<Sense> {
+    let (_, rest) = message.split_once("sense ")?;
+    let mut bytes = rest.get(..8)?.split('/').map(|text| u8::from_str_radix(text, 16).ok());
+    let mut next = || bytes.next().flatten();
+    Some(Sense::new(next()?, next()?, next()?))
+}
+
 /// The errors of a job that failed, for GetError and GetErrors.
 pub(in crate::smis) fn job_errors(job: &Job) -> Vec<Instance> {
     if job.state != JobState::Failed {
         return Vec::new();
     }
-    let message = job.message.clone().unwrap_or_default();
+    let mut message = job.message.clone().unwrap_or_default();
+    let about = messages::message(messages::COPY_FAILED);
+    let mut action = about.map(|about| about.action.clone()).unwrap_or_default();
+    // Unknown; Storage Capacity Problem; I/O Device Error.
+    let mut cause = if message.contains("too small") { 50u16 } else { 0 };
+    if let Some(sense) = sense_in(&message) {
+        let advice = sense.advice();
+        message = format!("{message} ({})", advice.meaning);
+        action = advice.action.words().to_owned();
+        cause = 24;
+    }
     vec![
         Instance::embedded("CIM_Error")
             .with("ErrorType", 4u16)
             .with("OwningEntity", "Twinreel")
-            .with("MessageID", "COPY-FAILED")
+            .with("MessageID", messages::COPY_FAILED)
             .with("Message", message)
             .with("MessageArguments", vec![job.source.clone(), job.target.clone()])
             .with("PerceivedSeverity", 5u16)
-            .with("ProbableCause", 0u16)
-            .with("RecommendedActions", vec!["Look at the message and at the target's drive"])
+            .with("ProbableCause", cause)
+            .with("RecommendedActions", vec![action])
             .with("ErrorSource", job_path(job.id).to_string())
             .with("ErrorSourceFormat", 2u16)
             .with("CIMStatusCode", 1u32)
             .with("CIMStatusCodeDescription", Value::Null),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sense_data_in_a_message_are_told_in_words() {
+        let sense = sense_in("the device reports sense 03/0c/00; flushed: 5 bytes").unwrap();
+        assert_eq!((sense.key, sense.asc, sense.ascq), (3, 0x0c, 0));
+        assert!(!sense.advice().meaning.is_empty());
+        for other in ["no such words", "sense ", "sense 03/0c", "sense zz/00/00", "sense é/00/00"]
+        {
+            assert!(sense_in(other).is_none(), "{other}");
+        }
+    }
 }

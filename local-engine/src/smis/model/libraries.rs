@@ -8,6 +8,7 @@ use tape::ElementStatus;
 use super::health::Health;
 use super::names::system;
 use super::{LibraryFacts, Model, Sink};
+use crate::engine::Engine;
 use crate::smis::ROOT;
 
 impl LibraryFacts {
@@ -150,14 +151,19 @@ impl LibraryFacts {
     }
 }
 
+/// The name of the engine's own system.
+pub(in crate::smis) fn appliance_name(engine: &Engine) -> String {
+    format!("{}:engine", engine.ground.config.site.name)
+}
+
 impl Model<'_> {
     /// The system of this engine itself.
     pub(super) fn appliance(&self) -> Path {
         system(&self.appliance_name())
     }
 
-    pub(in crate::smis) fn appliance_name(&self) -> String {
-        format!("{}:engine", self.site())
+    pub(super) fn appliance_name(&self) -> String {
+        appliance_name(self.engine)
     }
 
     pub(super) fn engine_software(&self) -> Path {
@@ -284,10 +290,16 @@ impl Model<'_> {
     /// The association of systems and all their devices, tapes included.
     pub(super) fn system_devices(&self, sink: &mut Sink<'_>) {
         for library in self.libraries() {
-            let tapes = library.tapes().map(|tape| library.names.partition(&tape.tag));
-            for device in library.devices().into_iter().chain(tapes) {
-                let ends = [("GroupComponent", library.names.system()), ("PartComponent", device)];
+            let names = &library.names;
+            let join = |sink: &mut Sink<'_>, device| {
+                let ends = [("GroupComponent", names.system()), ("PartComponent", device)];
                 sink.join("CIM_SystemDevice", ends);
+            };
+            library.devices().into_iter().for_each(|device| join(sink, device));
+            for tape in library.tapes() {
+                if sink.may_be_tape(names, &tape.tag, tape.address()) {
+                    join(sink, names.partition(&tape.tag));
+                }
             }
         }
     }

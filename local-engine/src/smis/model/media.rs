@@ -1,10 +1,10 @@
 //! Places, tapes and what can be written on them.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use cim::{CimError, Instance, Path};
-use model::ElementType;
+use model::{ElementAddress, ElementType, LibraryName};
 use svs::{CartridgeStatus, JobFilter, JobKind, JobState, LibraryRole};
 use tape::ElementStatus;
 
@@ -18,8 +18,15 @@ pub(super) struct Tape<'a> {
     element: &'a ElementStatus,
 }
 
-/// What the catalogue knows of virtual tapes, by library and volume tag.
-type Known = HashMap<(String, String), CartridgeStatus>;
+impl Tape<'_> {
+    /// Where it is.
+    pub(super) fn address(&self) -> ElementAddress {
+        self.element.address
+    }
+}
+
+/// What the catalogue knows of virtual tapes of a library, by volume tag.
+type Known = HashMap<String, CartridgeStatus>;
 
 /// Bytes of a block of a tape, for the properties that count in blocks.
 const BLOCK: u64 = 1;
@@ -150,23 +157,30 @@ impl Model<'_> {
     }
 
     fn tape_instances(&self, class: &str, sink: &mut Sink<'_>) -> Result<(), CimError> {
-        let (known, busy, broken) = (self.known()?, self.busy()?, self.broken()?);
         for library in self.libraries() {
             let names = &library.names;
-            for tape in library.tapes() {
-                let name = names.library().to_string();
-                let busy = busy.contains(&format!("{name}/{}", tape.tag));
-                let row = known.get(&(name, tape.tag.to_string()));
+            let mut tapes = library
+                .tapes()
+                .filter(|tape| sink.may_be_tape(names, &tape.tag, tape.element.address))
+                .peekable();
+            let Some(first) = tapes.peek() else { continue };
+            // One tape is looked up by itself; the rows of ten thousand take their time.
+            let one = sink.like.is_some().then(|| first.tag.to_string());
+            let known = self.known(names.library(), one.as_deref())?;
+            let (busy, broken) = (self.busy()?, self.broken(names.library(), one.as_deref())?);
+            let tapes: Vec<_> = tapes.collect();
+            for tape in tapes {
+                let name = format!("{}/{}", names.library(), tape.tag);
+                let row = known.get(tape.tag.as_ref());
                 match class {
-                    "CIM_PhysicalTape" => {
-                        sink.add(names.tape(&tape.tag), |i| {
-                            library.physical_tape(i, &tape, row, busy)
-                        });
-                    }
+                    "CIM_PhysicalTape" => sink.add(names.tape(&tape.tag), |i| {
+                        library.physical_tape(i, &tape, row, busy.contains(&name))
+                    }),
                     _ => sink.add(names.partition(&tape.tag), |i| {
-                        let whole = !broken.contains(&format!("{}/{}", names.library(), tape.tag));
-                        let health = library.element_health(tape.element);
-                        let health = if whole { health } else { Health::Failed };
+                        let health = match broken.contains(&name) {
+                            true => Health::Failed,
+                            false => library.element_health(tape.element),
+                        };
                         health.enabled(library.partition(i, &tape, row))
                     }),
                 }
@@ -175,17 +189,24 @@ impl Model<'_> {
         Ok(())
     }
 
-    fn known(&self) -> Result<Known, CimError> {
+    /// What the catalogue knows of a library's tapes, or of the one.
+    fn known(&self, library: &LibraryName, one: Option<&str>) -> Result<Known, CimError> {
         let ground = &self.engine.ground;
-        let rows = ground.catalogue.cartridge_status().map_err(CimError::failed)?;
-        let own = rows.into_iter().filter(|row| row.site == ground.config.site.name);
-        Ok(own.map(|row| ((row.library.to_string(), row.barcode.to_string()), row)).collect())
+        let site = &ground.config.site.name;
+        let rows = ground.catalogue.cartridge_status_of(site, library, one);
+        let rows = rows.map_err(CimError::failed)?.into_iter();
+        Ok(rows.map(|row| (row.barcode.to_string(), row)).collect())
     }
 
     /// The tapes whose last copy by this engine failed or was ended.
-    fn broken(&self) -> Result<Vec<String>, CimError> {
+    fn broken(
+        &self,
+        library: &LibraryName,
+        one: Option<&str>,
+    ) -> Result<HashSet<String>, CimError> {
         let kinds = vec![JobKind::Copy];
-        let filter = JobFilter { kinds, ..JobFilter::default() };
+        let about = Some(format!("{library}/{}", one.unwrap_or_default()));
+        let filter = JobFilter { kinds, about, ..JobFilter::default() };
         let jobs = self.engine.ground.catalogue.jobs(&filter).map_err(CimError::failed)?;
         let mut last = HashMap::new();
         for job in jobs {
@@ -199,7 +220,7 @@ impl Model<'_> {
     }
 
     /// The tapes of copies that have not ended, as the rows name them.
-    pub(super) fn busy(&self) -> Result<Vec<String>, CimError> {
+    pub(super) fn busy(&self) -> Result<HashSet<String>, CimError> {
         let filter = JobFilter { kinds: vec![JobKind::Copy], ..JobFilter::unfinished() };
         let jobs = self.engine.ground.catalogue.jobs(&filter).map_err(CimError::failed)?;
         let ends = jobs.into_iter().flat_map(|job| {
@@ -214,16 +235,26 @@ fn of_library(class: &str, library: &LibraryFacts, sink: &mut Sink<'_>) {
     let names = &library.names;
     let by_place =
         |sink: &mut Sink<'_>, class, ends: &dyn Fn(&ElementStatus) -> [(&'static str, Path); 2]| {
-            library.places().for_each(|element| sink.join(class, ends(element)));
+            for element in library.places() {
+                if sink.may_be_tape(names, "", element.address) {
+                    sink.join(class, ends(element));
+                }
+            }
         };
     let by_tape =
         |sink: &mut Sink<'_>, class, ends: &dyn Fn(&Tape<'_>) -> [(&'static str, Path); 2]| {
-            library.tapes().for_each(|tape| sink.join(class, ends(&tape)));
+            for tape in library.tapes() {
+                if sink.may_be_tape(names, &tape.tag, tape.element.address) {
+                    sink.join(class, ends(&tape));
+                }
+            }
         };
     match class {
         "CIM_StorageMediaLocation" => {
             for element in library.places() {
-                sink.add(names.location(element.address), |i| library.location(i, element));
+                if sink.may_be_tape(names, "", element.address) {
+                    sink.add(names.location(element.address), |i| library.location(i, element));
+                }
             }
         }
         "CIM_Container" => by_place(sink, "CIM_Container", &|element| {

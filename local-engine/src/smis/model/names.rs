@@ -108,6 +108,63 @@ impl Names {
     }
 }
 
+/// Classes of which every instance, and every end of an association, is of one library.
+pub(super) fn is_of_one_library(class: &str) -> bool {
+    const CLASSES: [&str; 16] = [
+        "CIM_ChangerDevice",
+        "CIM_TapeDrive",
+        "CIM_LimitedAccessPort",
+        "CIM_Chassis",
+        "CIM_ComputerSystemPackage",
+        "CIM_PhysicalTape",
+        "CIM_TapePartition",
+        "CIM_SystemDevice",
+        "CIM_StorageMediaLocation",
+        "CIM_PhysicalMediaInLocation",
+        "CIM_Container",
+        "CIM_PackagedComponent",
+        "CIM_RealizesTapePartition",
+        "CIM_MediaPresent",
+        "CIM_Realizes",
+        "CIM_DeviceServicesLocation",
+    ];
+    CLASSES.contains(&class)
+}
+
+/// The system that a path, or the first reference in its keys, is a part of.
+pub(super) fn system_of(path: &Path) -> Option<&str> {
+    let inner = path.keys.iter().find_map(|(name, _)| path.reference(name));
+    let path = inner.unwrap_or(path);
+    let (name, tag) = (path.text("SystemName"), path.text("Tag"));
+    match (name, tag) {
+        ("", "") if cim::same_name(&path.class, "CIM_ComputerSystem") => Some(path.text("Name")),
+        ("", "") => None,
+        // SITE:LIBRARY, and the part of it behind another colon.
+        ("", tag) => match tag.match_indices(':').nth(1) {
+            Some((end, _)) => tag.get(..end),
+            None => Some(tag),
+        },
+        (name, _) => Some(name),
+    }
+}
+
+/// Whether a path can be that of this tape, of its place or of something else that is not named by
+/// either; an association's, whether its ends can.
+pub(super) fn may_be_tape(path: &Path, names: &Names, tag: &str, place: ElementAddress) -> bool {
+    let is_part = |text: &str, part: &str| {
+        let rest = text.strip_prefix(names.system.as_str());
+        rest.and_then(|rest| rest.strip_prefix(':')) == Some(part)
+    };
+    match path.class.as_ref() {
+        "CIM_PhysicalTape" => is_part(path.text("Tag"), tag),
+        "CIM_TapePartition" => path.text("DeviceID").strip_prefix("tape:") == Some(tag),
+        "CIM_StorageMediaLocation" => is_part(path.text("Tag"), &place.to_string()),
+        _ => path.keys.iter().all(|(name, _)| {
+            path.reference(name).is_none_or(|end| may_be_tape(end, names, tag, place))
+        }),
+    }
+}
+
 /// The tape that a partition's path names, if it names one of a library by volume tag.
 pub(in crate::smis) fn tape_of(path: &Path) -> Option<TapeName> {
     if !cim::same_name(&path.class, "CIM_TapePartition") {

@@ -5,9 +5,9 @@ use svs::LibraryRole;
 
 use super::health::Health;
 use super::{LibraryFacts, Model, Sink, TapeName};
-use crate::smis::{ROOT, copying};
+use crate::smis::{ROOT, capabilities, copying};
 
-fn capabilities(library: &LibraryFacts) -> Path {
+fn capabilities_of(library: &LibraryFacts) -> Path {
     let id = format!("twinreel:{}:replication", library.names.system_name());
     Path::new(ROOT, "CIM_ReplicationServiceCapabilities").with("InstanceID", id)
 }
@@ -19,7 +19,7 @@ impl Model<'_> {
         class: &str,
         sink: &mut Sink<'_>,
     ) -> Result<bool, CimError> {
-        let services = self.libraries().iter().filter(|library| library.has_replication());
+        let services = self.libraries().filter(|library| library.has_replication());
         match class {
             "Twinreel_ReplicationService" => {
                 for library in services {
@@ -32,17 +32,17 @@ impl Model<'_> {
             }
             "CIM_ReplicationServiceCapabilities" => {
                 for library in services {
-                    sink.add(capabilities(library), |instance| {
+                    sink.add(capabilities_of(library), |instance| {
                         instance
                             .with("ElementName", "Copies of tapes")
                             // Asynchronous Clone Local.
-                            .with("SupportedReplicationTypes", vec![11u16])
+                            .with("SupportedReplicationTypes", vec![capabilities::TYPE])
                             // No value speaks of tapes: ours.
                             .with("SupportedStorageObjects", vec![0x8001u16])
                             // CreateElementReplica, ModifyReplicaSynchronization,
                             // CreateListReplica.
                             .with("SupportedAsynchronousActions", vec![2u16, 5, 19])
-                            .with("SupportedSynchronousActions", vec![8u16, 10])
+                            .with("SupportedSynchronousActions", vec![8u16, 10, 21])
                     });
                 }
             }
@@ -50,7 +50,7 @@ impl Model<'_> {
                 for library in services {
                     let ends = [
                         ("ManagedElement", library.names.replication()),
-                        ("Capabilities", capabilities(library)),
+                        ("Capabilities", capabilities_of(library)),
                     ];
                     sink.join("CIM_ElementCapabilities", ends);
                 }
@@ -65,7 +65,9 @@ impl Model<'_> {
         for job in copying::unfinished(self.engine)? {
             let ends = (self.partition(&job.source), self.partition(&job.target));
             let (Some(source), Some(target)) = ends else { continue };
-            sink.add(copying::synchronized(source, target), |i| copying::pair(i, &job));
+            sink.add(copying::synchronized(source, target), |i| {
+                copying::pair(i, &job, self.engine.copies.is_suspended(job.id))
+            });
         }
         Ok(())
     }
@@ -73,7 +75,7 @@ impl Model<'_> {
     /// The partition of a tape by the name that rows give it.
     pub(super) fn partition(&self, name: &str) -> Option<Path> {
         let (library, tag) = name.split_once('/')?;
-        let library = self.libraries().iter().find(|l| l.names.library().as_str() == library)?;
+        let library = self.libraries().find(|l| l.names.library().as_str() == library)?;
         library.tapes().any(|tape| tape.tag == tag).then(|| library.names.partition(tag))
     }
 
@@ -81,12 +83,12 @@ impl Model<'_> {
     /// virtual tape those are ghost and physical ones, and from these the virtual ones.
     pub(in crate::smis) fn free_tapes(&self, source: &TapeName) -> Result<Vec<Path>, CimError> {
         let virtual_one = |library: &LibraryFacts| library.view.role == LibraryRole::Virtual;
-        let mut all = self.libraries().iter();
+        let mut all = self.libraries();
         let from = all.find(|library| *library.names.library() == source.library);
         let from = from.map(virtual_one).unwrap_or_default();
         let busy = self.busy()?;
         let mut found = Vec::new();
-        for library in self.libraries().iter().filter(|l| virtual_one(l) != from && l.view.online) {
+        for library in self.libraries().filter(|l| virtual_one(l) != from && l.view.online) {
             for tape in library.tapes() {
                 let name = format!("{}/{}", library.names.library(), tape.tag);
                 if !busy.contains(&name) {
