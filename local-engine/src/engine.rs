@@ -155,6 +155,7 @@ pub(crate) fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
     let ground = Arc::new(Ground { config, store, catalogue, registry, policy });
     // Our own libraries first: of two with one name it is the ghost that is refused.
     let links = Links::new(&ground);
+    let access = Access::new(&ground.registry, Arc::clone(&ground.catalogue))?;
     for library in &ground.config.virtual_libraries {
         let told = links.clone();
         let shelf = StoreShelf {
@@ -163,6 +164,7 @@ pub(crate) fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
             site: ground.config.site.name.clone(),
             library: library.name.clone(),
             sealed: Arc::new(move |cartridge, generation| told.sealed(cartridge, generation)),
+            access: Some(Arc::clone(&access)),
         };
         ground.registry.add(Arc::new(VirtualLibrary::open(library, &shelf, now_ms())?))?;
     }
@@ -175,7 +177,7 @@ pub(crate) fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
         list(&ground, library.as_ref())?;
     }
     links.list_former();
-    let frontends = frontends(&ground)?;
+    let frontends = frontends(&ground, access)?;
     let policy = Arc::clone(&ground.policy);
     let (copies, ordering, stopping) = Default::default();
     let engine = Engine { ground, links, copies, policy, frontends, ordering, stopping };
@@ -185,8 +187,7 @@ pub(crate) fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
 }
 
 /// Sets the frontend libraries up, when those that they show are there.
-fn frontends(ground: &Ground) -> Result<Frontends, Failure> {
-    let access = Access::new(Arc::clone(&ground.registry), Arc::clone(&ground.catalogue))?;
+fn frontends(ground: &Ground, access: Arc<Access>) -> Result<Frontends, Failure> {
     let mut libraries = Vec::new();
     let site = &ground.config.site.name;
     for config in &ground.config.frontend_libraries {

@@ -13,7 +13,7 @@ use svs::{
     MapPolicy, MediumRef, NewJob, Settled, Verified,
 };
 use tests::wait::{self, PATIENCE};
-use tests::{Item, Object, Rng, Role, full, read_tape, seed};
+use tests::{Item, Object, Rng, Role, full, read_tape, seed, twinreel};
 use toml::{Table, Value};
 
 use crate::scene::{RECORD, Scene, first};
@@ -171,8 +171,15 @@ fn objects(items: &[Item]) -> Vec<Object> {
 fn a_frontend_over_both_sites_is_the_tapes_at_both() {
     let mut rng = Rng::new(seed("frontends")).fork("both");
     let front = Front::new("fe-both");
-    front.map(0, "vtl0", 0, &["VTA001L8-VTA003L8"]);
-    front.map(1, "ptl0", 0, &["PTA001L8-PTA002L8"]);
+    let config = front.scene.pair.local.config().to_str().expect("a path").to_owned();
+    for (backend, frontend, tapes) in [
+        ("vtl0/drive0", "fe0/drive0", "vtl0:VTA001L8-VTA003L8"),
+        ("dr-ptl0/drive0", "fe0/drive1", "dr-ptl0:PTA001L8-PTA002L8"),
+    ] {
+        let set = ["map", "set", "--config", &config, backend, "--frontend", frontend, "--tapes"];
+        let (code, _, errors) = twinreel(set.into_iter().chain([tapes]));
+        assert_eq!(code, 0, "twinreel map set: {errors}");
+    }
     let operator = &front.scene.operator;
     let shown: Vec<_> = operator.inventory("fe0").into_iter().map(|(_, tag)| tag).collect();
     assert_eq!(shown, ["VTA001L8", "VTA002L8", "VTA003L8", "PTA001L8", "PTA002L8"]);

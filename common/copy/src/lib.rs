@@ -5,7 +5,7 @@
 //! - [`access::order`] says which copy of a tape a host is given. A pure function as well.
 //! - [`run::write_range`] moves the bytes of one range to a drive: prefetching from its source so
 //!   that the drive never waits, counting only what the drive answered GOOD.
-//! - [`policy`] decides which entries of the copy and migration maps are due, and sees them through.
+//! - [`policy`] decides which entries of the maps are due, and sees them through.
 //! - [`proof`] reads back what was written and compares it.
 //! - [`upkeep`] deletes generations that are superseded.
 //! - [`match_catalogue`] brings the catalogue in line with the store at a start.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use copy::access::{Candidate, order};
@@ -31,7 +31,8 @@ const UNREACHABLE: Sense = Sense::new(0x02, 0x04, 0x00);
 
 /// The way from frontends to backends.
 pub struct Access {
-    pub(super) registry: Arc<Registry>,
+    /// Its libraries hold this.
+    registry: Weak<Registry>,
     pub(super) catalogue: Arc<Catalogue>,
     pub(super) stopping: CancelToken,
     pub(super) left: LeftOver,
@@ -91,12 +92,23 @@ fn catalogue_error(error: impl Display) -> MediumError {
 impl Access {
     /// The way to the libraries of this registry.
     pub fn new(
-        registry: Arc<Registry>,
+        registry: &Arc<Registry>,
         catalogue: Arc<Catalogue>,
     ) -> Result<Arc<Self>, svs::SvsError> {
         let left = LeftOver::load(Arc::clone(&catalogue))?;
+        let registry = Arc::downgrade(registry);
         let (stopping, avoided, going, nexus) = Default::default();
         Ok(Arc::new(Self { registry, catalogue, stopping, left, avoided, going, nexus }))
+    }
+
+    /// All libraries; none once the engine is gone.
+    pub(super) fn registry(&self) -> Arc<Registry> {
+        self.registry.upgrade().unwrap_or_default()
+    }
+
+    /// Whether there is no engine any more, or it was told to stop.
+    pub(super) fn is_over(&self) -> bool {
+        self.stopping.is_cancelled() || self.registry.strong_count() == 0
     }
 
     /// Nothing is mounted any more.
@@ -110,7 +122,7 @@ impl Access {
     }
 
     /// Tells the operator.
-    pub(super) fn tell(&self, id: &'static str, words: &[(&str, &dyn Display)], subject: &str) {
+    pub(crate) fn tell(&self, id: &'static str, words: &[(&str, &dyn Display)], subject: &str) {
         messages::note(&self.catalogue, EventKind::Device, id, words, Some(subject));
     }
 
@@ -168,7 +180,7 @@ impl Access {
                 }
             }
             let over = !round.busy || begun.elapsed() >= PATIENCE;
-            if over || self.stopping.is_cancelled() {
+            if over || self.is_over() {
                 return Err(round.verdict());
             }
             // Nothing tells of drives of another site.
@@ -226,7 +238,7 @@ impl Access {
     /// How the library of a medium stands.
     fn standing(&self, medium: MediumRef, primary: bool) -> Standing {
         let library = match &medium {
-            MediumRef::Tape { library, .. } => mounting::backend(&self.registry, library),
+            MediumRef::Tape { library, .. } => mounting::backend(&self.registry(), library),
             MediumRef::Disk(_) => None,
         };
         let mut candidate = Candidate {
@@ -240,7 +252,7 @@ impl Access {
             candidate.online = view.online;
             for (index, element) in mounting::drives(view) {
                 let name = model::DeviceName::drive(library.name().clone(), index);
-                let in_use = element.full || self.registry.holder(&name).is_some();
+                let in_use = element.full || self.registry().holder(&name).is_some();
                 candidate.drives += 1;
                 candidate.in_use += u32::from(in_use);
             }
@@ -269,7 +281,7 @@ impl Access {
         let wish =
             Wish { tape: &tape, opener: &opener, cancel: &cancel, prefer, spared, left_over };
         let going = Going::begin(self, &view.identity.serial);
-        let tried = attempt(&self.registry, &wish);
+        let tried = attempt(&self.registry(), &wish);
         drop(going);
         match &tried {
             Ok(Tried::Mounted(_)) => {}
@@ -339,7 +351,7 @@ impl Access {
         let Some((frontend, backend)) = &place.row else { return };
         let used = reached.and_then(|reached| {
             let MediumRef::Tape { library, .. } = &reached.medium else { return None };
-            let (found, _) = mounting::backend(&self.registry, library)?;
+            let (found, _) = mounting::backend(&self.registry(), library)?;
             mounting::drive_ref(found.as_ref(), library, reached.mounted.index())
         });
         let alternative = used.filter(|used| used != backend);

@@ -83,7 +83,7 @@ impl Access {
         let access = Arc::clone(self);
         let thread = std::thread::Builder::new().name("put-back".into());
         let started = thread.spawn(move || {
-            while !access.stopping.is_cancelled() {
+            while !access.is_over() {
                 let left = access.left.to_be_put_back();
                 if left.is_empty() {
                     break;
@@ -101,9 +101,9 @@ impl Access {
     }
 
     fn put_back(&self, tape: &TapeAt) {
-        let Some(found) = mounting::find(&self.registry, tape) else {
+        let Some(found) = mounting::find(&self.registry(), tape) else {
             // A library that is not known yet may hold it.
-            let libraries = self.registry.libraries();
+            let libraries = self.registry().libraries();
             let view = libraries.iter().find(|it| *it.name() == tape.library);
             if view.and_then(|library| library.view()).is_some_and(|view| view.online) {
                 self.left.home(tape);
@@ -121,7 +121,7 @@ impl Access {
         let cancel = CancelToken::new();
         let (prefer, spared) = Default::default();
         let wish = Wish { tape, opener: &opener, cancel: &cancel, prefer, spared, left_over: true };
-        match attempt(&self.registry, &wish) {
+        match attempt(&self.registry(), &wish) {
             Ok(Tried::Mounted(mounted)) => match self.unmount(mounted, &opener) {
                 Ok(()) => tracing::info!(%tape, "a tape left in a drive is back in its slot"),
                 Err(cause) => tracing::debug!(%tape, cause, "a tape could not be put back yet"),
@@ -138,7 +138,7 @@ impl Access {
         opener: &crate::device::Opener,
     ) -> Result<(), String> {
         let tape = mounted.tape().clone();
-        let unmounted = mounted.unmount(&self.registry, opener);
+        let unmounted = mounted.unmount(&self.registry(), opener);
         match &unmounted {
             Ok(()) => self.left.home(&tape),
             Err(_) => self.left.leave(&tape),

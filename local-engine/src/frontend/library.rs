@@ -133,6 +133,34 @@ fn locked(target: &Target) -> MutexGuard<'_, TargetLibrary<Switched>> {
     target.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What it is made of: no cartridges, which come with the map.
+fn spec(config: &Configured, site: &SiteName) -> LibrarySpec {
+    let base = config.serial.clone().unwrap_or_else(|| serial_base(site, &config.name));
+    let own = match &config.serial {
+        Some(serial) => serial.clone(),
+        None => format!("{base}000"),
+    };
+    let identity = |product: &str, serial: String| DeviceIdentity {
+        vendor: "TWINREEL".into(),
+        product: product.into(),
+        revision: "1".into(),
+        serial,
+    };
+    let drive = |index: u16| DriveSpec {
+        index,
+        identity: identity("FRONTEND-DRIVE", format!("{base}{:03X}", index + 1)),
+        early_warning: None,
+        power_on_attention: false,
+    };
+    LibrarySpec {
+        identity: identity("FRONTEND", own),
+        map: config.element_map(),
+        drives: (0..config.drives).map(drive).collect(),
+        cartridges: Vec::new(),
+        power_on_attention: false,
+    }
+}
+
 impl FrontendLibrary {
     /// Sets the library up, with empty drives.
     pub fn open(
@@ -141,30 +169,7 @@ impl FrontendLibrary {
         access: &Arc<Access>,
     ) -> Result<Self, SetUpError> {
         let name = &config.name;
-        let base = config.serial.clone().unwrap_or_else(|| serial_base(site, name));
-        let own = match &config.serial {
-            Some(serial) => serial.clone(),
-            None => format!("{base}000"),
-        };
-        let identity = |product: &str, serial: String| DeviceIdentity {
-            vendor: "TWINREEL".into(),
-            product: product.into(),
-            revision: "1".into(),
-            serial,
-        };
-        let drive = |index: u16| DriveSpec {
-            index,
-            identity: identity("FRONTEND-DRIVE", format!("{base}{:03X}", index + 1)),
-            early_warning: None,
-            power_on_attention: false,
-        };
-        let spec = LibrarySpec {
-            identity: identity("FRONTEND", own),
-            map: config.element_map(),
-            drives: (0..config.drives).map(drive).collect(),
-            cartridges: Vec::new(),
-            power_on_attention: false,
-        };
+        let spec = spec(config, site);
         let mut lines = vec![line(DeviceName::changer(name.clone()), &spec.identity)];
         let named = |spec: &DriveSpec| DeviceName::drive(name.clone(), spec.index);
         lines.extend(spec.drives.iter().map(|drive| line(named(drive), &drive.identity)));
@@ -260,7 +265,7 @@ impl FrontendLibrary {
     /// while it can not tell, and those whose content can be read elsewhere.
     fn tapes_of(&self, range: &TapeRange, shown: &[Barcode]) -> Result<Vec<Barcode>, SvsError> {
         let access = &self.shelf.access;
-        let view = mounting::backend(&access.registry, &range.library).map(|(_, view)| view);
+        let view = mounting::backend(&access.registry(), &range.library).map(|(_, view)| view);
         let medium = |barcode: &Barcode| MediumRef::Tape {
             library: range.library.clone(),
             volser: barcode.clone(),

@@ -139,7 +139,7 @@ impl Switched {
     }
 
     /// Whether a command would reach the backend drive now.
-    pub(super) fn is_reachable(&self) -> bool {
+    pub(crate) fn is_reachable(&self) -> bool {
         self.at.as_ref().is_none_or(|at| at.mounted.drive.is_reachable())
     }
 
@@ -288,7 +288,7 @@ impl Switched {
     }
 
     /// Reading ahead pays from here on.
-    pub(super) fn begin_reading(&mut self, record_max: u32) {
+    pub(crate) fn begin_reading(&mut self, record_max: u32) {
         self.reading = Some(record_max);
         if let Some(at) = &mut self.at {
             at.mounted.drive.begin_reading(record_max);
@@ -296,7 +296,7 @@ impl Switched {
     }
 
     /// What was read ahead is taken back.
-    pub(super) fn end_reading(&mut self, control: &Control) -> Result<(), TapeError> {
+    pub(crate) fn end_reading(&mut self, control: &Control) -> Result<(), TapeError> {
         if self.reading.take().is_none() {
             return Ok(());
         }

@@ -9,6 +9,8 @@ use svs::{Catalogue, SvsError};
 use tape::target::{Medium, MediumError, Shelf};
 use tape::{ReadEnd, SpaceKind, SpaceStop, Spaced};
 
+use crate::frontend::Access;
+
 /// Told about every generation that is sealed, after its catalogue row is written.
 pub type Sealed = Arc<dyn Fn(CartridgeId, GenerationId) + Send + Sync>;
 
@@ -25,6 +27,8 @@ pub struct StoreShelf {
     pub library: LibraryName,
     /// Told of sealed generations.
     pub sealed: Sealed,
+    /// The way to tapes whose content was moved elsewhere; without it they are read here.
+    pub access: Option<Arc<Access>>,
 }
 
 /// One mount of a virtual cartridge.

@@ -13,6 +13,8 @@ use tape::{
 };
 
 use super::cartridge::StoreMedium;
+use super::moved::VirtualMedium;
+use crate::frontend::Switched;
 use crate::mover::{EngineDrive, Extent, RangeTarget, ReferenceSource, Segment};
 
 /// How long a look at the drive may take; it does not leave this process.
@@ -21,17 +23,17 @@ const STEP: Duration = Duration::from_secs(60);
 /// A drive of a virtual library, opened by one session.
 pub struct VirtualDrive {
     library: LibraryName,
-    handle: DriveHandle<StoreMedium>,
+    handle: DriveHandle<VirtualMedium>,
     store: Store,
 }
 
 impl VirtualDrive {
     /// The drive as a session uses it; its cartridges are in `store`.
-    pub fn new(library: LibraryName, handle: DriveHandle<StoreMedium>, store: Store) -> Self {
+    pub fn new(library: LibraryName, handle: DriveHandle<VirtualMedium>, store: Store) -> Self {
         Self { library, handle, store }
     }
 
-    pub(super) fn handle(&self) -> &DriveHandle<StoreMedium> {
+    pub(super) fn handle(&self) -> &DriveHandle<VirtualMedium> {
         &self.handle
     }
 
@@ -47,6 +49,8 @@ impl VirtualDrive {
     ) -> Result<T, TapeError> {
         let mut drive = self.handle.lock();
         let medium = drive.medium_mut().ok_or(TapeError::Check(Sense::MEDIUM_NOT_PRESENT))?;
+        let read_sense = |error: MediumError| TapeError::Check(error.read_sense());
+        let medium = medium.own().map_err(read_sense)?;
         if of.is_some_and(|segment| segment.cartridge != medium.cartridge()) {
             return Err(TapeError::Check(Sense::MEDIUM_MAY_HAVE_CHANGED));
         }
@@ -54,6 +58,16 @@ impl VirtualDrive {
             tracing::error!(%error, "a virtual cartridge can not be read");
             TapeError::Check(error.read_sense())
         })
+    }
+}
+
+impl VirtualDrive {
+    /// Works on a tape elsewhere, if it is one that is threaded.
+    fn moved<T>(&self, work: impl FnOnce(&mut Switched) -> T) -> Option<T> {
+        match self.handle.lock().medium_mut() {
+            Some(VirtualMedium::Moved(medium)) => Some(work(medium)),
+            _ => None,
+        }
     }
 }
 
@@ -123,8 +137,9 @@ impl ReferenceSource for VirtualDrive {
 }
 
 impl EngineDrive for VirtualDrive {
+    /// A tape elsewhere is read and written record by record, whatever could name its data.
     fn holder(&self) -> Holder {
-        Holder::Store
+        self.moved(|_| Holder::LocalDrive).unwrap_or(Holder::Store)
     }
 
     fn tape(&mut self) -> &mut dyn TapeDrive {
@@ -143,12 +158,30 @@ impl EngineDrive for VirtualDrive {
         Ok(())
     }
 
+    fn is_reachable(&self) -> bool {
+        self.moved(|medium| medium.is_reachable()).unwrap_or(true)
+    }
+
+    fn begin_reading(&mut self, record_max: u32) {
+        self.moved(|medium| medium.begin_reading(record_max));
+    }
+
+    fn end_reading(&mut self, control: &Control) -> Result<(), TapeError> {
+        self.moved(|medium| medium.end_reading(control)).unwrap_or(Ok(()))
+    }
+
     fn reference_source(&mut self) -> Option<&mut dyn ReferenceSource> {
-        Some(self)
+        match self.moved(|_| ()) {
+            None => Some(self),
+            Some(()) => None,
+        }
     }
 
     fn range_target(&mut self) -> Option<&mut dyn RangeTarget> {
-        Some(self)
+        match self.moved(|_| ()) {
+            None => Some(self),
+            Some(()) => None,
+        }
     }
 }
 

@@ -95,7 +95,7 @@ impl VirtualDrive {
         let (records, end) = self.handle().write_run(run, control, |medium, records| {
             let extents = part(&request.extents, from, records * size);
             let extents: Vec<_> = extents.iter().map(named).collect();
-            medium.image().write_extents(&extents, request.record_size).map_err(failed)
+            medium.own()?.image().write_extents(&extents, request.record_size).map_err(failed)
         })?;
         Ok((records * size, Ok(end)))
     }
@@ -197,6 +197,7 @@ mod tests {
             site: config.site.name.clone(),
             library: configured.name.clone(),
             sealed: Arc::new(|_, _| {}),
+            access: None,
         };
         VirtualLibrary::open(configured, &shelf, now_ms()).unwrap()
     }

@@ -8,14 +8,15 @@ use service::config::VirtualLibrary as Configured;
 use store::Store;
 use svs::{Catalogue, LibraryRole};
 use tape::target::{
-    ChangerHandle, DriveSpec, InventoryStore, LibraryError, LibrarySpec, MediumError,
-    SavedInventory, TargetLibrary,
+    ChangerHandle, DriveHandle, DriveSpec, InventoryStore, LibraryError, LibrarySpec, MediumError,
+    SavedInventory, Seen, TargetDrive, TargetLibrary,
 };
 use tape::{Control, DeviceIdentity};
 
-use super::cartridge::{StoreMedium, StoreShelf};
+use super::cartridge::StoreShelf;
 use super::drive::VirtualDrive;
 use super::forgetting::{Forgetting, Home};
+use super::moved::VirtualMedium;
 use crate::device::{DeviceLine, EngineChanger, Library, LibraryView, Opener};
 use crate::mover::EngineDrive;
 
@@ -23,7 +24,11 @@ use crate::mover::EngineDrive;
 pub struct VirtualLibrary {
     name: LibraryName,
     store: Store,
-    target: Arc<Mutex<TargetLibrary<StoreMedium>>>,
+    target: Arc<Mutex<TargetLibrary<VirtualMedium>>>,
+    /// Its drives and its inventory, which are looked at while a tape is brought from elsewhere.
+    drives: Vec<Arc<Mutex<TargetDrive<VirtualMedium>>>>,
+    seen: Seen,
+    identity: DeviceIdentity,
     lines: Vec<DeviceLine>,
     /// Bytes on each cartridge.
     capacity: u64,
@@ -83,7 +88,7 @@ impl InventoryStore for SavedInCatalogue {
 }
 
 /// A serial number that never changes: ten characters of the site, the library and the unit.
-fn serial(site: &SiteName, library: &LibraryName, unit: u16) -> String {
+pub(super) fn serial(site: &SiteName, library: &LibraryName, unit: u16) -> String {
     format!("{}{unit:03X}", serial_base(site, library))
 }
 
@@ -134,12 +139,20 @@ impl VirtualLibrary {
         let target = TargetLibrary::open(spec, Arc::new(shelf.clone()), Box::new(saved))
             .map_err(|error| SetUpError::Library(name.clone(), error))?;
         let store = shelf.store.clone();
-        let target = Arc::new(Mutex::new(target));
-        Ok(Self { name: name.clone(), store, target, lines, capacity: config.capacity.0 })
+        Ok(Self {
+            name: name.clone(),
+            store,
+            drives: target.drives().cloned().collect(),
+            seen: target.seen(),
+            identity: target.identity().clone(),
+            target: Arc::new(Mutex::new(target)),
+            lines,
+            capacity: config.capacity.0,
+        })
     }
 
     /// The target itself, for inventories without a command.
-    pub fn target(&self) -> &Arc<Mutex<TargetLibrary<StoreMedium>>> {
+    pub fn target(&self) -> &Arc<Mutex<TargetLibrary<VirtualMedium>>> {
         &self.target
     }
 }
@@ -188,12 +201,11 @@ impl Library for VirtualLibrary {
     }
 
     fn view(&self) -> Option<LibraryView> {
-        let target = locked(&self.target);
         Some(LibraryView {
             role: LibraryRole::Virtual,
             online: true,
-            identity: target.identity().clone(),
-            inventory: target.inventory(),
+            identity: self.identity.clone(),
+            inventory: self.seen.inventory()?,
             capacity: Some(self.capacity),
         })
     }
@@ -204,8 +216,9 @@ impl Library for VirtualLibrary {
         opener: &Opener,
         _control: &Control,
     ) -> Result<Box<dyn EngineDrive>, Failure> {
-        let handle = locked(&self.target).drive(index, opener.nexus);
-        let handle = handle.ok_or_else(|| Failure::new(FailureKind::NoDevice, "no such drive"))?;
+        let drive = self.drives.get(usize::from(index));
+        let drive = drive.ok_or_else(|| Failure::new(FailureKind::NoDevice, "no such drive"))?;
+        let handle = DriveHandle::new(Arc::clone(drive), opener.nexus);
         Ok(Box::new(VirtualDrive::new(self.name.clone(), handle, self.store.clone())))
     }
 
@@ -220,9 +233,9 @@ impl Library for VirtualLibrary {
     }
 }
 
-type Target = Mutex<TargetLibrary<StoreMedium>>;
+type Target = Mutex<TargetLibrary<VirtualMedium>>;
 
-fn locked(target: &Target) -> MutexGuard<'_, TargetLibrary<StoreMedium>> {
+fn locked(target: &Target) -> MutexGuard<'_, TargetLibrary<VirtualMedium>> {
     target.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

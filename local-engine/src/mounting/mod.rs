@@ -212,7 +212,9 @@ pub fn attempt(registry: &Registry, wish: &Wish<'_>) -> Result<Tried, Halt> {
     };
     let mut mounted = Mounted { drive, claim, tape: tape.clone(), index, element, home };
     match mounted.make_ready(&control) {
-        Ok(()) => Ok(Tried::Mounted(mounted)),
+        Ok(true) => Ok(Tried::Mounted(mounted)),
+        // What is in the drive now is another's.
+        Ok(false) => Ok(Tried::Busy),
         Err(halt) => {
             if let Err(cause) = mounted.unmount(registry, wish.opener) {
                 tracing::warn!(%tape, cause, "a tape stays in its drive");
@@ -296,15 +298,27 @@ impl Mounted {
         &self.tape
     }
 
-    /// Waits until the tape is threaded.
-    fn make_ready(&mut self, control: &Control) -> Result<(), Halt> {
+    /// Waits until the tape is threaded; `false` if it is not here any more: somebody has moved it
+    /// since it was seen.
+    fn make_ready(&mut self, control: &Control) -> Result<bool, Halt> {
         let drive = &mut self.drive;
-        let state = past_attentions(|| drive.state(control))?;
-        if state.medium.is_none() {
-            past_attentions(|| drive.load(control))?;
+        let state = match past_attentions(|| drive.state(control)) {
+            // It could not be threaded when it came; it may be now.
+            Err(TapeError::Check(sense)) if sense.key == Sense::MEDIUM_NOT_PRESENT.key => None,
+            state => state?.medium,
+        };
+        match state.map(|medium| medium.barcode) {
+            Some(Some(barcode)) if barcode != self.tape.barcode => return Ok(false),
+            Some(_) => {}
+            None => match past_attentions(|| drive.load(control)) {
+                Err(TapeError::Check(sense)) if sense.is(Sense::MEDIUM_NOT_PRESENT) => {
+                    return Ok(false);
+                }
+                loaded => loaded?,
+            },
         }
         past_attentions(|| drive.position(control))?;
-        Ok(())
+        Ok(true)
     }
 
     /// Takes the tape back to where it was.

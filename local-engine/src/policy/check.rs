@@ -127,6 +127,9 @@ pub(super) fn frontend(engine: &Engine, entry: &FrontendBackend) -> Result<(), S
     let Some((_, view)) = names::by_serial(engine, library) else {
         return Err(format!("there is no library with the serial number {library} here"));
     };
+    if view.role == svs::LibraryRole::Frontend {
+        return Err(format!("{backend} is a frontend itself; name the drive behind it"));
+    }
     if let Some(svs::DeviceRef::Drive { library: front, .. }) = &entry.frontend_device
         && front == library
     {

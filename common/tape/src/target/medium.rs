@@ -132,8 +132,8 @@ pub trait Medium: Send {
     /// Makes everything written so far durable. An error says that some of it may be lost.
     fn flush(&mut self) -> Result<(), MediumError>;
 
-    /// Of a medium that lies in a drive of its own: whether that drive has met early warning, as far
-    /// as the last motion or write told. `None` for one whose end is its capacity.
+    /// Of a medium that lies in a drive of its own: whether that drive has met early warning, as
+    /// far as the last motion or write told. `None` for one whose end is its capacity.
     fn warned(&self) -> Option<bool> {
         None
     }

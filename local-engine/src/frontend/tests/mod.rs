@@ -1,6 +1,7 @@
 //! Frontends over libraries in memory: one that holds the tapes, two that hold copies.
 
 mod fake;
+mod moved;
 mod outcomes;
 mod showing;
 
@@ -28,9 +29,9 @@ fn tape(library: &str, volser: &str) -> MediumRef {
     format!("lib {library} tape {volser}").parse().unwrap()
 }
 
-/// `lib P` (two drives) holds A00001L8 to A00003L8, `lib C` and `lib D` (two drives each) B00001L8 and
-/// C00001L8 and so on. The frontend `fe` has the serial number F, three drives and the row
-/// F001 -> P0 with all tapes of P.
+/// `lib P` (two drives) holds A00001L8 to A00003L8, `lib C` and `lib D` (two drives each)
+/// B00001L8 and C00001L8 and so on. The frontend `fe` has the serial number F, three drives and
+/// the row F001 -> P0 with all tapes of P.
 struct Rig {
     dir: tempfile::TempDir,
     catalogue: Arc<Catalogue>,
@@ -73,7 +74,7 @@ impl Rig {
         for library in &libraries {
             registry.add(library.clone()).unwrap();
         }
-        let access = Access::new(Arc::clone(&registry), Arc::clone(&catalogue)).unwrap();
+        let access = Access::new(&registry, Arc::clone(&catalogue)).unwrap();
         let site = model::SiteName::new("hq").unwrap();
         let frontend = Arc::new(FrontendLibrary::open(&config(), &site, &access).unwrap());
         frontend.refresh();
