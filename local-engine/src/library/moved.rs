@@ -16,7 +16,7 @@ use crate::frontend::{Place, Switched};
 /// One mount in a virtual drive.
 pub enum VirtualMedium {
     /// A cartridge of the store.
-    Own(StoreMedium),
+    Own(Box<StoreMedium>),
     /// A tape elsewhere, which the host sees under the name of the cartridge.
     Moved(Box<Switched>),
 }
@@ -28,21 +28,21 @@ impl VirtualMedium {
     /// Its content is elsewhere; nothing of it can be named.
     pub fn own(&mut self) -> Result<&mut StoreMedium, MediumError> {
         match self {
-            Self::Own(medium) => Ok(medium),
+            Self::Own(medium) => Ok(medium.as_mut()),
             Self::Moved(_) => Err(MediumError::Device(Sense::ABORTED_COMMAND)),
         }
     }
 
     fn medium(&self) -> &dyn Medium {
         match self {
-            Self::Own(medium) => medium,
+            Self::Own(medium) => medium.as_ref(),
             Self::Moved(medium) => medium.as_ref(),
         }
     }
 
     fn medium_mut(&mut self) -> &mut dyn Medium {
         match self {
-            Self::Own(medium) => medium,
+            Self::Own(medium) => medium.as_mut(),
             Self::Moved(medium) => medium.as_mut(),
         }
     }
@@ -50,7 +50,10 @@ impl VirtualMedium {
 
 impl Shelf<VirtualMedium> for StoreShelf {
     fn open(&self, barcode: &Barcode) -> Result<VirtualMedium, MediumError> {
-        let own = || Shelf::<StoreMedium>::open(self, barcode).map(VirtualMedium::Own);
+        let own = || {
+            let medium = Shelf::<StoreMedium>::open(self, barcode)?;
+            Ok(VirtualMedium::Own(Box::new(medium)))
+        };
         let Some(access) = &self.access else { return own() };
         let serial = serial(&self.site, &self.library, 0);
         let medium = MediumRef::Tape { library: serial.clone(), volser: barcode.clone() };
