@@ -235,7 +235,8 @@ impl<M: Medium> TargetDrive<M> {
         let parameters = match code {
             page::SUPPORTED => return Ok(LogPage::supported(&LOG_PAGES)),
             page::TAPE_ALERT => {
-                let raised = std::mem::take(&mut self.counters.alerts);
+                let mut raised = std::mem::take(&mut self.counters.alerts);
+                raised.extend(self.faults.raised());
                 return Ok(LogPage::tape_alert(&raised).encode(first));
             }
             page::WRITE_ERRORS => {
