@@ -198,6 +198,9 @@ impl Seat {
             other if outcome.is_ok() && flushes(other) => self.unflushed = false,
             _ => {}
         }
+        if let Ok(Outcome::State(state)) = &outcome {
+            self.ground.libraries.learn(&self.name, state);
+        }
         let flushed = outcome.is_ok() && !self.unflushed && flushes(operation);
         if flushed && self.copying.is_some() {
             self.note_flush(operation, &control)?;
@@ -276,6 +279,10 @@ impl Seat {
     /// Asks the drive how it is, now that nobody depends on it any more.
     fn note_health(&mut self) {
         let Some(Unit::Drive(drive)) = self.device.as_mut().map(|it| &mut it.unit) else { return };
+        // Capacity and tab of the tape are the drive's to tell, and seen in the report.
+        if let Ok(state) = drive.state(&Control::within(OPENING)) {
+            self.ground.libraries.learn(&self.name, &state);
+        }
         match drive.health(&Control::within(OPENING)) {
             Ok(told) => {
                 let medium = self.ground.libraries.medium(&self.name);
