@@ -27,12 +27,25 @@ pub fn start(
 }
 
 impl AdminHandler for Handler {
-    async fn call(&self, method: &str, _params: Value) -> Result<Value, AdminFault> {
+    async fn call(&self, method: &str, params: Value) -> Result<Value, AdminFault> {
         match method {
             "status" => Ok(status(&self.0)),
+            "health_clear" => health_clear(&self.0, &params),
             other => self.1.call(other).await.unwrap_or_else(|| {
                 Err(AdminFault::new(FaultCode::BadRequest, format!("no method {other:?}")))
             }),
+        }
+    }
+}
+
+/// Somebody says that a drive or a cartridge is well again.
+fn health_clear(ground: &Ground, params: &Value) -> Result<Value, AdminFault> {
+    let subject = params.get("subject").and_then(Value::as_str).unwrap_or_default();
+    match ground.health.clear(subject) {
+        true => Ok(json!({ "subject": subject })),
+        false => {
+            let text = format!("nothing is known of {subject:?}");
+            Err(AdminFault::new(FaultCode::BadRequest, text))
         }
     }
 }

@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use vfs::{RealVfs, Vfs};
 
+use crate::health::HealthBook;
 use crate::jobs::Jobs;
 use crate::lease::{self, Desk, Event, Held};
 use crate::library::Libraries;
@@ -50,6 +51,8 @@ pub struct Ground {
     pub catalogue: Arc<Catalogue>,
     /// The libraries of this site.
     pub libraries: Libraries,
+    /// How drives and cartridges are.
+    pub health: HealthBook,
     /// The devices that are open.
     pub held: Held,
     /// Who is connected.
@@ -112,11 +115,13 @@ fn open(config: RemoteConfig, reporter: Reporter) -> Result<Arc<Ground>, Failure
     let jobs = Jobs::open(Arc::clone(&catalogue))?;
     recovery::recover(&store, &found, &catalogue, &jobs)?;
     let libraries = Libraries::open(&vfs, &config)?;
+    let health = HealthBook::open(Arc::clone(&catalogue))?;
     Ok(Arc::new(Ground {
         engine: EngineId::generate(now_ms()),
         store,
         catalogue,
         libraries,
+        health,
         held: Held::default(),
         peers: Peers::default(),
         jobs,
@@ -214,6 +219,7 @@ impl Running {
             self.listener.abort();
             let _ = self.listener.await;
         }
+        self.ground.health.stop();
         self.ground.streams.clear();
         let (done, stopped) = oneshot::channel();
         // An error means that the desk has ended already.

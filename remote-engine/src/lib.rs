@@ -20,7 +20,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod admin;
+mod cleaning;
 pub mod engine;
+pub mod health;
 pub mod jobs;
 pub mod lease;
 pub mod library;

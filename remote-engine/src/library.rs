@@ -10,7 +10,7 @@ use model::{Barcode, DeviceName, DeviceRole, LibraryName, SiteName};
 use service::cli::Failure;
 use service::config::{self, RemoteConfig};
 use tape::physical::{AnyChanger, AnyDrive, DriveLook, LibraryLook, PhysicalLibrary};
-use tape::{CdbRequest, Control, MediumChanger, TapeDrive, TapeError};
+use tape::{CdbRequest, Control, DriveState, MediumChanger, TapeDrive, TapeError};
 use vfs::Vfs;
 
 /// One library as it is configured, open.
@@ -133,6 +133,13 @@ impl Libraries {
             asked.map_err(silent)?;
         }
         Ok(OpenUnit { unit, library, nexus })
+    }
+
+    /// What a drive told of its tape to whoever holds it.
+    pub fn learn(&self, name: &DeviceName, state: &DriveState) {
+        if let (DeviceRole::Drive(index), Some(open)) = (name.role, self.open.get(&name.library)) {
+            open.library.learn(index, state);
+        }
     }
 
     /// What lies in a drive, and whether the library says so too. No command is sent to the drive.

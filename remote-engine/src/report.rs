@@ -12,6 +12,7 @@ use service::messages;
 use svs::{Device, EventKind, Library, LibraryRole, SvsError};
 use tape::{DeviceIdentity, DriveState};
 
+use crate::cleaning::Cleaner;
 use crate::engine::Ground;
 use crate::library::belongs_to;
 
@@ -77,6 +78,7 @@ struct Told {
     libraries: Vec<LibraryReport>,
     /// To each site: the number of its last report, and what it said.
     sites: BTreeMap<SiteName, (u64, Vec<LibraryReport>)>,
+    cleaner: Cleaner,
 }
 
 /// The thread: looks and tells until it is stopped. The first look is done before it returns.
@@ -107,7 +109,8 @@ pub fn start(ground: Arc<Ground>, inbox: Inbox) -> std::io::Result<std::thread::
 }
 
 impl Told {
-    fn look(&mut self, ground: &Ground) {
+    fn look(&mut self, ground: &Arc<Ground>) {
+        self.cleaner.look(ground);
         let names = ground.libraries.names();
         let held = |device: &DeviceName| ground.held.contains(device);
         let now: Vec<_> = names.filter_map(|name| ground.libraries.report(name, held)).collect();

@@ -39,8 +39,9 @@ def why_not() -> str:
 class Tgt:
     """A tgtd of its own with a changer, two empty drives and four cartridges."""
 
-    def __init__(self, work: Path, chap: bool = True) -> None:
+    def __init__(self, work: Path, chap: bool = True, megabytes: int = 256) -> None:
         self.work, self.port, self.chap = work, servers.free_port(), chap
+        self.megabytes = megabytes
         (work / "media").mkdir(parents=True)
         # Its own control socket, so that other instances are left alone.
         self.environment = {**os.environ, "TGT_IPC_SOCKET": str(work / "ctl")}
@@ -70,7 +71,7 @@ class Tgt:
     def image(self, barcode: str) -> None:
         """A cartridge; the name of its file is its barcode."""
         self.run("tgtimg", "--op", "new", "--device-type", "tape", "--barcode", barcode, "--size",
-                 "256", "--type", "data", "--file", str(self.work / "media" / barcode),
+                 str(self.megabytes), "--type", "data", "--file", str(self.work / "media" / barcode),
                  "--thin-provisioning")
 
     def start(self) -> None:
@@ -109,6 +110,13 @@ class Tgt:
             self.admin("account", "bind", "--tid", "1", "--user", USER)
             self.admin("account", "bind", "--tid", "1", "--user", TARGET_USER, "--outgoing")
         self.admin("target", "bind", "--tid", "1", "-I", "ALL")
+
+    def load(self) -> None:
+        """Puts the first cartridge into the first drive, by its file."""
+        drive = CHANGER_LUN + 1
+        self.update(drive, "online=0")
+        self.admin("logicalunit", "update", "--tid", "1", "--lun", str(drive), "--params",
+                   f"path={self.work / 'media' / self.barcodes[0]},online=1")
 
     def update(self, lun: int, parameters: str) -> None:
         """Sets something of a logical unit."""

@@ -18,6 +18,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod advice;
+pub mod alert;
 mod cdb;
 mod element;
 mod inquiry;

@@ -63,6 +63,8 @@ known! {
     OPERATION_IN_PROGRESS = 0x02 0x04 0x07;
     /// 02/04/12: offline.
     OFFLINE = 0x02 0x04 0x12;
+    /// 02/30/03: a cleaning cartridge is in the drive.
+    CLEANING_CARTRIDGE_INSTALLED = 0x02 0x30 0x03;
     /// 02/3A/00.
     MEDIUM_NOT_PRESENT = 0x02 0x3a 0x00;
     /// 03/0C/00.

@@ -114,6 +114,16 @@ messages! {
     GENERATIONS_RETIRED = "TWR-6008-I",
     /// cause
     UPKEEP_FAILED = "TWR-6009-E",
+    /// device, flag, meaning
+    DRIVE_ALERT = "TWR-6020-W",
+    /// device, cause
+    DRIVE_DOWN = "TWR-6021-E",
+    /// barcode, cause
+    CARTRIDGE_FROZEN = "TWR-6022-E",
+    /// device, barcode
+    DRIVE_CLEANED = "TWR-6023-I",
+    /// device, cause
+    DRIVE_NOT_CLEANED = "TWR-6024-W",
     /// user, address, cause
     LOGIN_REFUSED = "TWR-7001-W",
     /// address, cause

@@ -34,6 +34,7 @@ mod cartridge;
 mod catalogue;
 mod error;
 mod event;
+mod health;
 mod job;
 mod jobs;
 mod lease;
@@ -48,6 +49,7 @@ pub use cartridge::{Cartridge, CartridgeStatus, Generation, GenerationState};
 pub use catalogue::Catalogue;
 pub use error::SvsError;
 pub use event::{Event, EventFilter, EventKind, NewEvent, Severity};
+pub use health::{Condition, Health, HealthKind};
 pub use job::{
     CopyPath, Ending, Job, JobFilter, JobKind, JobOwner, JobState, JobStatus, NewJob, Progress,
     Verified,

@@ -13,7 +13,7 @@ use crate::dma::{self, DmaCommand};
 use crate::doctor::{self, DoctorCommand};
 use crate::maps::{self, CopyCommand, MapCommand, MigrateCommand, PoolCommand};
 use crate::output::Output;
-use crate::{catalogue, status};
+use crate::{catalogue, health, status};
 
 /// Administer a pair of Twinreel engines.
 #[derive(Debug, Parser)]
@@ -80,6 +80,14 @@ enum Command {
     Cartridges {
         #[command(flatten)]
         which: Which,
+    },
+    /// List how the drives and cartridges of a remote engine are.
+    Health {
+        #[command(flatten)]
+        which: Which,
+        /// This drive or cartridge (LIBRARY/driveN, LIBRARY/BARCODE) is well again.
+        #[arg(long, value_name = "SUBJECT")]
+        clear: Option<String>,
     },
     /// Replicate the newest generation of a cartridge to every site, now.
     Replicate {
@@ -209,6 +217,7 @@ fn carry_out(command: Command, output: &Output) -> Result<(), Failed> {
         Command::Jobs { which, watch, active } => catalogue::jobs(&which, watch, active, output),
         Command::Libraries { which } => catalogue::libraries(&which, output),
         Command::Cartridges { which } => catalogue::cartridges(&which, output),
+        Command::Health { which, clear } => health::run(&which, clear.as_deref(), output),
         // Taken by name before the arguments are parsed; listed here for the help.
         Command::LocalEngine | Command::RemoteEngine => Ok(()),
     }
@@ -243,6 +252,7 @@ mod tests {
             "store check",
             "store collect --json",
             "cartridges --config a.toml",
+            "health --config remote.toml --clear ptl0/drive0",
             "replicate vtl0:VTA001L8 --wait",
             "dma inventory --config a.toml vtl0",
             "dma copy --server h:1 --user u --password-file p --source vtl0/drive0 --target a:B,C",

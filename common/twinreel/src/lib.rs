@@ -20,6 +20,7 @@ mod cli;
 mod demo;
 mod dma;
 mod doctor;
+mod health;
 mod maps;
 mod output;
 mod status;

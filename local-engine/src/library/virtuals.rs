@@ -108,20 +108,15 @@ impl VirtualLibrary {
     pub fn open(config: &Configured, shelf: &StoreShelf, now_ms: u64) -> Result<Self, SetUpError> {
         let (site, name) = (&shelf.site, &config.name);
         let cartridges = stock(config, shelf, now_ms)?;
-        let identity = |product: &str, unit| DeviceIdentity {
-            vendor: "TWINREEL".into(),
-            product: product.into(),
-            revision: "1".into(),
-            serial: serial(site, name, unit),
-        };
+        let claimed = config.personality.0;
         let drive = |index: u16| DriveSpec {
             index,
-            identity: identity("VIRTUAL-DRIVE", index + 1),
+            identity: claimed.drive(serial(site, name, index + 1)),
             early_warning: Some(config.early_warning_bytes()),
             power_on_attention: false,
         };
         let spec = LibrarySpec {
-            identity: identity("VIRTUAL-LIBRARY", 0),
+            identity: claimed.changer(serial(site, name, 0)),
             map: config.element_map(),
             drives: (0..config.drives).map(drive).collect(),
             cartridges,

@@ -141,6 +141,7 @@ impl Seat {
         }
         let came = match gate {
             Err(error) => Came::failed(error),
+            Ok(_) if self.is_frozen() => Came::failed(TapeError::Check(Sense::WRITE_PROTECTED)),
             Ok(_) if !self.is_ours() => Came::nothing(Ok(RangeEnd::NotMine)),
             Ok(false) => Came::nothing(Ok(RangeEnd::NotReplicated)),
             Ok(true) => match self.stands_at(range.expected_object, written, control) {

@@ -89,6 +89,9 @@ impl Seat {
     /// # Errors
     /// Why it can not be had.
     pub fn open(&mut self) -> Result<(), link::Refusal> {
+        if let Some(text) = self.ground.health.refuses(&self.name) {
+            return Err(link::Refusal { why: link::RefusalWhy::Device, text });
+        }
         let opened = self.ground.libraries.open_device(&self.name, &Control::within(OPENING));
         self.device = Some(opened?);
         Ok(())
@@ -175,6 +178,10 @@ impl Seat {
     ) -> Result<Outcome, TapeError> {
         let control = self.control(cancel);
         self.prove_before(operation, &control)?;
+        // Asked before the first record of a run only.
+        if matches!(operation, Operation::Write(_)) && !self.unflushed && self.is_frozen() {
+            return Err(TapeError::Check(scsi::Sense::WRITE_PROTECTED));
+        }
         let device = self.device.as_mut().ok_or_else(gone)?;
         let drive = match &mut device.unit {
             Unit::Changer(changer) => {
@@ -190,6 +197,9 @@ impl Seat {
             Operation::WriteFilemarks(_) => self.unflushed = outcome.is_err(),
             other if outcome.is_ok() && flushes(other) => self.unflushed = false,
             _ => {}
+        }
+        if let Ok(Outcome::State(state)) = &outcome {
+            self.ground.libraries.learn(&self.name, state);
         }
         let flushed = outcome.is_ok() && !self.unflushed && flushes(operation);
         if flushed && self.copying.is_some() {
@@ -266,6 +276,34 @@ impl Seat {
         }
     }
 
+    /// Asks the drive how it is, now that nobody depends on it any more.
+    fn note_health(&mut self) {
+        let Some(Unit::Drive(drive)) = self.device.as_mut().map(|it| &mut it.unit) else { return };
+        // Capacity and tab of the tape are the drive's to tell, and seen in the report.
+        if let Ok(state) = drive.state(&Control::within(OPENING)) {
+            self.ground.libraries.learn(&self.name, &state);
+        }
+        match drive.health(&Control::within(OPENING)) {
+            Ok(told) => {
+                let medium = self.ground.libraries.medium(&self.name);
+                let barcode = medium.as_ref().map(|(barcode, _)| barcode);
+                self.ground.health.told(&self.name, barcode, &told);
+            }
+            Err(error) => {
+                tracing::debug!(device = %self.name, %error, "a drive does not say how it is");
+            }
+        }
+    }
+
+    /// Whether the cartridge in the drive is not to be written on any more.
+    pub(super) fn is_frozen(&self) -> bool {
+        let medium = self.ground.libraries.medium(&self.name);
+        let frozen = |(barcode, _): (model::Barcode, bool)| {
+            self.ground.health.is_frozen(&self.name.library, &barcode)
+        };
+        medium.is_some_and(frozen)
+    }
+
     /// Flushes, ends the copy that was written here, and frees the device whatever came of it.
     pub fn close(&mut self, why: EndReason, doubt: Option<Doubt>) -> Result<(), TapeError> {
         self.unflushed |= doubt.is_some_and(|doubt| doubt.expect.unflushed);
@@ -275,6 +313,7 @@ impl Seat {
         };
         let result = settled.and_then(|()| self.flush(&Control::within(OPERATION)));
         self.end_copy(why, &result);
+        self.note_health();
         self.reader = None;
         self.device = None;
         result

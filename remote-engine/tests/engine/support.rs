@@ -239,6 +239,17 @@ impl Local {
         client
     }
 
+    /// Asks for a device that is refused; the words of it.
+    pub(crate) async fn refused(&mut self, device: &str) -> String {
+        let device: DeviceName = device.parse().unwrap();
+        let (mut client, request) = LeaseClient::open(LeaseId::generate(now_ms()), device, true);
+        self.send(Message::Lease(request)).await;
+        match self.event(&mut client).await {
+            ClientEvent::Refused(refusal) => refusal.text,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
     /// Takes a lease up again over this connection and gives the answer to what is outstanding.
     pub(crate) async fn resume(&mut self, client: &mut LeaseClient) -> Option<Answer> {
         client.on_disconnect(0);

@@ -6,6 +6,7 @@ use model::{Barcode, ByteSize, CartridgeSet, DeviceName, ElementMap, LibraryName
 use serde::Deserialize;
 use tape::driver::Portal;
 use tape::physical::Address;
+use tape::target::{PERSONALITIES, Personality};
 
 use super::Secret;
 use super::check::{read_password, resolve};
@@ -44,6 +45,33 @@ pub struct VirtualLibrary {
     pub early_warning: Option<ByteSize>,
     /// The cartridges that it is made with; none if not given.
     pub cartridges: Option<CartridgeSet>,
+    /// Whom its changer and drives claim to be; a name of
+    /// [`tape::target::PERSONALITIES`].
+    #[serde(default)]
+    pub personality: Claimed,
+}
+
+/// The name of a [`Personality`].
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Claimed(pub &'static Personality);
+
+impl Default for Claimed {
+    fn default() -> Self {
+        Self(&PERSONALITIES[0])
+    }
+}
+
+impl TryFrom<String> for Claimed {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        let names = || PERSONALITIES.iter().map(|it| it.name).collect::<Vec<_>>().join(", ");
+        let found = Personality::find(&name);
+        found
+            .map(Self)
+            .ok_or_else(|| format!("there is no personality {name:?}; it is one of {}", names()))
+    }
 }
 
 /// `[[frontend_library]]` of the local engine: shows tapes of other libraries, as the

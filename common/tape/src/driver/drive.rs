@@ -29,7 +29,7 @@ enum Redo {
 /// A [`TapeDrive`] that sends CDBs (SSC-4) over a transport.
 #[derive(Debug)]
 pub struct ScsiDrive<T> {
-    channel: Channel<T>,
+    pub(super) channel: Channel<T>,
     identity: DeviceIdentity,
     /// The object number that the drive stands at as far as every answer so far tells.
     expected: Option<ObjectNumber>,
@@ -336,7 +336,7 @@ impl<T: ScsiTransport> ScsiDrive<T> {
 type MediumResult = Result<MediumState, TapeError>;
 
 /// `None` for what a device does not support.
-fn optional<V>(result: Result<V, TapeError>) -> Result<Option<V>, TapeError> {
+pub(super) fn optional<V>(result: Result<V, TapeError>) -> Result<Option<V>, TapeError> {
     match result {
         Err(TapeError::Check(sense)) if sense.key == 0x05 => Ok(None),
         result => result.map(Some),

@@ -25,6 +25,7 @@ mod agree;
 mod changer;
 mod channel;
 mod drive;
+mod health;
 mod iscsi;
 mod local;
 mod place;
@@ -35,6 +36,7 @@ mod transport;
 
 pub use changer::ScsiChanger;
 pub use drive::ScsiDrive;
+pub use health::DriveHealth;
 pub use iscsi::{IscsiOptions, IscsiTransport, Portal, discover};
 pub use local::LocalTransport;
 pub use place::Place;

@@ -86,6 +86,10 @@ pub trait PhysicalLibrary: Send + Sync {
     /// something changed.
     fn look(&self) -> Option<LibraryLook>;
 
+    /// What somebody who holds a drive was told by it: capacity and tab of what lies in it, which
+    /// only the drive knows. A library that is asked without a command knows by itself.
+    fn learn(&self, _index: u16, _state: &DriveState) {}
+
     /// What lies in a drive, and whether the changer says so too. Sends no command.
     fn medium(&self, index: u16) -> Option<(Barcode, bool)>;
 }

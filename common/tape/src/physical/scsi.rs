@@ -1,6 +1,6 @@
 //! A library behind SCSI: a changer and drives wherever they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use crate::driver::{
     Data, IscsiOptions, Place, Portal, ScsiChanger, ScsiCompletion, ScsiDrive, ScsiTransport,
     TransportError,
 };
-use crate::{Control, TapeError};
+use crate::{Control, DriveState, MediumState, TapeError};
 
 /// How long a look waits for the thread that looks.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -66,6 +66,8 @@ pub(super) struct Shared {
     /// Something may have moved since the last look.
     pub(super) is_stale: AtomicBool,
     seen: Mutex<Seen>,
+    /// What drives told of cartridges, by volume tag.
+    media: Mutex<BTreeMap<Barcode, MediumState>>,
     /// By their numbers, where drives without positions were left.
     places: Mutex<BTreeMap<u16, Place>>,
 }
@@ -73,6 +75,12 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a drive told of a cartridge that the changer sees.
+    pub(super) fn known(&self, barcode: &Barcode) -> Option<MediumState> {
+        let media = self.media.lock().unwrap_or_else(PoisonError::into_inner);
+        media.get(barcode).cloned()
     }
 
     fn place(&self, index: u16) -> Place {
@@ -158,6 +166,7 @@ impl ScsiLibrary {
             spec,
             is_stale: AtomicBool::new(true),
             seen: Mutex::default(),
+            media: Mutex::default(),
             places: Mutex::default(),
         });
         let (wake, woken) = sync_channel(64);
@@ -250,6 +259,29 @@ impl PhysicalLibrary for ScsiLibrary {
             }
         }
         self.glance()
+    }
+
+    fn learn(&self, index: u16, state: &DriveState) {
+        let Some(told) = &state.medium else { return };
+        let mut seen = self.shared.seen();
+        let Some(look) = &mut seen.look else { return };
+        let Some(drive) = look.drives.get_mut(usize::from(index)) else { return };
+        // The volume tag is the changer's word: not every drive knows it.
+        let medium = drive.state.as_mut().and_then(|state| state.medium.as_mut());
+        let Some((medium, barcode)) = medium.and_then(|it| it.barcode.clone().map(|tag| (it, tag)))
+        else {
+            return;
+        };
+        if told.barcode.as_ref().is_some_and(|tag| *tag != barcode) {
+            return;
+        }
+        *medium = MediumState { barcode: Some(barcode.clone()), ..told.clone() };
+        let mut media = self.shared.media.lock().unwrap_or_else(PoisonError::into_inner);
+        media.insert(barcode, medium.clone());
+        // Of what has left the library nothing is kept.
+        let tags: BTreeSet<_> =
+            look.inventory.elements.iter().filter_map(|element| element.barcode.clone()).collect();
+        media.retain(|tag, _| tags.contains(tag));
     }
 
     fn medium(&self, index: u16) -> Option<(Barcode, bool)> {

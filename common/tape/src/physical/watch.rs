@@ -148,7 +148,9 @@ impl Watcher {
             .iter()
             .map(|matched| matched.way.and_then(|way| self.drives.get(way)).cloned())
             .collect();
-        let drives = bays.iter().zip(&ways).map(|(bay, way)| drive_look(bay, way.as_ref()));
+        let shared = &self.shared;
+        let looks = bays.iter().zip(&ways);
+        let drives = looks.map(|(bay, way)| drive_look(shared, bay, way.as_ref()));
         let drives = drives.collect();
         self.looked = Some(Instant::now());
         let ways = ways.into_iter().map(|way| way.map(|(address, _)| address)).collect();
@@ -190,15 +192,22 @@ impl Watcher {
     }
 }
 
-/// What is known of a drive: of what lies in it, what the changer says.
-fn drive_look(bay: &ElementStatus, way: Option<&(Address, Option<DeviceIdentity>)>) -> DriveLook {
+/// What is known of a drive: of what lies in it, what the changer says, and what a drive said of it
+/// to whoever held it.
+fn drive_look(
+    shared: &Shared,
+    bay: &ElementStatus,
+    way: Option<&(Address, Option<DeviceIdentity>)>,
+) -> DriveLook {
     let own = way.and_then(|(_, identity)| identity.clone());
-    let medium = bay.full.then(|| MediumState {
+    let unknown = || MediumState {
         barcode: bay.barcode.clone(),
         write_protected: false,
         capacity: None,
         remaining: None,
-    });
+    };
+    let known = bay.barcode.as_ref().and_then(|barcode| shared.known(barcode));
+    let medium = bay.full.then(|| known.unwrap_or_else(unknown));
     DriveLook {
         element: bay.address,
         identity: own.or_else(|| bay.drive.clone()).unwrap_or_default(),

@@ -9,6 +9,7 @@
 //!   drive1  filemarks  1      deferred 03/0c/00   as an earlier buffered write that failed
 //!   *       write      10..   delay 50            every WRITE from the tenth on is 50 ms late
 //!   drive0  write      7      lost                done, but the answer never comes
+//!   drive0  write      1      alert 20            done, and TapeAlert flag 20 is raised
 //!   changer move       1      sense 04/15/01
 //! ```
 //!
@@ -83,6 +84,8 @@ pub enum FaultAction {
     Delay(Duration),
     /// The command is done and its answer lost: the caller sees a time-out.
     Lost,
+    /// The command is done, and a TapeAlert flag is raised.
+    Alert(u16),
 }
 
 /// One line of a plan.
@@ -176,9 +179,16 @@ fn parse_range(word: &str) -> Option<(u64, u64)> {
 }
 
 fn parse_action(words: &[&str]) -> Result<FaultAction, String> {
-    let wrong = || format!("{:?} is not sense K/A/Q, deferred K/A/Q, delay MS or lost", words);
+    let wrong =
+        || format!("{:?} is not sense K/A/Q, deferred K/A/Q, delay MS, alert N or lost", words);
     match words {
         ["lost"] => Ok(FaultAction::Lost),
+        ["alert", flag] => match flag.parse() {
+            Ok(flag) if (1..=scsi::log::TAPE_ALERT_FLAGS).contains(&flag) => {
+                Ok(FaultAction::Alert(flag))
+            }
+            _ => Err(wrong()),
+        },
         ["delay", milliseconds] => {
             let delay = Duration::from_millis(milliseconds.parse().map_err(|_| wrong())?);
             Ok(FaultAction::Delay(delay.min(DELAY_MAX)))
@@ -203,6 +213,8 @@ pub(super) struct Faults {
     device: Option<DeviceRole>,
     rules: Vec<FaultRule>,
     counts: BTreeMap<FaultOperation, u64>,
+    /// Flags to be raised.
+    alerts: Vec<u16>,
 }
 
 impl Faults {
@@ -210,7 +222,12 @@ impl Faults {
     pub(super) fn new(plan: &FaultPlan, device: DeviceRole) -> Self {
         let ours = |rule: &&FaultRule| rule.device.is_none_or(|wanted| wanted == device);
         let rules = plan.rules.iter().filter(ours).cloned().collect();
-        Self { device: Some(device), rules, counts: BTreeMap::new() }
+        Self { device: Some(device), rules, counts: BTreeMap::new(), alerts: Vec::new() }
+    }
+
+    /// The flags that rules have raised since they were asked for last.
+    pub(super) fn raised(&mut self) -> Vec<u16> {
+        std::mem::take(&mut self.alerts)
     }
 
     /// Counts an operation that is about to be done. `Ok(true)` says to do it and lose the
@@ -236,6 +253,7 @@ impl Faults {
                 FaultAction::Delay(delay) => wait(delay, control)?,
                 FaultAction::Sense(sense) => return Err(TapeError::Check(sense)),
                 FaultAction::Lost => return Ok(true),
+                FaultAction::Alert(flag) => self.alerts.push(flag),
             }
         }
         Ok(false)
@@ -290,6 +308,7 @@ mod tests {
             "drive0 write 1 sense 13/0c/00",
             "drive0 write 1",
             "drive0 write 1 delay soon",
+            "drive0 write 1 alert 65",
         ] {
             let error = FaultPlan::parse(&format!("\n{line}")).unwrap_err();
             assert_eq!(error.line, 2, "{line}");

@@ -25,6 +25,7 @@ mod library;
 mod medium;
 mod memory;
 mod nexus;
+mod personality;
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +40,8 @@ pub use library::{
 };
 pub use medium::{Medium, MediumError, Shelf, Told};
 pub use memory::{MemoryMedium, MemoryShelf, MemoryTape, TapeObject};
+
+pub use personality::{Format, PERSONALITIES, Personality};
 
 use answer::complete;
 

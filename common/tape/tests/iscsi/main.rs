@@ -303,6 +303,16 @@ fn a_library_knows_its_drives_by_serial_number_and_sees_its_own_moves() {
     drive.write(b"record", &control()).unwrap();
     drive.write_filemarks(0, &control()).unwrap();
     assert_eq!(target.tape(2), [Some(b"record".to_vec())]);
+    // What the drive tells of its tape is in the look, now and after the next one.
+    let state = drive.state(&control()).unwrap();
+    let capacity = state.medium.as_ref().unwrap().capacity;
+    assert!(capacity.is_some());
+    let shown = || library.look().unwrap().drives[1].state.clone().unwrap().medium.unwrap();
+    assert_eq!(shown().capacity, None);
+    library.learn(1, &state);
+    assert_eq!((shown().capacity, shown().barcode), (capacity, Some(barcode(2))));
+    changer.initialize(&control()).unwrap();
+    assert_eq!(shown().capacity, capacity);
     // Out again, by a changer that unloads the drive first.
     drop(drive);
     changer.move_medium(bay, slot, &control()).unwrap();

@@ -9,13 +9,7 @@ use scsi::{BlockLimits, Cdb, Density, ModeForm, Sense};
 use super::TargetDrive;
 use crate::TapeError;
 use crate::target::answer::{Reply, Transfer};
-use crate::target::{MAX_BLOCK, Medium, common};
-
-/// LTO-8, so that hosts know what to make of the drive.
-const DENSITY: u8 = 0x5e;
-
-/// MEDIUM TYPE of an LTO-8 data cartridge.
-const MEDIUM_TYPE: u8 = 0x88;
+use crate::target::{Format, MAX_BLOCK, Medium, common};
 
 const LOG_PAGES: [u8; 8] = [
     page::SUPPORTED,
@@ -92,20 +86,13 @@ impl<M: Medium> TargetDrive<M> {
         }
     }
 
+    /// What its tapes are, by whom the drive claims to be.
+    fn format(&self) -> Format {
+        Format::of(&self.spec.identity)
+    }
+
     fn density(&self) -> Density {
-        let capacity = self.medium.as_ref().map_or(12_000_000_000_000, Medium::capacity);
-        Density {
-            code: DENSITY,
-            writable: true,
-            default: true,
-            bits_per_mm: 20_668,
-            width: 127,
-            tracks: 6656,
-            capacity_mb: u32::try_from(capacity / 1_000_000).unwrap_or(u32::MAX),
-            organisation: "LTO-CVE".to_owned(),
-            name: "U-832".to_owned(),
-            description: "Ultrium 8/32T".to_owned(),
-        }
+        self.format().density(self.medium.as_ref().map(Medium::capacity))
     }
 
     fn mode_pages(&self) -> Vec<ModePage> {
@@ -147,14 +134,15 @@ impl<M: Medium> TargetDrive<M> {
         }
         let loaded = self.medium.as_ref();
         let protected = loaded.is_some_and(Medium::write_protected);
-        let density = if loaded.is_some() { DENSITY } else { 0 };
+        let format = self.format();
+        let density = if loaded.is_some() { format.density } else { 0 };
         let block = match control {
             1 => BlockDescriptor { density: 0, blocks: 0, length: 0xff_ffff },
             2 => BlockDescriptor { density, blocks: 0, length: 0 },
             _ => BlockDescriptor { density, blocks: 0, length: self.settings.block_length },
         };
         let parameters = ModeParameters {
-            medium_type: if loaded.is_some() { MEDIUM_TYPE } else { 0 },
+            medium_type: if loaded.is_some() { format.medium_type } else { 0 },
             device_specific: u8::from(protected) << 7 | u8::from(self.settings.buffered) << 4,
             block: (!no_descriptors).then_some(block),
             pages,
@@ -180,7 +168,7 @@ impl<M: Medium> TargetDrive<M> {
             _ => return Err(Sense::bad_parameter(specific, Some(6)).into()),
         };
         if let Some(block) = parameters.block {
-            if !matches!(block.density, 0 | 0x7f | DENSITY) {
+            if !(matches!(block.density, 0 | 0x7f) || block.density == self.format().density) {
                 return Err(Sense::bad_parameter(header, None).into());
             }
             if block.length > MAX_BLOCK {
@@ -235,7 +223,8 @@ impl<M: Medium> TargetDrive<M> {
         let parameters = match code {
             page::SUPPORTED => return Ok(LogPage::supported(&LOG_PAGES)),
             page::TAPE_ALERT => {
-                let raised = std::mem::take(&mut self.counters.alerts);
+                let mut raised = std::mem::take(&mut self.counters.alerts);
+                raised.extend(self.faults.raised());
                 return Ok(LogPage::tape_alert(&raised).encode(first));
             }
             page::WRITE_ERRORS => {
@@ -347,7 +336,7 @@ impl<M: Medium> TargetDrive<M> {
             (id::LOAD_COUNT, Binary, loads),
             (id::MANUFACTURER, Ascii, b"TWINREEL".to_vec()),
             (id::SERIAL_NUMBER, Ascii, label.clone()),
-            (id::DENSITY, Binary, vec![DENSITY]),
+            (id::DENSITY, Binary, vec![self.format().density]),
             (id::MEDIUM_TYPE, Binary, vec![0]),
         ];
         let own = own.into_iter().map(|(id, format, value)| Attribute {

@@ -20,6 +20,17 @@ use crate::{Control, DeviceIdentity, DriveState, MediumState, TapeError};
 
 pub use handle::{DriveHandle, WriteRun};
 
+/// How often a drive is asked before a cleaning cartridge is done.
+const CLEANING_LOOKS: u8 = 3;
+
+/// TapeAlert flags that cleaning answers: now, and periodic.
+const CLEANING_ALERTS: [u16; 2] = [20, 21];
+
+/// Cleaning cartridges are known by their volume tag, as in real libraries.
+fn is_cleaner(barcode: &Barcode) -> bool {
+    barcode.as_str().starts_with("CLN")
+}
+
 /// What a drive is made from.
 #[derive(Clone, Debug)]
 pub struct DriveSpec {
@@ -81,6 +92,8 @@ pub struct TargetDrive<M> {
     medium: Option<M>,
     /// Why the cartridge could not be threaded, told instead of 02/3A/00.
     load_error: Option<Sense>,
+    /// A cleaning cartridge is at work: so often the drive is asked before it is done.
+    cleaning: u8,
     /// Whether `medium` is there, for the library, without the drive's lock.
     threaded: Arc<AtomicBool>,
     nexuses: Nexuses,
@@ -101,6 +114,7 @@ impl<M: Medium> TargetDrive<M> {
             cartridge: None,
             medium: None,
             load_error: None,
+            cleaning: 0,
             threaded: Arc::new(AtomicBool::new(false)),
             settings: Settings::DEFAULT,
             counters: Counters::default(),
@@ -194,6 +208,12 @@ impl<M: Medium> TargetDrive<M> {
             return Err(Sense::DESTINATION_ELEMENT_FULL);
         }
         self.cartridge = Some(barcode.clone());
+        if is_cleaner(barcode) {
+            self.load_error = Some(Sense::CLEANING_CARTRIDGE_INSTALLED);
+            self.cleaning = CLEANING_LOOKS;
+            self.nexuses.raise(Sense::MEDIUM_MAY_HAVE_CHANGED, None);
+            return Ok(());
+        }
         if let Err(error) = self.thread() {
             tracing::warn!(%barcode, %error, "a cartridge could not be threaded");
         }
@@ -255,6 +275,13 @@ impl<M: Medium> TargetDrive<M> {
     }
 
     fn ready(&mut self) -> Result<&mut M, TapeError> {
+        if self.cleaning > 0 {
+            self.cleaning -= 1;
+            if self.cleaning == 0 {
+                self.load_error = None;
+                self.counters.alerts.retain(|flag| !CLEANING_ALERTS.contains(flag));
+            }
+        }
         let not_ready = self.not_ready();
         self.medium.as_mut().ok_or(TapeError::Check(not_ready))
     }

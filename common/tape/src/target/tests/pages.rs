@@ -47,6 +47,32 @@ fn limits_densities_and_luns_are_told() {
     assert_eq!((cut.data.len(), cut.residual), (30, -6));
 }
 
+#[test]
+fn a_drive_has_the_density_of_whom_it_claims_to_be() {
+    for (name, code, medium_type) in
+        [("ibm-ts4500-lto7", 0x5c, 0x78), ("ibm-ts4500-lto9", 0x60, 0x98)]
+    {
+        let shelf = MemoryShelf::new();
+        shelf.add(&barcode("T00001L8"), 1 << 30);
+        let identity = Personality::find(name).unwrap().drive("S0".into());
+        let spec = DriveSpec { identity, ..drive_spec(0) };
+        let mut drive: Drive = TargetDrive::new(spec, Arc::new(shelf));
+        drive.insert(&barcode("T00001L8")).unwrap();
+        let report = Cdb::ReportDensity { medium_types: false, loaded: true, allocation: 999 };
+        let density = Density::parse_report(&ask(&mut drive, report, 999).data).unwrap().remove(0);
+        assert_eq!((density.code, density.capacity_mb), (code, 1073));
+        let data = mode_sense(&mut drive, ModeForm::Ten, 0, 0x10).data;
+        let list = ModeParameters::parse(&data, ModeForm::Ten).unwrap();
+        assert_eq!((list.block.unwrap().density, list.medium_type), (code, medium_type));
+        // What it tells it takes back, and no other's.
+        let mut list = list.clone();
+        list.pages.clear();
+        assert_eq!(mode_select(&mut drive, &list.encode_select(ModeForm::Ten)), None);
+        list.block.as_mut().unwrap().density = 0x5e;
+        assert!(mode_select(&mut drive, &list.encode_select(ModeForm::Ten)).is_some());
+    }
+}
+
 fn mode_sense(drive: &mut Drive, form: ModeForm, control: u8, page: u8) -> Ended {
     let cdb =
         Cdb::ModeSense { form, no_descriptors: false, control, page, subpage: 0, allocation: 250 };

@@ -1,0 +1,145 @@
+//! Cleaning cartridges: one is brought to a drive that asks for it, and back.
+
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use model::{Barcode, DeviceName, DeviceRole, ElementAddress, ElementType};
+use scsi::Sense;
+use tape::{Control, MediumChanger, TapeDrive, TapeError};
+
+use crate::engine::Ground;
+use crate::library::{OpenUnit, Unit};
+
+/// Volume tags of cleaning cartridges begin so.
+const PREFIX: &str = "CLN";
+/// How long one movement may take.
+const MOVE: Duration = Duration::from_secs(900);
+/// How long cleaning may take.
+const CLEANING: Duration = Duration::from_secs(15 * 60);
+/// How often the drive is asked whether it is done.
+const LOOK: Duration = Duration::from_millis(500);
+/// Unit attentions that are met one after the other before a command.
+const ATTENTIONS: usize = 8;
+
+/// When each drive was tried last.
+#[derive(Debug, Default)]
+pub(crate) struct Cleaner(std::collections::BTreeMap<DeviceName, Instant>);
+
+/// A drive that could not be cleaned is tried again after this time.
+const AGAIN: Duration = Duration::from_secs(600);
+
+impl Cleaner {
+    /// Begins to clean the drives that want it and that are empty and nobody's. Does not wait.
+    pub(crate) fn look(&mut self, ground: &Arc<Ground>) {
+        for drive in ground.health.wants_cleaning() {
+            let waits = self.0.get(&drive).is_some_and(|tried| tried.elapsed() < AGAIN);
+            let is_used = ground.held.contains(&drive) || ground.libraries.medium(&drive).is_some();
+            if waits || is_used || ground.health.is_stopping() {
+                continue;
+            }
+            self.0.insert(drive.clone(), Instant::now());
+            let ground = Arc::clone(ground);
+            let thread = std::thread::Builder::new().name("cleaning".to_owned());
+            if let Err(error) = thread.spawn(move || clean(&ground, &drive)) {
+                tracing::warn!(%error, "no thread for cleaning a drive");
+            }
+        }
+    }
+}
+
+/// The drive is nobody else's as long as this lives.
+struct Claimed<'a>(&'a Ground, &'a DeviceName);
+
+impl Drop for Claimed<'_> {
+    fn drop(&mut self) {
+        let cleaning = &self.0.health.cleaning;
+        cleaning.lock().unwrap_or_else(PoisonError::into_inner).remove(self.1);
+        self.0.reporter.poke();
+    }
+}
+
+fn clean(ground: &Ground, drive: &DeviceName) {
+    let cleaning = &ground.health.cleaning;
+    if !cleaning.lock().unwrap_or_else(PoisonError::into_inner).insert(drive.clone()) {
+        return;
+    }
+    let _claimed = Claimed(ground, drive);
+    match try_clean(ground, drive) {
+        Ok(barcode) => ground.health.cleaned(drive, &barcode),
+        Err(cause) => ground.health.not_cleaned(drive, &cause),
+    }
+}
+
+fn past_attentions<T>(mut act: impl FnMut() -> Result<T, TapeError>) -> Result<T, String> {
+    for _ in 0..ATTENTIONS {
+        match act() {
+            Err(TapeError::Check(sense)) if sense.is_unit_attention() => {}
+            other => return other.map_err(|error| error.to_string()),
+        }
+    }
+    act().map_err(|error| error.to_string())
+}
+
+fn try_clean(ground: &Ground, drive: &DeviceName) -> Result<Barcode, String> {
+    let control = Control::within(MOVE);
+    let open = |name: &DeviceName| {
+        let opened = ground.libraries.open_device(name, &control);
+        opened.map_err(|refusal| refusal.text)
+    };
+    let changer_name = DeviceName { library: drive.library.clone(), role: DeviceRole::Changer };
+    let mut changer = open(&changer_name)?;
+    let Unit::Changer(arm) = &mut changer.unit else { return Err("no changer".to_owned()) };
+    let inventory = past_attentions(|| arm.inventory(&control))?;
+    let DeviceRole::Drive(index) = drive.role else { return Err("no drive".to_owned()) };
+    let mut bays = inventory.elements.iter().filter(|it| it.kind == ElementType::DataTransfer);
+    let bay = bays.nth(index.into()).ok_or("there is no such drive")?;
+    if bay.full {
+        return Err("a cartridge is in it".to_owned());
+    }
+    let cleaner = inventory.elements.iter().find_map(|element| {
+        let barcode = element.barcode.as_ref().filter(|it| it.as_str().starts_with(PREFIX))?;
+        (element.kind == ElementType::Storage).then(|| (element.address, barcode.clone()))
+    });
+    let (slot, barcode) = cleaner.ok_or("there is no cleaning cartridge in a slot")?;
+    past_attentions(|| arm.move_medium(slot, bay.address, &control))?;
+    ground.reporter.poke();
+    let done = await_cleaned(ground, drive);
+    let back = put_back(arm.as_mut(), bay.address, slot);
+    done.and(back).map(|()| barcode)
+}
+
+/// Waits until the drive says neither that it is cleaned nor that it is busy.
+fn await_cleaned(ground: &Ground, name: &DeviceName) -> Result<(), String> {
+    let control = Control::within(CLEANING);
+    let mut opened = ground.libraries.open_device(name, &control).map_err(|it| it.text)?;
+    let OpenUnit { unit: Unit::Drive(drive), .. } = &mut opened else {
+        return Err("no drive".to_owned());
+    };
+    let until = Instant::now() + CLEANING;
+    while Instant::now() < until && !ground.health.is_stopping() {
+        // One question at a time: waiting is not left to the driver, which may not be stopped.
+        let asked = Control::within(LOOK);
+        match drive.state(&asked) {
+            Err(TapeError::Check(sense)) if is_busy(&sense) || sense.is_unit_attention() => {}
+            Err(TapeError::TimedOut | TapeError::Busy) => {}
+            // Empty, because the cartridge is let go of; or another word that ends it.
+            _ => return Ok(()),
+        }
+        std::thread::sleep(LOOK);
+    }
+    Err("it does not end".to_owned())
+}
+
+fn is_busy(sense: &Sense) -> bool {
+    sense.is(Sense::CLEANING_CARTRIDGE_INSTALLED) || matches!((sense.key, sense.asc), (2, 0 | 4))
+}
+
+fn put_back(
+    arm: &mut dyn MediumChanger,
+    from: ElementAddress,
+    to: ElementAddress,
+) -> Result<(), String> {
+    let control = Control::within(MOVE);
+    let moved = past_attentions(|| arm.move_medium(from, to, &control));
+    moved.map_err(|cause| format!("the cleaning cartridge stays in it: {cause}"))
+}

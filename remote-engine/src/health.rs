@@ -1,0 +1,201 @@
+//! How drives and cartridges are: what TapeAlert says is acted upon, and kept in the catalogue.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use model::{Barcode, DeviceName, LibraryName};
+use scsi::alert::{self, AlertAction};
+use service::messages;
+use svs::{Catalogue, Condition, EventKind, Health, HealthKind, SvsError};
+use tape::driver::DriveHealth;
+
+/// How every drive and cartridge is that was looked at.
+pub struct HealthBook {
+    catalogue: Arc<Catalogue>,
+    rows: Mutex<BTreeMap<String, Health>>,
+    /// Drives that are being cleaned.
+    pub(crate) cleaning: Mutex<BTreeSet<DeviceName>>,
+    is_stopping: AtomicBool,
+}
+
+fn subject_of(library: &LibraryName, barcode: &Barcode) -> String {
+    format!("{library}/{barcode}")
+}
+
+fn fresh(subject: String, kind: HealthKind) -> Health {
+    Health {
+        subject,
+        kind,
+        condition: Condition::Ok,
+        alerts: String::new(),
+        loads: None,
+        bytes_written: None,
+        bytes_read: None,
+        message: None,
+    }
+}
+
+impl HealthBook {
+    /// What is on record.
+    ///
+    /// # Errors
+    /// The catalogue can not be read.
+    pub fn open(catalogue: Arc<Catalogue>) -> Result<Self, SvsError> {
+        let rows = catalogue.health()?.into_iter().map(|row| (row.subject.clone(), row)).collect();
+        Ok(Self {
+            catalogue,
+            rows: Mutex::new(rows),
+            cleaning: Mutex::default(),
+            is_stopping: AtomicBool::new(false),
+        })
+    }
+
+    fn rows(&self) -> MutexGuard<'_, BTreeMap<String, Health>> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The engine stops: cleaning is not waited for.
+    pub fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Acquire)
+    }
+
+    fn condition(&self, subject: &str) -> Condition {
+        self.rows().get(subject).map_or(Condition::Ok, |row| row.condition)
+    }
+
+    /// Why a drive is not opened now, if it is not.
+    pub fn refuses(&self, drive: &DeviceName) -> Option<String> {
+        if self.cleaning.lock().unwrap_or_else(PoisonError::into_inner).contains(drive) {
+            return Some(format!("{drive} is being cleaned"));
+        }
+        let rows = self.rows();
+        let row = rows.get(&drive.to_string()).filter(|row| row.condition == Condition::Down)?;
+        let why = row.message.as_deref().unwrap_or("it has a fault");
+        Some(format!("{drive} was taken out of use: {why}"))
+    }
+
+    /// Whether nothing is to be written on a cartridge any more.
+    pub fn is_frozen(&self, library: &LibraryName, barcode: &Barcode) -> bool {
+        self.condition(&subject_of(library, barcode)) == Condition::Frozen
+    }
+
+    /// The drives that want a cleaning cartridge.
+    pub fn wants_cleaning(&self) -> Vec<DeviceName> {
+        let rows = self.rows();
+        let wanting = rows.values().filter(|row| row.condition == Condition::Clean);
+        wanting.filter_map(|row| row.subject.parse().ok()).collect()
+    }
+
+    fn say(&self, id: &str, words: &[(&str, &dyn Display)], subject: &str) {
+        messages::note(&self.catalogue, EventKind::Device, id, words, Some(subject));
+    }
+
+    /// Changes a row, in memory and on disk.
+    fn change(&self, subject: &str, kind: HealthKind, change: impl FnOnce(&mut Health)) {
+        let mut rows = self.rows();
+        let row = rows.entry(subject.to_owned()).or_insert_with(|| fresh(subject.into(), kind));
+        let before = row.clone();
+        change(row);
+        if *row != before
+            && let Err(error) = self.catalogue.put_health(row)
+        {
+            tracing::warn!(subject, %error, "how a device is could not be kept");
+        }
+    }
+
+    /// What a drive told of itself, with this cartridge in it: kept, and acted upon.
+    pub fn told(&self, drive: &DeviceName, barcode: Option<&Barcode>, told: &DriveHealth) {
+        let alerts: Vec<String> = told.alerts.iter().map(u16::to_string).collect();
+        let alerts = alerts.join(",");
+        self.change(&drive.to_string(), HealthKind::Drive, |row| {
+            row.bytes_written = told.bytes_written.or(row.bytes_written);
+            row.bytes_read = told.bytes_read.or(row.bytes_read);
+            if !alerts.is_empty() {
+                row.alerts.clone_from(&alerts);
+            }
+        });
+        if let Some(barcode) = barcode {
+            let subject = subject_of(&drive.library, barcode);
+            self.change(&subject, HealthKind::Cartridge, |row| {
+                row.loads = told.medium_loads.or(row.loads);
+                if !alerts.is_empty() {
+                    row.alerts.clone_from(&alerts);
+                }
+            });
+        }
+        for flag in &told.alerts {
+            self.act(drive, barcode, *flag);
+        }
+    }
+
+    fn act(&self, drive: &DeviceName, barcode: Option<&Barcode>, flag: u16) {
+        let Some(known) = alert::find(flag) else { return };
+        let name = drive.to_string();
+        let words: [(&str, &dyn Display); 3] =
+            [("device", drive), ("flag", &flag), ("meaning", &known.meaning)];
+        self.say(messages::DRIVE_ALERT, &words, &name);
+        let because = format!("TapeAlert {flag}: {}", known.meaning);
+        match (known.action, barcode) {
+            (AlertAction::TakeDown, _) => {
+                self.set(&name, HealthKind::Drive, Condition::Down, &because);
+                let words: [(&str, &dyn Display); 2] = [("device", drive), ("cause", &because)];
+                self.say(messages::DRIVE_DOWN, &words, &name);
+            }
+            (AlertAction::Clean, _) => {
+                self.set(&name, HealthKind::Drive, Condition::Clean, &because);
+            }
+            (AlertAction::Freeze, Some(barcode)) => {
+                let subject = subject_of(&drive.library, barcode);
+                self.set(&subject, HealthKind::Cartridge, Condition::Frozen, &because);
+                let words: [(&str, &dyn Display); 2] = [("barcode", barcode), ("cause", &because)];
+                self.say(messages::CARTRIDGE_FROZEN, &words, &subject);
+            }
+            (AlertAction::Freeze, None) | (AlertAction::Note, _) => {}
+        }
+    }
+
+    fn set(&self, subject: &str, kind: HealthKind, condition: Condition, because: &str) {
+        self.change(subject, kind, |row| {
+            // A drive that is down is not brought up by wanting to be cleaned.
+            if row.condition != Condition::Down {
+                row.condition = condition;
+                row.message = Some(because.to_owned());
+            }
+        });
+    }
+
+    /// A cleaning cartridge was in the drive.
+    pub fn cleaned(&self, drive: &DeviceName, barcode: &Barcode) {
+        self.change(&drive.to_string(), HealthKind::Drive, |row| {
+            if row.condition == Condition::Clean {
+                row.condition = Condition::Ok;
+                row.message = None;
+            }
+        });
+        let words: [(&str, &dyn Display); 2] = [("device", drive), ("barcode", barcode)];
+        self.say(messages::DRIVE_CLEANED, &words, &drive.to_string());
+    }
+
+    /// A drive could not be cleaned.
+    pub fn not_cleaned(&self, drive: &DeviceName, cause: &str) {
+        let words: [(&str, &dyn Display); 2] = [("device", drive), ("cause", &cause)];
+        self.say(messages::DRIVE_NOT_CLEANED, &words, &drive.to_string());
+    }
+
+    /// Somebody says that a drive or a cartridge is well again. `false`: nothing is known of it.
+    pub fn clear(&self, subject: &str) -> bool {
+        let Some(kind) = self.rows().get(subject).map(|row| row.kind) else { return false };
+        self.change(subject, kind, |row| {
+            row.condition = Condition::Ok;
+            row.alerts.clear();
+            row.message = None;
+        });
+        true
+    }
+}
