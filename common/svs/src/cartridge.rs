@@ -106,6 +106,19 @@ pub struct CartridgeStatus {
     pub wire_bytes: Option<u64>,
 }
 
+/// What is asked of many tapes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TapeFacts {
+    /// Volume tag.
+    pub barcode: String,
+    /// Bytes that fit.
+    pub capacity: u64,
+    /// Whether it may not be written.
+    pub write_protected: bool,
+    /// Bytes of the newest generation.
+    pub logical_bytes: Option<u64>,
+}
+
 impl Catalogue {
     /// Writes a cartridge, or replaces what is known of it.
     ///
@@ -189,20 +202,32 @@ impl Catalogue {
         self.read(|c| collect(c, "SELECT * FROM cartridge_status", [], status_from_row))
     }
 
-    /// The same of one library, or of one cartridge of it.
-    pub fn cartridge_status_of(
+    /// The tapes of one library, or the one of that barcode, with little of each: for those who
+    /// look at ten thousand.
+    pub fn tape_facts(
         &self,
         site: &SiteName,
         library: &LibraryName,
         barcode: Option<&str>,
-    ) -> Result<Vec<CartridgeStatus>, SvsError> {
+    ) -> Result<Vec<TapeFacts>, SvsError> {
+        let sql = "SELECT barcode, capacity, write_protected,
+                (SELECT logical_bytes FROM generations
+                 WHERE cartridge = cartridges.id ORDER BY number DESC LIMIT 1) AS logical_bytes
+            FROM cartridges
+            WHERE site = ?1 AND library = ?2";
+        let facts = |row: &Row<'_>| {
+            Ok(TapeFacts {
+                barcode: row.get("barcode")?,
+                capacity: row.get("capacity")?,
+                write_protected: row.get("write_protected")?,
+                logical_bytes: row.get("logical_bytes")?,
+            })
+        };
         let (site, library) = (site.as_str(), library.as_str());
-        let all = "SELECT * FROM cartridge_status WHERE site = ?1 AND library = ?2";
         self.read(|c| match barcode {
-            None => collect(c, all, [site, library], status_from_row),
+            None => collect(c, sql, [site, library], facts),
             Some(barcode) => {
-                let one = format!("{all} AND barcode = ?3");
-                collect(c, &one, [site, library, barcode], status_from_row)
+                collect(c, &format!("{sql} AND barcode = ?3"), [site, library, barcode], facts)
             }
         })
     }

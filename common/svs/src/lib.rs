@@ -45,7 +45,7 @@ mod replication;
 mod schema;
 mod text;
 
-pub use cartridge::{Cartridge, CartridgeStatus, Generation, GenerationState};
+pub use cartridge::{Cartridge, CartridgeStatus, Generation, GenerationState, TapeFacts};
 pub use catalogue::Catalogue;
 pub use error::SvsError;
 pub use event::{Event, EventFilter, EventKind, NewEvent, Severity};

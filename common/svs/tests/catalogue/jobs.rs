@@ -154,8 +154,14 @@ fn jobs_are_listed_by_state_kind_and_subject() {
     assert_eq!(ids(&about("PTA001L8")).len(), 5);
     assert!(ids(&about("' OR 1=1")).is_empty());
     assert_eq!(c.unfinished_jobs(Some(JobKind::Replication)).unwrap().len(), 2);
+    let whole: Vec<_> = c.newest_jobs(2).unwrap().iter().map(|job| job.id).collect();
+    assert_eq!(whole, [4, 5].map(job_id));
+    // Only what has ended is forgotten.
+    assert!(matches!(c.forget_job(job_id(5)), Err(SvsError::Conflict(_))));
+    c.finish(job_id(5), &Ending::failed("x")).unwrap();
+    assert!(c.forget_job(job_id(5)).unwrap() && !c.forget_job(job_id(5)).unwrap());
     assert_eq!(c.prune_jobs(0).unwrap(), 1);
-    assert_eq!(ids(&JobFilter::default()).len(), 4);
+    assert_eq!(ids(&JobFilter::default()).len(), 3);
 }
 
 #[test]

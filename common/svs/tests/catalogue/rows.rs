@@ -1,5 +1,8 @@
 //! Cartridges, replication, libraries, maps, leases and events.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use crate::support::*;
 use svs::{
     Device, DeviceRef, EventFilter, EventKind, GenerationState, Library, LibraryRole, MediumRef,
@@ -22,7 +25,18 @@ fn cartridges_generations_and_replication_hang_together() {
     let mut generation = generation(tape.id, 1);
     c.put_generation(&generation).unwrap();
     (generation.state, generation.logical_bytes) = (GenerationState::Sealed, 4096);
+    let told = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&told);
+    c.on_write(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+    });
     c.put_generation(&generation).unwrap();
+    assert_eq!(told.load(Ordering::Relaxed), 1, "every commit is told");
+    let facts = c.tape_facts(&tape.site, &tape.library, None).unwrap();
+    assert_eq!((facts.len(), facts[0].logical_bytes), (1, Some(4096)));
+    let one = c.tape_facts(&tape.site, &tape.library, Some(tape.barcode.as_str())).unwrap();
+    assert_eq!(one, facts);
+    assert!(c.tape_facts(&tape.site, &tape.library, Some("OTHER1L8")).unwrap().is_empty());
     let mut row = Replication {
         generation: generation.id,
         site: site("dr"),

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use cim::{CimError, Instance, Path};
 use model::{ElementAddress, ElementType, LibraryName};
-use svs::{CartridgeStatus, JobFilter, JobKind, JobState, LibraryRole};
+use svs::{JobFilter, JobKind, JobState, LibraryRole, TapeFacts};
 use tape::ElementStatus;
 
 use super::health::Health;
@@ -26,7 +26,7 @@ impl Tape<'_> {
 }
 
 /// What the catalogue knows of virtual tapes of a library, by volume tag.
-type Known = HashMap<String, CartridgeStatus>;
+type Known = HashMap<String, TapeFacts>;
 
 /// Bytes of a block of a tape, for the properties that count in blocks.
 const BLOCK: u64 = 1;
@@ -78,7 +78,7 @@ impl LibraryFacts {
         &self,
         instance: Instance,
         tape: &Tape<'_>,
-        known: Option<&CartridgeStatus>,
+        known: Option<&TapeFacts>,
         busy: bool,
     ) -> Instance {
         let tag = tape.tag.to_string();
@@ -107,7 +107,7 @@ impl LibraryFacts {
         &self,
         instance: Instance,
         tape: &Tape<'_>,
-        known: Option<&CartridgeStatus>,
+        known: Option<&TapeFacts>,
     ) -> Instance {
         let capacity = known.map(|known| known.capacity).or(self.view.capacity);
         let used = known.and_then(|known| known.logical_bytes).unwrap_or(0);
@@ -193,9 +193,9 @@ impl Model<'_> {
     fn known(&self, library: &LibraryName, one: Option<&str>) -> Result<Known, CimError> {
         let ground = &self.engine.ground;
         let site = &ground.config.site.name;
-        let rows = ground.catalogue.cartridge_status_of(site, library, one);
+        let rows = ground.catalogue.tape_facts(site, library, one);
         let rows = rows.map_err(CimError::failed)?.into_iter();
-        Ok(rows.map(|row| (row.barcode.to_string(), row)).collect())
+        Ok(rows.map(|row| (row.barcode.clone(), row)).collect())
     }
 
     /// The tapes whose last copy by this engine failed or was ended.
