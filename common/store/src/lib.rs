@@ -40,6 +40,7 @@ mod compare;
 mod container;
 mod crew;
 mod error;
+mod follow;
 #[cfg(test)]
 mod golden;
 mod image;
@@ -62,6 +63,7 @@ mod testing;
 pub use collect::{Checked, Collected, Hold};
 pub use compare::{Compare, Piece};
 pub use error::{Result, StoreError};
+pub use follow::{Growth, Standing, Watcher};
 pub use image::{Extent, Image};
 pub use import::Import;
 pub use info::{

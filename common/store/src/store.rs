@@ -11,6 +11,7 @@ use vfs::{DirLock, Vfs};
 
 use crate::codec::{Compressor, Decompressor};
 use crate::container::Containers;
+use crate::follow::Live;
 use crate::journal;
 use crate::kin::Sketches;
 use crate::paged::Scratch;
@@ -63,6 +64,7 @@ pub(crate) struct Inner {
     /// The same for chunks that are put and not compressed yet.
     packers: Mutex<Vec<Compressor>>,
     pub(crate) sketches: Sketches,
+    pub(crate) live: Arc<Live>,
     _lock: DirLock,
 }
 
@@ -284,6 +286,7 @@ impl Store {
             opening: RwLock::new(()),
             packers: Mutex::new(Vec::new()),
             sketches: Sketches::default(),
+            live: Arc::default(),
             _lock: lock,
         };
         Ok((Self(Arc::new(inner)), report))

@@ -15,6 +15,7 @@ use model::{CartridgeId, GenerationId};
 use crate::chunker::Chunker;
 use crate::codec::{Compressor, Decompressor, name};
 use crate::collect::Hold;
+use crate::follow::Writing;
 use crate::journal::{self, Event, Found, Journal, JournalHeader, Totals};
 use crate::layout::Layout;
 use crate::recipe::{Identity, layout_of};
@@ -191,6 +192,10 @@ impl Image {
         let inner = self.reel.inner.clone();
         inner.containers.check_poison()?;
         writer.make_room(&mut self.reel, true)?;
+        // Whoever follows it has the end of it; without that it is read from the recipe.
+        if let Err(error) = writer.journal.publish() {
+            tracing::debug!(%error, "the end of a journal was not written");
+        }
         inner.containers.sync(writer.ledger.mark)?;
         let header = writer.journal.header;
         let identity = Identity {
@@ -296,7 +301,8 @@ impl Ledger {
 }
 
 impl Writer {
-    fn new(inner: &Arc<Inner>, journal: Journal) -> Self {
+    fn new(inner: &Arc<Inner>, mut journal: Journal) -> Self {
+        journal.tell(Writing::new(&inner.live, journal.header.generation));
         Self {
             journal,
             compressor: Compressor::new(inner.options.zstd_level),
