@@ -157,7 +157,11 @@ impl Compare {
     pub fn waiting(&self) -> Result<u64> {
         let behind = self.held.len() as u64 + self.run.map_or(0, |(_, _, count)| count);
         let layout = &self.generation.layout;
-        let first = self.next - behind;
+        let ready = self.out.iter().map(|piece| match piece {
+            Piece::Run { count, .. } | Piece::Again { count, .. } => *count,
+            Piece::Chunk(_) => 1,
+        });
+        let first = self.next - behind - ready.sum::<u64>();
         Ok(match first < layout.chunks.len() {
             true => layout.chunked - layout.chunks.get(first)?.start,
             false => 0,

@@ -46,7 +46,7 @@ impl Follower {
         }
         self.objects += runs.iter().map(ObjectRun::count).sum::<u64>();
         self.runs.extend(runs);
-        while let Some(piece) = self.compare.next() {
+        for piece in self.compare.by_ref() {
             self.pieces.push(piece.unwrap());
         }
         assert!(!settle || self.compare.waiting().unwrap() == 0);
@@ -154,6 +154,25 @@ fn a_generation_that_nobody_writes_is_not_followed() {
     assert_eq!(follower.step(true), Standing::Lost);
     let gone = store.compare(id, None).unwrap_err();
     assert!(matches!(gone, StoreError::NoGeneration(_)), "{gone}");
+}
+
+#[test]
+fn what_is_ready_and_not_taken_waits() {
+    let store = empty();
+    let mut image = store.image(cartridge(1)).unwrap();
+    let data = Random::new(6).bytes(2_000_000);
+    data.chunks(1000).for_each(|record| image.write(record).unwrap());
+    image.flush().unwrap();
+    let mut compare = store.compare(image.generation().unwrap(), None).unwrap();
+    compare.advance(0).unwrap();
+    let mut all = compare.waiting().unwrap();
+    assert!(all > 1_900_000, "{all}");
+    while let Some(piece) = compare.next() {
+        let Piece::Chunk(chunk) = piece.unwrap() else { panic!("nothing repeats") };
+        all -= u64::from(chunk.len);
+        assert_eq!(compare.waiting().unwrap(), all);
+    }
+    assert_eq!(all, 0);
 }
 
 #[test]

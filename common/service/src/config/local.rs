@@ -210,8 +210,10 @@ impl Default for Replication {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReplicationStart {
-    /// When it is unloaded (the default).
+    /// While it is written (the default); what is left goes when it is unloaded.
     #[default]
+    WhileWriting,
+    /// When it is unloaded.
     OnUnload,
     /// When somebody asks for it.
     Manual,

@@ -460,7 +460,10 @@ impl Resumed {
         fits.ok_or_else(|| StoreError::Damaged { path: path.clone(), what })?;
         let journal = Journal::resume(inner.vfs.as_ref(), path, &self.inspected)
             .map_err(|error| inner.containers.poisoned_by(error))?;
-        let writer = Writer::new(inner, journal);
+        let mut writer = Writer::new(inner, journal);
+        let base = self.inspected.header.parent.and_then(|id| inner.generation(id));
+        let before = base.map_or(0, |base| base.bytes);
+        writer.journal.resumed(layout.chunked.saturating_sub(before));
         // Under its hold, so that a collection that comes later keeps them.
         inner.stamp(layout)?;
         Ok(Writer {

@@ -115,6 +115,12 @@ impl Journal {
         self.writing = Some(writing);
     }
 
+    /// So many bytes of chunks are in it already.
+    pub(crate) fn resumed(&mut self, bytes: u64) {
+        self.bytes = bytes;
+        self.writing.iter().for_each(|writing| writing.wrote(bytes));
+    }
+
     /// Writes what came together, for those who follow it.
     pub(crate) fn publish(&mut self) -> Result<()> {
         self.end_run();
