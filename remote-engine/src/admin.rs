@@ -27,10 +27,10 @@ pub fn start(
 }
 
 impl AdminHandler for Handler {
-    async fn call(&self, method: &str, _params: Value) -> Result<Value, AdminFault> {
+    async fn call(&self, method: &str, params: Value) -> Result<Value, AdminFault> {
         match method {
             "status" => Ok(status(&self.0)),
-            other => self.1.call(other).await.unwrap_or_else(|| {
+            other => self.1.call(other, params).await.unwrap_or_else(|| {
                 Err(AdminFault::new(FaultCode::BadRequest, format!("no method {other:?}")))
             }),
         }

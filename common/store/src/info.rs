@@ -276,6 +276,11 @@ pub enum Damage {
         /// Everything after the first bad byte is bad: a write that was under way in a crash.
         torn: bool,
     },
+    /// A retention lock can not be read: it holds for ever, until somebody takes the file away.
+    Lock {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file that has no place in a store; left alone.
     Stranger {
         /// The file.

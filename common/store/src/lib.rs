@@ -50,6 +50,7 @@ mod info;
 mod journal;
 mod kin;
 mod layout;
+mod lock;
 mod paged;
 mod readahead;
 mod reader;
