@@ -10,8 +10,7 @@ const LENGTH: u64 = 64 << 20;
 const LEFT: u64 = 24 << 20;
 
 fn scene(name: &str) -> Scene {
-    let mut scene = Scene::new(name, |local, _| start_replication(local, "while-writing"));
-    scene
+    Scene::new(name, |local, _| start_replication(local, "while-writing"))
 }
 
 fn content(seed: u64) -> Content {
