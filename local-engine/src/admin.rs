@@ -48,7 +48,7 @@ impl AdminHandler for Handler {
                     Err(AdminFault::new(FaultCode::Failed, error.to_string()))
                 })
             }
-            other => self.upkeep.call(other).await.unwrap_or_else(|| {
+            other => self.upkeep.call(other, params).await.unwrap_or_else(|| {
                 Err(AdminFault::new(FaultCode::BadRequest, format!("no method {other:?}")))
             }),
         }

@@ -31,7 +31,7 @@ impl AdminHandler for Handler {
         match method {
             "status" => Ok(status(&self.0)),
             "health_clear" => health_clear(&self.0, &params),
-            other => self.1.call(other).await.unwrap_or_else(|| {
+            other => self.1.call(other, params).await.unwrap_or_else(|| {
                 Err(AdminFault::new(FaultCode::BadRequest, format!("no method {other:?}")))
             }),
         }

@@ -24,8 +24,8 @@ fn second(content: &Content, seed: u64) -> Content {
 /// Writes it to a cartridge and waits until the other site has it; bytes on the wire meanwhile.
 fn back_up(scene: &Scene, barcode: &str, content: &Content) -> u64 {
     scene.operator.load("vtl0", barcode, 0);
-    scene.operator.backup(SOURCE, RECORD as u32, content.reader());
     let before = scene.pair.relay.total();
+    scene.operator.backup(SOURCE, RECORD as u32, content.reader());
     scene.operator.unload("vtl0", 0);
     scene.pair.wait_replicated(barcode);
     scene.pair.relay.total() - before

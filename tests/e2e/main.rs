@@ -1,6 +1,7 @@
 //! The whole product, end to end: two engines as processes, driven from outside.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod ahead;
 mod differences;
 mod doctor;
 mod faults;

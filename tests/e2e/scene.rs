@@ -39,7 +39,10 @@ impl Scene {
         let scratch = Scratch::new(name);
         let mut pair = Pair::new(&scratch, change);
         for engine in [&mut pair.local, &mut pair.remote] {
-            engine.environment("TWINREEL_LOG", "info,tape=debug,remote_engine=debug");
+            engine.environment(
+                "TWINREEL_LOG",
+                "info,tape=debug,remote_engine=debug,local_engine::link=debug",
+            );
             // Every fault here has to be complained of; errors and panics are still failures.
             engine.allow(" WARN ");
             engine.allow("TWR-4003-E");

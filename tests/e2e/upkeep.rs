@@ -102,3 +102,39 @@ fn superseded_generations_are_deleted_and_their_room_given_back_at_both_sites() 
     let incomplete = checked["incomplete_generations"].as_array().map(Vec::len);
     assert_eq!((code, incomplete), (1, Some(1)), "{checked:#}");
 }
+
+/// What is locked is kept whatever the configuration says, and a lock is not shortened.
+#[test]
+fn a_locked_cartridge_keeps_its_generations() {
+    let seed = seed("upkeep");
+    let scene = Scene::new("lock", |local, _| {
+        let mut store = toml::Table::new();
+        store.insert("keep_generations".into(), 1.into());
+        local.insert("store".into(), store.into());
+    });
+    for round in 0..2 {
+        let content = Content::new(Texture::Incompressible, seed + round, 1 << 20);
+        scene.operator.load("vtl0", VIRTUAL, 0);
+        scene.operator.backup(SOURCE, RECORD as u32, content.reader());
+        scene.operator.unload("vtl0", 0);
+        scene.pair.wait_replicated(VIRTUAL);
+    }
+    let config = configuration(&scene, Role::Local);
+    let cartridge = format!("vtl0:{VIRTUAL}");
+    let lock = |until: &[&str]| {
+        let words = ["store", "lock", &cartridge, "--json", "--config", &config];
+        let (code, out, errors) = twinreel(words.iter().chain(until));
+        (code, out + &errors)
+    };
+    assert!(lock(&[]).1.contains("null"), "{:?}", lock(&[]));
+    let (code, said) = lock(&["--until", "2999-12-31"]);
+    assert!(code == 0 && said.contains("3000-01-01T00:00:00Z"), "{said}");
+    let (code, said) = lock(&["--until", "2999-12-30"]);
+    assert!(code != 0 && said.contains("retention lock"), "{said}");
+    assert!(lock(&[]).1.contains("3000-01-01T00:00:00Z"));
+    let (code, collected) = store(&scene, Role::Local, "collect");
+    assert_eq!((code, number(&collected, "generations_deleted")), (0, 0), "{collected:#}");
+    assert_eq!(number(&store(&scene, Role::Local, "stat").1, "generations"), 2);
+    // The other site has its own.
+    assert_eq!(number(&store(&scene, Role::Remote, "stat").1, "generations"), 2);
+}

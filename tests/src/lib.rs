@@ -31,7 +31,7 @@ pub use engine::{Engine, Role, free_port, twinreel, twinreel_binary};
 pub use expected::Expected;
 pub use log::LogLines;
 pub use operator::{Item, Operator, RECORD_MAX};
-pub use pair::Pair;
+pub use pair::{Pair, start_replication};
 pub use relay::{Direction, Relay};
 pub use rng::{Rng, full, seed};
 pub use scratch::Scratch;

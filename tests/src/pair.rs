@@ -40,6 +40,8 @@ impl Pair {
         let link = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let relay = Relay::to(link);
         set(&mut local, "ndmp", "listen", Value::String(ndmp.to_string()));
+        // One step at a time: those who want to see data go ahead of the unload say so.
+        start_replication(&mut local, "on-unload");
         // Many tests fail to log in on purpose.
         set(&mut local, "ndmp", "login_attempts", Value::Integer(0));
         set(&mut remote, "link", "listen", Value::String(link.to_string()));
@@ -137,6 +139,13 @@ impl Drop for Pair {
         self.local.freeze();
         self.remote.freeze();
     }
+}
+
+/// Sets when the local engine replicates.
+pub fn start_replication(local: &mut Table, when: &str) {
+    let section = local.entry("replication").or_insert_with(|| Table::new().into());
+    let section = section.as_table_mut().expect("a section is a table");
+    section.insert("start".into(), when.into());
 }
 
 fn load(path: &Path) -> Table {

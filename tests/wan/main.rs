@@ -11,7 +11,8 @@
 //! Ours is a pair of engines as two processes, and every byte that a relay between them passes on,
 //! both ways, from the unload of the tape until the catalogue says done. Of the others it is what
 //! their repository grew by, without locks and indexes that stay at home: what any way of bringing
-//! it to another site must send at least. The delta tools get the whole stream before and are the
+//! it to another site must send at least. A second row of ours is what the store at the backup site
+//! grew by, to be compared with the same. The delta tools get the whole stream before and are the
 //! floor.
 //!
 //! Nothing here passes or fails by a figure. What arrives is verified by the engine's checksums,
@@ -63,6 +64,7 @@ fn main() {
         for stream in input.generations(options.size, seed).take(options.generations) {
             let moved = ours.send(&stream);
             add("twinreel".into(), format!("{} ({:.1} s)", moved.bytes, moved.seconds));
+            add("twinreel, stored here".into(), moved.stored.to_string());
             for peer in &mut running {
                 let bytes = peer.send(&stream, before.as_ref());
                 let figure = bytes.map_or_else(|| "-".into(), |bytes| bytes.to_string());

@@ -15,6 +15,8 @@ pub(crate) struct Moved {
     pub(crate) bytes: u64,
     /// From the unload until it is replicated.
     pub(crate) seconds: f64,
+    /// What the containers at the backup site grew by.
+    pub(crate) stored: u64,
 }
 
 /// Our engines.
@@ -39,13 +41,22 @@ impl Ours {
 
     /// Writes a generation from the beginning of the tape and lets it be replicated.
     pub(crate) fn send(&mut self, stream: &[u8]) -> Moved {
+        let stored = self.stored();
         self.operator.load("vtl0", TAPE, 0);
         self.operator.backup("vtl0/drive0", RECORD, stream);
         let (before, begin) = (self.pair.relay.total(), Instant::now());
         self.operator.unload("vtl0", 0);
         self.pair.wait_replicated(TAPE);
         let seconds = begin.elapsed().as_secs_f64();
-        Moved { bytes: self.pair.relay.total() - before, seconds }
+        let bytes = self.pair.relay.total() - before;
+        Moved { bytes, seconds, stored: self.stored() - stored }
+    }
+
+    /// Bytes of all containers at the backup site.
+    fn stored(&self) -> u64 {
+        let containers = self.pair.directory().join("hq/store/containers");
+        let files = std::fs::read_dir(containers).expect("the containers").flatten();
+        files.map(|file| file.metadata().map_or(0, |it| it.len())).sum()
     }
 
     /// The tape holds this and nothing else.

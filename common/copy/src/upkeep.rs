@@ -27,7 +27,7 @@ pub enum RetireError {
 }
 
 /// Generations that [`Keep`] does not want, oldest first. What an unfinished job names, and what is
-/// being replicated or is the base of that, is wanted.
+/// being replicated or is the base of that, or locked, is wanted.
 fn unwanted(
     all: Vec<GenerationInfo>,
     keep: Keep,
@@ -80,7 +80,7 @@ pub fn retire_superseded(
     delete(store, catalogue, unwanted(all, keep, u64::MAX, &wanted))
 }
 
-/// What replications and jobs need.
+/// What replications and jobs need, and what is locked.
 fn wanted(store: &Store, catalogue: &Catalogue) -> Result<BTreeSet<GenerationId>, RetireError> {
     let mut wanted = BTreeSet::new();
     let under_way = [ReplicationState::Pending, ReplicationState::InProgress];
@@ -89,6 +89,9 @@ fn wanted(store: &Store, catalogue: &Catalogue) -> Result<BTreeSet<GenerationId>
         let parent = store.generation(row.generation).and_then(|info| info.parent);
         wanted.extend(parent);
     }
+    // Of what is locked not even the rows are touched.
+    let all = store.all_generations().into_iter();
+    wanted.extend(all.filter(|info| store.is_locked(info.cartridge)).map(|info| info.id));
     let jobs = catalogue.unfinished_jobs(None)?;
     wanted.extend(jobs.iter().filter_map(|job| job.generation));
     Ok(wanted)
@@ -111,7 +114,7 @@ fn delete(
             (Err(StoreError::NoGeneration(_)), _) => {}
             (Err(error), row) => {
                 row.map_or(Ok(()), |row| catalogue.put_generation(&row))?;
-                if !matches!(error, StoreError::Pinned(_)) {
+                if !matches!(error, StoreError::Pinned(_) | StoreError::Retained { .. }) {
                     return Err(error.into());
                 }
             }

@@ -182,7 +182,14 @@ impl World {
         let sender = self.sender.as_mut().unwrap();
         if self.cursor == recipe.len() {
             let bytes = recipe.iter().map(|chunk| u64::from(chunk.length)).sum();
-            return sender.end(Totals { objects: 11, bytes, chunks: recipe.len() as u64 }).unwrap();
+            return sender
+                .end(Totals {
+                    objects: 11,
+                    bytes,
+                    chunks: recipe.len() as u64,
+                    ..Totals::default()
+                })
+                .unwrap();
         }
         let base = match base {
             Some(which) => {

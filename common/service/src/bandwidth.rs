@@ -11,50 +11,110 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// A token bucket: so many bytes a second, shared by all clones, served in order.
+/// How much may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rate {
+    /// As much as goes.
+    Unlimited,
+    /// So many bytes a second, at least 1.
+    PerSecond(u64),
+    /// Nothing.
+    Stopped,
+}
+
+/// A token bucket: so many bytes a second, shared by all clones, served in order. The rate may be
+/// another one from time to time.
 ///
 /// An amount above the bucket is let through as a debt that the next ones wait for, so that one
 /// frame never has to be cut.
-#[derive(Clone, Debug, Default)]
-pub struct Bandwidth(Option<Arc<Bucket>>);
+#[derive(Clone)]
+pub struct Bandwidth {
+    rate: Arc<dyn Fn() -> Rate + Send + Sync>,
+    /// Held while waiting: who comes first goes first.
+    owed: Arc<Mutex<Owed>>,
+}
 
-#[derive(Debug)]
-struct Bucket {
-    /// Bytes a second, at least 1.
-    rate: u64,
-    /// From when on the line is free. Held while waiting: who comes first goes first.
-    free_at: Mutex<Instant>,
+/// What went and was not waited for.
+struct Owed {
+    bytes: u64,
+    since: Instant,
 }
 
 /// What may go at once after a pause: this much time's worth.
 const BURST: Duration = Duration::from_millis(250);
+/// The rate is looked at again after so long.
+const LOOK: Duration = Duration::from_secs(5);
+
+impl std::fmt::Debug for Bandwidth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Bandwidth").field(&(self.rate)()).finish()
+    }
+}
 
 impl Bandwidth {
     /// No limit.
     pub fn unlimited() -> Self {
-        Self(None)
+        Self::by(Arc::new(|| Rate::Unlimited))
     }
 
     /// At most so many bytes a second; 0 is no limit.
     pub fn per_second(rate: u64) -> Self {
-        let free_at = burst_before(Instant::now());
-        let bucket = || Arc::new(Bucket { rate, free_at: Mutex::new(free_at) });
-        Self((rate > 0).then(bucket))
+        let rate = if rate > 0 { Rate::PerSecond(rate) } else { Rate::Unlimited };
+        Self::by(Arc::new(move || rate))
     }
 
-    /// Waits until `bytes` may go.
+    /// What `rate` says at the time.
+    pub fn by(rate: Arc<dyn Fn() -> Rate + Send + Sync>) -> Self {
+        let owed = Owed { bytes: 0, since: Instant::now() };
+        Self { rate, owed: Arc::new(Mutex::new(owed)) }
+    }
+
+    /// Whether there is a limit now.
+    pub fn is_limited(&self) -> bool {
+        (self.rate)() != Rate::Unlimited
+    }
+
+    /// Waits until `bytes` may go. Dropped before, nothing was taken.
     pub async fn take(&self, bytes: usize) {
-        let Some(bucket) = &self.0 else { return };
-        let mut free_at = bucket.free_at.lock().await;
-        let from = (*free_at).max(burst_before(Instant::now()));
-        tokio::time::sleep_until(from).await;
-        let nanos = u128::from(bytes as u64) * 1_000_000_000 / u128::from(bucket.rate);
-        *free_at = from + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        let mut owed = self.owed.lock().await;
+        loop {
+            let wait = match (self.rate)() {
+                Rate::Unlimited => {
+                    owed.bytes = 0;
+                    return;
+                }
+                Rate::Stopped => LOOK,
+                Rate::PerSecond(rate) => match owed.wait(rate.max(1)) {
+                    Duration::ZERO => break,
+                    wait => wait.min(LOOK),
+                },
+            };
+            tokio::time::sleep(wait).await;
+        }
+        owed.bytes = owed.bytes.saturating_add(bytes as u64);
     }
 }
 
-fn burst_before(now: Instant) -> Instant {
-    now.checked_sub(BURST).unwrap_or(now)
+impl Owed {
+    /// How long until something may go at this rate.
+    fn wait(&mut self, rate: u64) -> Duration {
+        let rate = u128::from(rate);
+        let passed = self.since.elapsed().as_nanos() * rate / 1_000_000_000;
+        let paid = u128::from(self.bytes).min(passed);
+        self.bytes -= paid as u64;
+        // What is less than a byte's time counts the next time.
+        self.since = match self.bytes {
+            0 => Instant::now(),
+            _ => self.since + nanos(paid * 1_000_000_000 / rate),
+        };
+        let burst = rate * BURST.as_nanos() / 1_000_000_000;
+        let above = u128::from(self.bytes).saturating_sub(burst);
+        nanos((above * 1_000_000_000).div_ceil(rate))
+    }
+}
+
+fn nanos(nanos: u128) -> Duration {
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
 /// Bytes that went each way.
@@ -178,6 +238,32 @@ mod tests {
         line.take(1000).await;
         line.take(1).await;
         assert!(start.elapsed() >= Duration::from_millis(990));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_that_changes_counts_for_what_waits() {
+        let rate = Arc::new(std::sync::Mutex::new(Rate::Stopped));
+        let now = Arc::clone(&rate);
+        let line = Bandwidth::by(Arc::new(move || *now.lock().unwrap()));
+        let stopped = tokio::time::timeout(Duration::from_secs(100_000), line.take(1));
+        assert!(stopped.await.is_err(), "nothing goes");
+        *rate.lock().unwrap() = Rate::PerSecond(1000);
+        line.take(1_000_000).await;
+        let debt = tokio::time::timeout(Duration::from_secs(500), line.take(1));
+        assert!(debt.await.is_err(), "a debt of a thousand seconds");
+        *rate.lock().unwrap() = Rate::PerSecond(1_000_000);
+        let start = Instant::now();
+        line.take(1).await;
+        assert!(start.elapsed() < Duration::from_secs(1));
+        *rate.lock().unwrap() = Rate::Unlimited;
+        (0..100).for_each(|_| assert!(futures_now(&line)));
+    }
+
+    /// Whether a lot may go without waiting.
+    fn futures_now(line: &Bandwidth) -> bool {
+        let mut taking = Box::pin(line.take(1 << 30));
+        let waker = std::task::Waker::noop();
+        taking.as_mut().poll(&mut Context::from_waker(waker)).is_ready()
     }
 
     #[tokio::test(start_paused = true)]

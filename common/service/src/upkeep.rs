@@ -59,17 +59,47 @@ impl Upkeep {
     }
 
     /// What is asked over the admin socket; `None` for what is no business of the store.
-    pub async fn call(self: &Arc<Self>, method: &str) -> Option<Result<Value, AdminFault>> {
-        let work: fn(&Self) -> Result<Value, String> = match method {
-            "store_stat" => |this| Ok(this.figures()),
-            "store_collect" => |this| this.collect("admin"),
-            "store_check" => |this| this.check("admin"),
+    pub async fn call(
+        self: &Arc<Self>,
+        method: &str,
+        params: Value,
+    ) -> Option<Result<Value, AdminFault>> {
+        let work: fn(&Self, &Value) -> Result<Value, String> = match method {
+            "store_stat" => |this, _| Ok(this.figures()),
+            "store_collect" => |this, _| this.collect("admin"),
+            "store_check" => |this, _| this.check("admin"),
+            "store_lock" => |this, params| this.lock(params),
             _ => return None,
         };
         let this = Arc::clone(self);
-        let done = tokio::task::spawn_blocking(move || work(&this)).await;
+        let done = tokio::task::spawn_blocking(move || work(&this, &params)).await;
         let failed = |text: String| AdminFault::new(FaultCode::Failed, text);
         Some(done.map_err(|error| failed(error.to_string())).and_then(|done| done.map_err(failed)))
+    }
+
+    /// Locks a cartridge until a time, if one is given; until when it is locked.
+    fn lock(&self, params: &Value) -> Result<Value, String> {
+        let word = |key: &str| params[key].as_str().ok_or_else(|| format!("{key:?} is missing"));
+        let (library, barcode) = (word("library")?, word("barcode")?);
+        let all = self.catalogue.cartridge_status().map_err(|error| error.to_string())?;
+        let is = |row: &svs::CartridgeStatus| {
+            row.library.as_str() == library && row.barcode.as_str() == barcode
+        };
+        let mut found = all.into_iter().filter(is);
+        let unknown = || format!("no cartridge {library}:{barcode}; see: twinreel cartridges");
+        let row = found.next().ok_or_else(unknown)?;
+        if found.next().is_some() {
+            return Err(format!("{library}:{barcode} is a cartridge of several sites"));
+        }
+        if let Some(until_ms) = params["until_ms"].as_u64() {
+            let locked = self.store.lock_cartridge(row.cartridge, until_ms);
+            locked.map_err(|error| error.to_string())?;
+            tracing::info!(library, barcode, until_ms, "a cartridge is locked");
+        }
+        let until = self.store.locked_until(row.cartridge);
+        let time = |ms: u64| jiff::Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok();
+        let text = until.map(|ms| time(ms).map_or("for ever".to_owned(), |it| it.to_string()));
+        Ok(json!({ "cartridge": format!("{library}:{barcode}"), "locked_until": text }))
     }
 
     /// Blocks.

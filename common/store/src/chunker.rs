@@ -1,13 +1,9 @@
-//! Where the byte stream is cut: fastcdc v2020 over a buffer that takes bytes in pieces of any
-//! size.
-//!
-//! A cut depends only on the bytes since the cut before it. So the same bytes give the same cuts
-//! however they arrive, and cutting may begin anew at any earlier cut.
+//! The byte stream's end, cut as [`cut`] says over a buffer that takes bytes in pieces of any size.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use fastcdc::v2020::{Normalization, cut, select_masks};
+use cut::{Cutter, Sizes};
 
 use crate::ChunkParams;
 
@@ -27,7 +23,7 @@ pub(crate) struct Block {
 #[derive(Debug)]
 pub(crate) struct Chunker {
     params: ChunkParams,
-    masks: (u64, u64),
+    cutter: Cutter,
     /// Bytes of the blocks, as far as they are not consumed.
     blocks: VecDeque<Bytes>,
     buffer: Vec<u8>,
@@ -40,9 +36,11 @@ pub(crate) struct Chunker {
 
 impl Chunker {
     pub(crate) fn new(params: ChunkParams) -> Self {
-        let masks = select_masks(params.average as usize, Normalization::Level1);
+        let ChunkParams { min, average, max, rules } = params;
+        let sizes = Sizes { min: min as usize, average: average as usize, max: max as usize };
+        let cutter = Cutter::new(sizes, rules);
         let (blocks, cuts) = (VecDeque::new(), VecDeque::new());
-        Self { params, masks, blocks, buffer: Vec::new(), start: 0, cuts, cut: 0 }
+        Self { params, cutter, blocks, buffer: Vec::new(), start: 0, cuts, cut: 0 }
     }
 
     fn block(&self) -> usize {
@@ -91,8 +89,8 @@ impl Chunker {
 
     /// Cuts as far as it is certain: no byte to come can move a cut.
     fn cut_on(&mut self) {
-        while self.pending().len() - self.cut >= self.params.max as usize {
-            let len = self.cut_of(&self.pending()[self.cut..]);
+        while self.pending().len() - self.cut >= self.cutter.certain() {
+            let len = self.cutter.next(&self.pending()[self.cut..]);
             self.cuts.push_back(len as u32);
             self.cut += len;
         }
@@ -118,7 +116,7 @@ impl Chunker {
     pub(crate) fn peek(&mut self, end: bool) -> Option<&[u8]> {
         self.cut_on();
         if self.cuts.is_empty() && end && !self.pending().is_empty() {
-            let len = self.cut_of(self.pending());
+            let len = self.cutter.next(self.pending());
             self.cuts.push_back(len as u32);
             self.cut = len;
         }
@@ -171,13 +169,6 @@ impl Chunker {
     fn forget_cuts(&mut self) {
         self.cuts.clear();
         self.cut = 0;
-    }
-
-    fn cut_of(&self, bytes: &[u8]) -> usize {
-        let ChunkParams { min, average, max } = self.params;
-        let (short, long) = self.masks;
-        let sizes = (min as usize, average as usize, max as usize);
-        cut(bytes, sizes.0, sizes.1, sizes.2, short, long, short << 1, long << 1).1
     }
 }
 

@@ -12,9 +12,10 @@ use std::sync::Arc;
 
 use model::{Digest, GenerationId};
 
+use crate::follow::{Lists, Standing};
 use crate::recipe::Recipe;
 use crate::store::{Inner, Pin};
-use crate::{ChunkRef, Result};
+use crate::{ChunkRef, ObjectRun, Result};
 
 /// Entries of each table at most, 16 bytes each.
 const TABLE: u64 = 1 << 20;
@@ -60,8 +61,14 @@ impl Table {
 
     fn enter(&mut self, digest: &Digest, index: u64) {
         let key = key(digest);
-        if key.is_multiple_of(self.sample) && self.places.len() < 2 * TABLE as usize {
-            self.places.entry(key).or_insert(index);
+        if !key.is_multiple_of(self.sample) {
+            return;
+        }
+        self.places.entry(key).or_insert(index);
+        if self.places.len() >= 2 * TABLE as usize {
+            self.sample *= 2;
+            let sample = self.sample;
+            self.places.retain(|key, _| key.is_multiple_of(sample));
         }
     }
 
@@ -80,9 +87,11 @@ enum Source {
 
 /// Iterates over the pieces of a generation, in order; see [`crate::Store::compare`].
 pub struct Compare {
-    generation: Recipe,
+    generation: Lists,
     base: Option<Recipe>,
-    _pins: (Pin, Option<Pin>),
+    _pin: Option<Pin>,
+    /// What is there of an open generation is told, and not held back for what may come.
+    settle: bool,
     base_table: Table,
     own_table: Table,
     next: u64,
@@ -96,7 +105,7 @@ pub struct Compare {
 
 impl std::fmt::Debug for Compare {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let ids = (self.generation.info.id, self.base.as_ref().map(|base| base.info.id));
+        let ids = (self.generation.id, self.base.as_ref().map(|base| base.info.id));
         f.debug_tuple("Compare").field(&ids).finish()
     }
 }
@@ -114,8 +123,8 @@ impl Compare {
         generation: GenerationId,
         base: Option<GenerationId>,
     ) -> Result<Self> {
-        let (generation, pin) = inner.recipe(generation)?;
-        let (base, base_pin) = base.map(|id| inner.recipe(id)).transpose()?.unzip();
+        let generation = Lists::open(inner, generation)?;
+        let (base, _pin) = base.map(|id| inner.recipe(id)).transpose()?.unzip();
         let mut base_table = Table::new(base.as_ref().map_or(0, |base| base.chunks.len()));
         if let Some(base) = &base {
             for i in 0..base.chunks.len() {
@@ -123,10 +132,11 @@ impl Compare {
             }
         }
         Ok(Self {
-            own_table: Table::new(generation.chunks.len()),
+            own_table: Table::new(generation.layout.chunks.len()),
             generation,
             base,
-            _pins: (pin, base_pin),
+            _pin,
+            settle: true,
             base_table,
             next: 0,
             held: VecDeque::new(),
@@ -136,17 +146,48 @@ impl Compare {
         })
     }
 
+    /// Takes in what was written to the generation meanwhile. Where that changed what this has
+    /// told of chunks, or a `told` number of objects, it is lost.
+    pub fn advance(&mut self, told: u64) -> Result<Standing> {
+        let (standing, chunks, objects) = self.generation.advance()?;
+        Ok(if chunks < self.next || objects < told { Standing::Lost } else { standing })
+    }
+
+    /// Bytes of chunks that were not told.
+    pub fn waiting(&self) -> Result<u64> {
+        let behind = self.held.len() as u64 + self.run.map_or(0, |(_, _, count)| count);
+        let layout = &self.generation.layout;
+        let ready = self.out.iter().map(|piece| match piece {
+            Piece::Run { count, .. } | Piece::Again { count, .. } => *count,
+            Piece::Chunk(_) => 1,
+        });
+        let first = self.next - behind - ready.sum::<u64>();
+        Ok(match first < layout.chunks.len() {
+            true => layout.chunked - layout.chunks.get(first)?.start,
+            false => 0,
+        })
+    }
+
+    /// Whether the end of what is there is told as if nothing came behind it; so it is at first.
+    pub fn set_settle(&mut self, settle: bool) {
+        self.settle = settle;
+    }
+
+    /// The runs of the generation's objects, as far as they are known, from `object` on.
+    pub fn runs(&self, object: u64) -> impl Iterator<Item = Result<ObjectRun>> + '_ {
+        self.generation.layout.runs(object)
+    }
+
     /// Chunk `index` of a list, if it has so many; of the generation's own only what was seen.
     fn chunk_of(&self, source: Source, index: u64) -> Result<Option<ChunkRef>> {
-        let (recipe, len) = match (source, &self.base) {
-            (Source::Base, Some(base)) => (base, base.chunks.len()),
-            (Source::Base, None) => return Ok(None),
-            (Source::Own, _) => (&self.generation, self.next),
-        };
-        match index < len {
-            true => Ok(Some(recipe.chunks.get(index)?.chunk)),
-            false => Ok(None),
-        }
+        let own = &self.generation.layout.chunks;
+        Ok(match (source, &self.base) {
+            (Source::Base, Some(base)) if index < base.chunks.len() => {
+                Some(base.chunks.get(index)?.chunk)
+            }
+            (Source::Own, _) if index < self.next => Some(own.get(index)?.chunk),
+            _ => None,
+        })
     }
 
     fn end_run(&mut self) {
@@ -162,7 +203,7 @@ impl Compare {
 
     /// Takes the next chunk of the generation.
     fn step(&mut self) -> Result<()> {
-        let chunk = self.generation.chunks.get(self.next)?.chunk;
+        let chunk = self.generation.layout.chunks.get(self.next)?.chunk;
         let goes_on = match self.run {
             Some((source, first, count)) => self.chunk_of(source, first + count)? == Some(chunk),
             None => false,
@@ -225,13 +266,13 @@ impl Iterator for Compare {
     type Item = Result<Piece>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        while self.out.is_empty() && self.next < self.generation.chunks.len() {
+        while self.out.is_empty() && self.next < self.generation.layout.chunks.len() {
             if let Err(error) = self.step() {
                 self.next = u64::MAX;
                 return Some(Err(error));
             }
         }
-        if self.out.is_empty() {
+        if self.out.is_empty() && self.settle {
             self.end_run();
             self.out.extend(self.held.drain(..).map(Piece::Chunk));
         }

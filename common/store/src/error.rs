@@ -62,6 +62,14 @@ pub enum StoreError {
     /// The generation is pinned, or something is being built on it. A retry helps later.
     #[error("generation {0} is in use")]
     Pinned(GenerationId),
+    /// The cartridge is locked until a date. Nothing helps but to wait for it.
+    #[error("cartridge {cartridge} is kept until {until_ms} ms after 1970 by a retention lock")]
+    Retained {
+        /// The cartridge.
+        cartridge: CartridgeId,
+        /// When the lock ends, in milliseconds since 1970.
+        until_ms: u64,
+    },
     /// The cartridge has an image open already. A retry helps when it is dropped.
     #[error("cartridge {0} is in use")]
     InUse(CartridgeId),

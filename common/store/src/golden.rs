@@ -10,7 +10,7 @@ use vfs::{CrashVfs, Vfs, read_all};
 use crate::container::golden as container;
 use crate::journal::golden as journal;
 use crate::testing::{Random, digest_of};
-use crate::{ChunkRef, GenerationInfo, Import, ObjectRun, Options, Store};
+use crate::{ChunkParams, ChunkRef, GenerationInfo, Import, ObjectRun, Options, Store};
 
 fn short(bytes: &[u8]) -> String {
     digest_of(bytes).to_string()[..16].to_owned()
@@ -58,5 +58,14 @@ fn recipes_and_the_store_header_keep_their_form() {
     let recipe = read_all(vfs.as_ref(), &path, 1 << 20).unwrap();
     assert_eq!((recipe.len(), short(&recipe).as_str()), (5 * 4096, "040b2691cc3786f2"));
     let header = read_all(vfs.as_ref(), Path::new("/s/store.header"), 1 << 20).unwrap();
+    assert_eq!((header.len(), short(&header).as_str()), (4096 + 64, "0613c0a700ce7858"));
+    // As it was before there were rules to choose from.
+    let chunk = ChunkParams { rules: cut::Rules::Plain, ..ChunkParams::default() };
+    let plain = Options { chunk, ..Options::default() };
+    let (store, _) = Store::open(vfs.clone(), Path::new("/p"), &plain).unwrap();
+    let header = read_all(vfs.as_ref(), Path::new("/p/store.header"), 1 << 20).unwrap();
     assert_eq!((header.len(), short(&header).as_str()), (4096 + 64, "f28434a271dc60d9"));
+    drop(store);
+    let (store, _) = Store::open(vfs.clone(), Path::new("/p"), &Options::default()).unwrap();
+    assert_eq!(store.options().chunk, chunk, "it keeps its own");
 }

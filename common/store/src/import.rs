@@ -66,6 +66,11 @@ impl Import {
         self.announced = true;
     }
 
+    /// Tells how many bytes of chunks were new where it was written, before and after compression.
+    pub fn tell_new(&mut self, unique_bytes: u64, stored_bytes: u64) {
+        self.info = GenerationInfo { unique_bytes, stored_bytes, ..self.info };
+    }
+
     fn wrong(&self, what: &'static str) -> StoreError {
         StoreError::WrongImport { generation: self.info.id, what }
     }

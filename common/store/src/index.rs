@@ -1,4 +1,4 @@
-//! Digest to place: which chunks there are and where they lie. All in memory for now (about 64
+//! Digest to place: which chunks there are and where they lie. All in memory for now (66 to 131
 //! bytes a chunk); nothing outside this module knows how it is kept.
 
 use std::collections::HashMap;
@@ -129,4 +129,66 @@ impl Index {
     pub(crate) fn totals(&self) -> (u64, u64, u64) {
         (self.map.len() as u64, self.raw_bytes, self.stored_bytes)
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Resident bytes of this process, now and at most so far.
+    fn resident() -> (u64, u64) {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name))?;
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        };
+        let bytes = |name| field(name).unwrap_or(0) * 1024;
+        (bytes("VmRSS:"), bytes("VmHWM:"))
+    }
+
+    fn digest(n: u64) -> Digest {
+        let mut bytes = [0; 32];
+        for (i, word) in bytes.chunks_mut(8).enumerate() {
+            // Odd multipliers: no two numbers give the same digest.
+            let mixed = n.wrapping_add(i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            word.copy_from_slice(&(mixed ^ (mixed >> 29)).to_le_bytes());
+        }
+        Digest(bytes)
+    }
+
+    /// What a chunk costs in memory. `TWINREEL_INDEX_CHUNKS=100000000` measures in large, alone in
+    /// the process (`docs/benchmarks.md`).
+    #[test]
+    fn memory_of_a_chunk_is_bounded() {
+        let chunks = std::env::var("TWINREEL_INDEX_CHUNKS").ok();
+        let chunks = chunks.map_or(200_000, |it| it.parse::<u64>().unwrap());
+        let encoding = Encoding::Raw;
+        let place = |n: u64| Location {
+            container: (n / 4096) as u32,
+            offset: (n % 4096 * 16_384) as u32,
+            stored_len: 16_000,
+            raw_len: 16_384,
+            encoding,
+        };
+        let before = resident().0;
+        let mut index = Index::new();
+        let begin = std::time::Instant::now();
+        (0..chunks).for_each(|n| index.insert(&digest(n), place(n), FIRST_EPOCH));
+        let inserted = begin.elapsed();
+        assert!((0..chunks).step_by(997).all(|n| index.lookup(&digest(n)) == Some(place(n))));
+        assert_eq!(index.lookup(&digest(chunks)), None);
+        assert_eq!(index.totals().0, chunks);
+        let (now, peak) = resident();
+        let each = |bytes: u64| bytes.saturating_sub(before) / chunks;
+        println!(
+            "{chunks} chunks: {} bytes each, {} at most while it grows; {inserted:.1?} to enter",
+            each(now),
+            each(peak)
+        );
+        // An entry has 57 bytes with its control byte; a table is between 7/16 and 7/8 full.
+        let table = (index.map.capacity() as u64 * 8 / 7) * 57;
+        assert!(table / chunks <= 131, "{} bytes a chunk", table / chunks);
+    }
+
+    const FIRST_EPOCH: u32 = 1;
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use cut::Rules;
 use model::{CartridgeId, Digest, GenerationId};
 
 use crate::StoreError;
@@ -13,21 +14,24 @@ pub const MAX_RECORD: usize = 0xff_ffff;
 /// The largest chunk that any store may have, in bytes: the bound on everything read or received.
 pub const MAX_CHUNK: usize = 1 << 20;
 
-/// Where chunks are cut (fastcdc v2020, normalization level 1). All three are even.
+/// Where chunks are cut: see [`cut`]. All sizes are even.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkParams {
-    /// No chunk is shorter (but the last before a filemark or a seal), at least 64 bytes.
+    /// No chunk is shorter (but before a filemark, a seal, or a header that is known), at least 64
+    /// bytes.
     pub min: u32,
     /// What is aimed at, at least 256 bytes.
     pub average: u32,
     /// No chunk is longer, at most [`MAX_CHUNK`].
     pub max: u32,
+    /// What else is cut at.
+    pub rules: Rules,
 }
 
 impl Default for ChunkParams {
     /// 4, 16 and 64 KiB.
     fn default() -> Self {
-        Self { min: 4 << 10, average: 16 << 10, max: 64 << 10 }
+        Self { min: 4 << 10, average: 16 << 10, max: 64 << 10, rules: Rules::default() }
     }
 }
 
@@ -53,7 +57,7 @@ impl Default for Options {
 impl Options {
     /// Checks the ranges given at the fields.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
-        let ChunkParams { min, average, max } = self.chunk;
+        let ChunkParams { min, average, max, .. } = self.chunk;
         let even = [min, average, max].iter().all(|n| n % 2 == 0);
         if !even || min < 64 || average < 256 || max < 1024 || max as usize > MAX_CHUNK {
             return Err(StoreError::Options("chunk sizes out of range or odd"));
@@ -271,6 +275,11 @@ pub enum Damage {
         bytes: u64,
         /// Everything after the first bad byte is bad: a write that was under way in a crash.
         torn: bool,
+    },
+    /// A retention lock can not be read: it holds for ever, until somebody takes the file away.
+    Lock {
+        /// The file.
+        path: PathBuf,
     },
     /// A file that has no place in a store; left alone.
     Stranger {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use model::GenerationId;
 
 use crate::compare::key;
+use crate::follow::{Lists, Standing};
 use crate::store::Inner;
 use crate::{Result, Store};
 
@@ -36,14 +37,19 @@ impl Sketches {
         if let Some(sketch) = self.lock().get(&id) {
             return Ok(sketch.clone());
         }
-        let (recipe, _pin) = inner.recipe(id)?;
-        let chunks = 0..recipe.chunks.len().min(BEGINNING);
-        let keys = chunks.map(|index| Ok(key(&recipe.chunks.get(index)?.chunk.digest)));
+        let mut lists = Lists::open(inner, id)?;
+        let (standing, ..) = lists.advance()?;
+        let list = &lists.layout.chunks;
+        let chunks = 0..list.len().min(BEGINNING);
+        let keys = chunks.map(|index| Ok(key(&list.get(index)?.chunk.digest)));
         let mut keys = keys.collect::<Result<Vec<_>>>()?;
         keys.sort_unstable();
         keys.dedup();
         keys.truncate(KEYS);
         let sketch: Sketch = keys.into();
+        if standing == Standing::Open && list.len() < BEGINNING {
+            return Ok(sketch);
+        }
         let mut known = self.lock();
         if known.len() >= KEPT {
             // The oldest is the least likely to be asked for again.

@@ -8,6 +8,7 @@ use model::Digest;
 use crate::bytesio::{Fields, Put};
 use crate::chunker::Chunker;
 use crate::paged::{Chain, Entry, Scratch, Section};
+use crate::reel::Runs;
 use crate::{ChunkParams, ChunkRef, MAX_CHUNK, MAX_RECORD, ObjectRun, Result, StoreError};
 
 /// A chunk and where it begins in the byte stream.
@@ -198,6 +199,11 @@ impl Layout {
         let index =
             behind.checked_sub(1).ok_or_else(|| self.damaged("its objects do not begin"))?;
         Ok(Some((index, self.segments.get(index)?)))
+    }
+
+    /// The runs of objects from `object` on.
+    pub(crate) fn runs(&self, object: u64) -> Runs<'_> {
+        Runs::new(self, object)
     }
 
     /// The place before an object, or the end of data if there are fewer.

@@ -19,8 +19,8 @@
 //! - No byte is returned that does not have the SHA-256 it was stored under.
 //! - Record boundaries are kept apart from the byte stream, so block sizes do not spoil
 //!   deduplication. Chunks never span filemarks.
-//! - Memory is bounded but for the chunk index (about 64 bytes a chunk): lists of chunks and
-//!   objects are read in pages from files.
+//! - Memory is bounded but for the chunk index (66 to 131 bytes a chunk, half as much again while it
+//!   grows): lists of chunks and objects are read in pages from files.
 //! - After a sync that failed nothing is written any more until the store is opened anew.
 //!
 //! # What it does not do
@@ -40,6 +40,7 @@ mod compare;
 mod container;
 mod crew;
 mod error;
+mod follow;
 #[cfg(test)]
 mod golden;
 mod image;
@@ -49,6 +50,7 @@ mod info;
 mod journal;
 mod kin;
 mod layout;
+mod lock;
 mod paged;
 mod readahead;
 mod reader;
@@ -62,6 +64,7 @@ mod testing;
 pub use collect::{Checked, Collected, Hold};
 pub use compare::{Compare, Piece};
 pub use error::{Result, StoreError};
+pub use follow::{Growth, Standing, Watcher};
 pub use image::{Extent, Image};
 pub use import::Import;
 pub use info::{

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use cut::Rules;
 use model::GenerationId;
 use vfs::{Vfs, read_all, write_atomic};
 
@@ -53,11 +54,15 @@ pub(crate) fn store_header(vfs: &dyn Vfs, dir: &Path, options: &Options) -> Resu
 }
 
 fn encode_header(options: &Options) -> Vec<u8> {
-    let ChunkParams { min, average, max } = options.chunk;
+    let ChunkParams { min, average, max, rules } = options.chunk;
     let mut out = Vec::with_capacity(LENGTH);
     out.put(MAGIC);
     let words = [VERSION, min, average, max, options.container_bytes];
     words.into_iter().for_each(|value| out.put_u32(value));
+    out.put_u32(match rules {
+        Rules::Plain => 0,
+        Rules::Tar => 1,
+    });
     out.resize(LENGTH - 4, 0);
     seal_with_crc(0, &mut out);
     out
@@ -66,8 +71,14 @@ fn encode_header(options: &Options) -> Vec<u8> {
 fn decode_header(bytes: &[u8]) -> Option<(u32, ChunkParams, u32)> {
     let mut fields = Fields(open_with_crc(0, bytes)?);
     let (magic, version) = (fields.array::<8>()?, fields.u32()?);
-    let chunk = ChunkParams { min: fields.u32()?, average: fields.u32()?, max: fields.u32()? };
+    let (min, average, max) = (fields.u32()?, fields.u32()?, fields.u32()?);
     let container_bytes = fields.u32()?;
+    let rules = match fields.u32()? {
+        0 => Rules::Plain,
+        1 => Rules::Tar,
+        _ => return None,
+    };
+    let chunk = ChunkParams { min, average, max, rules };
     (magic == *MAGIC).then_some((version, chunk, container_bytes))
 }
 

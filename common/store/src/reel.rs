@@ -298,7 +298,7 @@ impl Reel {
 
     /// The runs of objects from `object` to the end of data, the first one cut to begin there.
     pub fn runs(&self, object: ObjectNumber) -> Runs<'_> {
-        Runs { layout: &self.layout, next: None, object }
+        self.layout.runs(object)
     }
 
     fn bytes(&mut self, byte: u64, buffer: &mut [u8]) -> Result<()> {
@@ -320,6 +320,12 @@ pub struct Runs<'a> {
     layout: &'a Layout,
     next: Option<u64>,
     object: ObjectNumber,
+}
+
+impl<'a> Runs<'a> {
+    pub(crate) fn new(layout: &'a Layout, object: ObjectNumber) -> Self {
+        Self { layout, next: None, object }
+    }
 }
 
 impl Iterator for Runs<'_> {

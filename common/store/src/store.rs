@@ -11,8 +11,10 @@ use vfs::{DirLock, Vfs};
 
 use crate::codec::{Compressor, Decompressor};
 use crate::container::Containers;
+use crate::follow::Live;
 use crate::journal;
 use crate::kin::Sketches;
+use crate::lock::Locks;
 use crate::paged::Scratch;
 use crate::recipe::{self, Recipe};
 use crate::{
@@ -63,6 +65,8 @@ pub(crate) struct Inner {
     /// The same for chunks that are put and not compressed yet.
     packers: Mutex<Vec<Compressor>>,
     pub(crate) sketches: Sketches,
+    pub(crate) live: Arc<Live>,
+    pub(crate) locks: Locks,
     _lock: DirLock,
 }
 
@@ -262,6 +266,7 @@ impl Store {
         let path = dir.join(recover::CONTAINERS);
         let limit = options.container_bytes;
         let containers = Containers::open(vfs.clone(), path, limit, &mut report.damage)?;
+        let locks = Locks::open(vfs.as_ref(), dir, &mut report.damage)?;
         recover::recipes(vfs.as_ref(), dir, &mut report)?;
         recover::journals(vfs.as_ref(), dir, &mut report)?;
         let listed = |info: &GenerationInfo| (info.id, Sealed { info: *info, pins: 0 });
@@ -284,6 +289,8 @@ impl Store {
             opening: RwLock::new(()),
             packers: Mutex::new(Vec::new()),
             sketches: Sketches::default(),
+            live: Arc::default(),
+            locks,
             _lock: lock,
         };
         Ok((Self(Arc::new(inner)), report))
@@ -347,11 +354,12 @@ impl Store {
         self.0.pin(id)
     }
 
-    /// Deletes a sealed generation, durably. Refused while it is pinned, read, or the parent of
-    /// an open one. Its chunks stay until they are collected.
+    /// Deletes a sealed generation, durably. Refused while it is pinned, read, the parent of an
+    /// open one, or kept by a lock. Its chunks stay until they are collected.
     pub fn delete_generation(&self, id: GenerationId) -> Result<()> {
         let mut catalogue = self.0.catalogue();
         let sealed = catalogue.sealed.get(&id).ok_or(StoreError::NoGeneration(id))?;
+        self.0.locks.check(sealed.info.cartridge)?;
         let open = catalogue.open.get(&sealed.info.cartridge).copied();
         let newest = || {
             let same = |s: &&Sealed| s.info.cartridge == sealed.info.cartridge;

@@ -145,6 +145,25 @@ pub(crate) enum StoreCommand {
         #[command(flatten)]
         which: Which,
     },
+    /// Keep everything on a cartridge until a date, whatever else is asked; or show until when.
+    Lock {
+        #[command(flatten)]
+        which: Which,
+        /// The cartridge: LIBRARY:BARCODE.
+        #[arg(value_name = "LIBRARY:BARCODE", value_parser = cartridge)]
+        cartridge: (LibraryName, Barcode),
+        /// The last day (UTC), such as 2027-01-31. A lock is never shortened.
+        #[arg(long, value_name = "DATE", value_parser = last_day)]
+        until: Option<u64>,
+    },
+}
+
+/// The end of a day in UTC, in milliseconds since 1970.
+fn last_day(text: &str) -> Result<u64, String> {
+    let day: jiff::civil::Date = text.parse().map_err(|_| "write a date as 2027-01-31")?;
+    let end = day.tomorrow().and_then(|next| next.to_zoned(jiff::tz::TimeZone::UTC));
+    let end = end.map_err(|error| error.to_string())?.timestamp().as_millisecond();
+    u64::try_from(end).map_err(|_| "that is before 1970".to_owned())
 }
 
 fn cartridge(text: &str) -> Result<(LibraryName, Barcode), String> {
@@ -251,6 +270,8 @@ mod tests {
             "store stat --config a.toml",
             "store check",
             "store collect --json",
+            "store lock vtl0:VTA001L8 --until 2027-01-31",
+            "store lock vtl0:VTA001L8",
             "cartridges --config a.toml",
             "health --config remote.toml --clear ptl0/drive0",
             "replicate vtl0:VTA001L8 --wait",
@@ -292,6 +313,7 @@ mod tests {
             ("statu", "similar"),
             ("replicate VTA001L8", "write LIBRARY:BARCODE"),
             ("replicate vtl0:a/b", "may not contain"),
+            ("store lock vtl0:VTA001L8 --until soon", "2027-01-31"),
             ("dma copy --source v:A --target a:B", "--server"),
             ("dma copy --server h:1 --source v:A --target a", "write LIBRARY:BARCODE"),
             ("dma copy --server h:1 --source v:A --target a:B,B", "named twice"),

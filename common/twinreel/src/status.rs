@@ -33,14 +33,19 @@ pub(crate) fn status(which: &Which, output: &Output) -> Result<(), Failed> {
 
 /// Looks after the store of a running engine.
 pub(crate) fn store(command: &StoreCommand, output: &Output) -> Result<(), Failed> {
-    let (which, method) = match command {
-        StoreCommand::Stat { which } => (which, "store_stat"),
-        StoreCommand::Check { which } => (which, "store_check"),
-        StoreCommand::Collect { which } => (which, "store_collect"),
+    let nothing = json!({});
+    let (which, method, params) = match command {
+        StoreCommand::Stat { which } => (which, "store_stat", nothing),
+        StoreCommand::Check { which } => (which, "store_check", nothing),
+        StoreCommand::Collect { which } => (which, "store_collect", nothing),
+        StoreCommand::Lock { which, cartridge: (library, barcode), until } => {
+            let params = json!({ "library": library, "barcode": barcode, "until_ms": until });
+            (which, "store_lock", params)
+        }
     };
     let socket = site(which)?.admin_socket();
     let mut client = AdminClient::connect(&socket, LONG).map_err(Failed::new)?;
-    let value: Value = client.call(method, json!({})).map_err(Failed::new)?;
+    let value: Value = client.call(method, params).map_err(Failed::new)?;
     output.show(&value, status_text)?;
     let found = |key: &str| value[key].as_array().map_or(0, Vec::len);
     match found("damage") + found("incomplete_generations") {

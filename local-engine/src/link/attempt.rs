@@ -3,6 +3,8 @@
 //! Everything is written down before it starts. An attempt that the link ended leaves pending rows
 //! behind; the next one goes on under the same job, and the receiver wants only what it lacks.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use link::TransferId;
@@ -16,7 +18,7 @@ use tokio::sync::mpsc;
 
 use super::outbox::Bulk;
 use super::replicate::{Replicated, Replicator};
-use super::transfer::{self, Moved, Unfinished, What};
+use super::transfer::{self, Moved, Unfinished, Watch, What};
 use crate::engine::now_ms;
 
 /// How often a job's bytes are written down.
@@ -31,8 +33,69 @@ pub(super) struct Attempt<'a> {
     pub(super) generation: GenerationId,
     pub(super) site: SiteName,
     pub(super) requested_by: String,
-    /// A copy waits for it.
-    pub(super) urgent: bool,
+    /// A copy waits for it; that may change.
+    pub(super) urgent: Arc<AtomicBool>,
+    /// The job of a first attempt.
+    pub(super) job: JobId,
+    /// It may still be written.
+    pub(super) ahead: bool,
+}
+
+/// The rows of an attempt that runs. Before the generation is sealed there are none: what is sent
+/// ahead is promised to nobody, and begins anew after a restart by itself.
+struct Rows<'a> {
+    attempt: &'a Attempt<'a>,
+    written: Option<(Known, JobId)>,
+    moved: Moved,
+    /// Bytes on the wire of transfers of this attempt that ended.
+    before: u64,
+    told: Instant,
+}
+
+impl Rows<'_> {
+    /// Writes down that it runs.
+    fn write(&mut self) -> Result<(), Unfinished> {
+        let attempt = self.attempt;
+        let known = attempt.known().map_err(Unfinished::Failed)?;
+        let job = attempt.job(&known).map_err(Unfinished::failed)?;
+        let begun = attempt.catalogue().transition(job, JobState::InProgress, None);
+        begun.map_err(Unfinished::failed)?;
+        let nothing = (Moved::default(), None);
+        let written = attempt.write(&known, job, ReplicationState::InProgress, nothing);
+        written.map_err(Unfinished::failed)?;
+        attempt.say(messages::REPLICATION_BEGINS, &known, job, &[("bytes", &known.logical)]);
+        self.written = Some((known, job));
+        Ok(())
+    }
+
+    /// With the transfers before this one.
+    fn moved(&self) -> Moved {
+        Moved { wire: self.moved.wire + self.before, ..self.moved }
+    }
+}
+
+impl Watch for Rows<'_> {
+    fn progress(&mut self, moved: Moved) {
+        self.moved = moved;
+        if let Some((known, job)) = &self.written
+            && self.told.elapsed() >= PROGRESS_EVERY
+        {
+            self.told = Instant::now();
+            self.attempt.tell(known, *job, self.moved());
+        }
+    }
+
+    fn sealed(&mut self) -> Result<bool, Unfinished> {
+        if self.written.is_some() {
+            return Ok(true);
+        }
+        let row = self.attempt.catalogue().generation(self.attempt.generation);
+        match row.map_err(Unfinished::failed)? {
+            // Whoever writes it says so when it has.
+            None => Ok(false),
+            Some(_) => self.write().map(|()| true),
+        }
+    }
 }
 
 /// What is known of a generation before an attempt.
@@ -74,7 +137,7 @@ impl Attempt<'_> {
         {
             return Ok(id);
         }
-        let id = JobId::generate(now_ms());
+        let id = self.job;
         let ends = (known.source.clone(), self.site.to_string());
         let by = self.requested_by.clone();
         let mut job = NewJob::new(id, JobKind::Replication, JobOwner::Engine, ends, by);
@@ -121,41 +184,33 @@ impl Attempt<'_> {
 
     /// Runs it. Blocks until it is committed there, has failed, or the link is down.
     pub(super) fn run(&self, way: &Bulk) -> Result<(), Unfinished> {
-        let known = self.known().map_err(Unfinished::Failed)?;
-        if known.row.as_ref().is_some_and(|row| row.state == ReplicationState::Done) {
-            return Ok(());
+        let (moved, told) = (Moved::default(), Instant::now());
+        let mut rows = Rows { attempt: self, written: None, moved, before: 0, told };
+        if !self.ahead {
+            let known = self.known().map_err(Unfinished::Failed)?;
+            if known.row.as_ref().is_some_and(|row| row.state == ReplicationState::Done) {
+                return Ok(());
+            }
+            rows.write()?;
         }
-        let job = self.job(&known).map_err(Unfinished::failed)?;
-        let begun = self.catalogue().transition(job, JobState::InProgress, None);
-        begun.map_err(Unfinished::failed)?;
-        let nothing = (Moved::default(), None);
-        let written = self.write(&known, job, ReplicationState::InProgress, nothing);
-        written.map_err(Unfinished::failed)?;
-        self.say(messages::REPLICATION_BEGINS, &known, job, &[("bytes", &known.logical)]);
-        let mut moved = Moved::default();
-        let result = self.send(&known, job, way, &mut moved);
-        if let Err(error) = self.ended(&known, job, moved, &result) {
+        let result = self.send(way, &mut rows);
+        let moved = rows.moved();
+        if let Some((known, job)) = &rows.written
+            && let Err(error) = self.ended(known, *job, moved, &result)
+        {
             tracing::error!(%error, "the state of a replication could not be written");
         }
         result
     }
 
-    fn send(
-        &self,
-        known: &Known,
-        job: JobId,
-        way: &Bulk,
-        so_far: &mut Moved,
-    ) -> Result<(), Unfinished> {
-        match self.send_by(self.bases(), (known, job), way, so_far) {
+    fn send(&self, way: &Bulk, rows: &mut Rows<'_>) -> Result<(), Unfinished> {
+        match self.send_by(self.bases(), way, rows) {
             // Told without a base nothing is taken for granted, and what is damaged there is sent
             // again.
             Err(Unfinished::BadBase(cause)) => {
                 tracing::warn!(generation = %self.generation, cause, "told again, without a base");
-                let before = so_far.wire;
-                let result = self.send_by(Vec::new(), (known, job), way, so_far);
-                so_far.wire += before;
-                match result {
+                rows.before = rows.moved.wire;
+                match self.send_by(Vec::new(), way, rows) {
                     Err(Unfinished::BadBase(cause)) => Err(Unfinished::Failed(cause)),
                     other => other,
                 }
@@ -167,8 +222,8 @@ impl Attempt<'_> {
     /// What the generation may be told by, the best first.
     fn bases(&self) -> Vec<GenerationId> {
         let store = &self.replicator.ground().store;
-        let info = store.generation(self.generation);
-        let parent = info.and_then(|info| info.parent);
+        let open = || store.open_header(self.generation).ok().and_then(|head| head.1);
+        let parent = store.generation(self.generation).map_or_else(open, |info| info.parent);
         let done = self.catalogue().replications(&[ReplicationState::Done]);
         let there = done.unwrap_or_default().into_iter().rev();
         let there = there.filter(|row| row.site == self.site).map(|row| row.generation);
@@ -185,11 +240,16 @@ impl Attempt<'_> {
     fn send_by(
         &self,
         bases: Vec<GenerationId>,
-        (known, job): (&Known, JobId),
         way: &Bulk,
-        so_far: &mut Moved,
+        rows: &mut Rows<'_>,
     ) -> Result<(), Unfinished> {
-        let cartridge = known.cartridge.as_ref();
+        let store = &self.replicator.ground().store;
+        let cartridge = match store.generation(self.generation) {
+            Some(info) => info.cartridge,
+            None => store.open_header(self.generation).map_err(|_| Unfinished::Lost)?.0,
+        };
+        let cartridge = self.catalogue().cartridge(cartridge).map_err(Unfinished::failed)?;
+        let cartridge = cartridge.as_ref();
         let what = What {
             transfer: TransferId(Ulid::generate(now_ms())),
             generation: self.generation,
@@ -198,24 +258,17 @@ impl Attempt<'_> {
             capacity: cartridge.map_or(0, |c| c.capacity),
             bases,
             level: self.replicator.ground().config.replication.compression,
-            job,
-            urgent: self.urgent,
+            job: rows.written.as_ref().map_or(self.job, |(_, job)| *job),
+            urgent: Arc::clone(&self.urgent),
+            ahead: rows.written.is_none(),
         };
         let (messages, mut inbox) = mpsc::channel(INBOX);
-        if !self.replicator.join(what.transfer, messages, way) {
+        if !self.replicator.join((what.transfer, self.generation), messages, way) {
             return Err(Unfinished::LinkDown);
         }
-        let mut told = Instant::now();
-        let store = &self.replicator.ground().store;
-        let result = transfer::send(store, &what, way, &mut inbox, &mut |moved| {
-            *so_far = moved;
-            if told.elapsed() >= PROGRESS_EVERY {
-                told = Instant::now();
-                self.tell(known, job, moved);
-            }
-        });
-        self.replicator.leave(what.transfer);
-        *so_far = result?;
+        let result = transfer::send(store, &what, way, &mut inbox, rows);
+        self.replicator.leave(what.transfer, self.generation);
+        rows.moved = result?;
         Ok(())
     }
 

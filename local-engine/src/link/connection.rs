@@ -7,6 +7,7 @@ use bytes::Bytes;
 use link::{Channel, Hello, Meeting, Message, Peer, Token, greet};
 use model::{EngineId, SiteName};
 use service::bandwidth::{Bandwidth, Counted, Counters};
+use service::config::{LocalConfig, Replication, rate_at};
 use service::framing::{FrameReader, FrameWriter};
 use service::shutdown::Shutdown;
 use service::{messages, tls};
@@ -207,8 +208,7 @@ async fn run(site: &Arc<RemoteSite>, control: Half, bulk: Half) -> Failure {
     let (control_way, control_queue) = ControlWay::new();
     let (bulk_way, bulk_queues) = Bulk::new();
     let peer = control.peer.clone();
-    let limit = site.ground.config.replication.bandwidth;
-    let bandwidth = limit.map_or_else(Bandwidth::unlimited, |rate| Bandwidth::per_second(rate.0));
+    let bandwidth = bandwidth(&site.ground.config);
     // Before anything is read: a report or an answer must find the site up.
     let (meeting, renamed) = site.up(&peer, control_way.clone(), bulk_way.clone());
     greeted(site, &peer, meeting, renamed).await;
@@ -226,6 +226,19 @@ async fn run(site: &Arc<RemoteSite>, control: Half, bulk: Half) -> Failure {
     site.replicator().down();
     tasks.shutdown().await;
     ended
+}
+
+/// What may go: of what a copy waits for, and of the rest.
+fn bandwidth(config: &Arc<LocalConfig>) -> (Bandwidth, Bandwidth) {
+    let all = Arc::clone(config);
+    let rest = Bandwidth::by(Arc::new(move || {
+        let Replication { bandwidth, calendar, .. } = &all.replication;
+        rate_at(*bandwidth, calendar, jiff::Zoned::now().datetime())
+    }));
+    match config.replication.copies_unlimited {
+        true => (Bandwidth::unlimited(), rest),
+        false => (rest.clone(), rest),
+    }
 }
 
 /// Writes down whom we met.

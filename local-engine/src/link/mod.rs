@@ -106,10 +106,11 @@ impl Links {
 
     /// A generation was sealed: by policy it is replicated to every site.
     pub fn sealed(&self, _cartridge: CartridgeId, generation: GenerationId) {
-        if self.start == ReplicationStart::OnUnload {
-            self.sites
-                .iter()
-                .for_each(|site| site.replicator().want(generation, "policy on-unload"));
-        }
+        let policy = match self.start {
+            ReplicationStart::WhileWriting => "policy while-writing",
+            ReplicationStart::OnUnload => "policy on-unload",
+            ReplicationStart::Manual => return,
+        };
+        self.sites.iter().for_each(|site| site.replicator().want(generation, policy));
     }
 }

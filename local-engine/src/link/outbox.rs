@@ -118,7 +118,8 @@ impl Bulk {
 
     /// A sign of life; data under way is one too.
     pub(super) fn ping(&self) {
-        drop(self.rest.try_send(Message::Ping(0).encode()));
+        // Urgent, since the rest may have to wait for its hour.
+        drop(self.urgent.try_send(Message::Ping(0).encode()));
     }
 
     /// Whether both are the way to the same connection.
@@ -127,25 +128,41 @@ impl Bulk {
     }
 }
 
-/// Writes what is queued, urgent frames first.
+/// Writes what is queued, urgent frames first. Of `bandwidth` the first counts for these, the
+/// second for the rest: while those wait for their time the urgent ones go.
 pub(super) async fn write_bulk<W: AsyncWrite + Unpin>(
     mut writer: FrameWriter<W>,
     mut queues: BulkQueues,
-    bandwidth: Bandwidth,
+    (urgent, rest): (Bandwidth, Bandwidth),
 ) -> Failure {
+    let mut waiting: Option<Bytes> = None;
     loop {
+        let length = waiting.as_ref().map_or(0, Bytes::len);
         let frame = tokio::select! {
             biased;
-            Some(frame) = queues.urgent.recv() => frame,
-            Some(frame) = queues.rest.recv() => frame,
+            Some(frame) = queues.urgent.recv() => {
+                urgent.take(frame.len()).await;
+                Some(frame)
+            }
+            () = rest.take(length), if waiting.is_some() => waiting.take(),
+            Some(frame) = queues.rest.recv(), if waiting.is_none() => {
+                // What goes before it is not to wait for its time.
+                if rest.is_limited()
+                    && let Err(error) = writer.flush().await
+                {
+                    return error.into();
+                }
+                waiting = Some(frame);
+                None
+            }
             else => return "the link is taken down".into(),
         };
-        bandwidth.take(frame.len()).await;
+        let Some(frame) = frame else { continue };
         if let Err(error) = writer.write(&[&frame]).await {
             return error.into();
         }
         if queues.urgent.is_empty()
-            && queues.rest.is_empty()
+            && (queues.rest.is_empty() || waiting.is_some())
             && let Err(error) = writer.flush().await
         {
             return error.into();

@@ -7,9 +7,11 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use link::{Chunk, Entry, Offer, PACK_MAX, Pack, PackForm, Segment, Totals};
+use link::{Chunk, Entry, Offer, PACK_MAX, Pack, PackForm, Segment};
 use model::{Digest, GenerationId};
-use store::{ChunkRef, Compare, Encoding, GenerationInfo, ObjectRun, Piece, Recipes, Store};
+use store::{
+    ChunkRef, Compare, Encoding, GenerationInfo, ObjectRun, Piece, Recipes, Standing, Store,
+};
 use store::{Result as StoreResult, StoreError, StoredChunk};
 
 /// Chunks of one batch: about 16 MiB of data, so that wants come back while more is offered.
@@ -24,6 +26,21 @@ const OLD_MARGIN: u64 = 64 << 10;
 /// A chunk of which so little is left goes without being asked for. To ask costs 32 bytes and
 /// seldom helps, so it is worth it only for more.
 const FRESH_MAX: usize = 256;
+
+/// Of a generation that is being written a batch is made of so many bytes at least.
+const STEP: u64 = 8 << 20;
+
+/// What comes next of a recipe.
+pub(super) enum Batch {
+    /// A part of it.
+    Offer(Offer),
+    /// It is being written, and there is not enough yet.
+    Later,
+    /// That was all.
+    End(GenerationInfo),
+    /// What was offered is not how it ended.
+    Lost,
+}
 
 /// A chunk of a batch.
 struct Planned {
@@ -65,17 +82,17 @@ pub(super) enum PackingError {
 /// Reads a recipe in batches.
 pub(super) struct RecipeReader<'a> {
     store: &'a Store,
-    info: GenerationInfo,
+    generation: GenerationId,
     /// Of zstd, for what is new.
     level: i32,
-    recipe: Recipes,
     compare: Option<Compare>,
     base: Option<Recipes>,
     /// A piece that was read and belongs behind what is under way.
     next: Option<Piece>,
     /// Where in the base the old bytes of the gap under way begin.
     old_at: u64,
-    next_run: u64,
+    /// Objects that were offered.
+    objects: u64,
     next_sequence: u32,
     plans: BTreeMap<u32, Plan>,
 }
@@ -104,63 +121,73 @@ impl Making {
 }
 
 impl<'a> RecipeReader<'a> {
-    pub(super) fn open(store: &'a Store, info: GenerationInfo, level: i32) -> StoreResult<Self> {
-        Ok(Self {
+    pub(super) fn new(store: &'a Store, generation: GenerationId, level: i32) -> Self {
+        Self {
             store,
-            info,
+            generation,
             level,
-            recipe: store.recipe(info.id)?,
             compare: None,
             base: None,
             next: None,
             old_at: 0,
-            next_run: 0,
+            objects: 0,
             next_sequence: 0,
             plans: BTreeMap::new(),
-        })
-    }
-
-    pub(super) fn totals(&self) -> Totals {
-        let GenerationInfo { objects, bytes, chunks, .. } = self.info;
-        Totals { objects, bytes, chunks }
-    }
-
-    /// The next batch, `None` behind the last. `base` is what it is told by, the same each time;
-    /// of the batches before `oldest` no more packs are made.
-    pub(super) fn batch(
-        &mut self,
-        base: Option<GenerationId>,
-        oldest: u32,
-    ) -> StoreResult<Option<Offer>> {
-        if self.compare.is_none() {
-            self.compare = Some(self.store.compare(self.info.id, base)?);
-            self.base = base.map(|id| self.store.recipe(id)).transpose()?;
         }
-        let segments = self.segments()?;
+    }
+
+    /// The next batch. `base` is what it is told by, the same each time; of the batches before
+    /// `oldest` no more packs are made.
+    pub(super) fn batch(&mut self, base: Option<GenerationId>, oldest: u32) -> StoreResult<Batch> {
+        let compare = match &mut self.compare {
+            Some(compare) => compare,
+            None => {
+                self.base = base.map(|id| self.store.recipe(id)).transpose()?;
+                match self.store.compare(self.generation, base) {
+                    Err(StoreError::NoGeneration(_)) => return Ok(Batch::Lost),
+                    compare => self.compare.insert(compare?),
+                }
+            }
+        };
+        let standing = compare.advance(self.objects)?;
+        match standing {
+            Standing::Lost => return Ok(Batch::Lost),
+            Standing::Open if self.next.is_none() && compare.waiting()? < STEP => {
+                return Ok(Batch::Later);
+            }
+            Standing::Open | Standing::Sealed(_) => {}
+        }
+        let segments = self.segments(standing == Standing::Open)?;
         let mut making = Making::default();
         while making.has_room() && self.piece(&mut making)? {}
         let Making { entries, plan, .. } = making;
         if segments.is_empty() && entries.is_empty() {
-            return Ok(None);
+            return Ok(match standing {
+                Standing::Sealed(info) => Batch::End(info),
+                _ => Batch::Later,
+            });
         }
         self.plans = self.plans.split_off(&oldest);
         self.plans.insert(self.next_sequence, plan);
         self.next_sequence += 1;
-        Ok(Some(Offer { segments, entries }))
+        Ok(Batch::Offer(Offer { segments, entries }))
     }
 
-    fn segments(&mut self) -> StoreResult<Vec<Segment>> {
-        let runs = self.recipe.runs(self.next_run).take(link::OFFER_SEGMENTS_MAX);
-        let segments: Vec<_> = runs
-            .map(|run| {
-                Ok(match run? {
-                    ObjectRun::Records { size, count } => Segment::Records { size, count },
-                    ObjectRun::Filemarks { count } => Segment::Filemarks(count),
-                })
-            })
-            .collect::<StoreResult<_>>()?;
-        self.next_run += segments.len() as u64;
-        Ok(segments)
+    /// The next runs of objects. Of what is `open` not the last one, which may still grow or be
+    /// written over, as the filemarks at the end of a backup are.
+    fn segments(&mut self, open: bool) -> StoreResult<Vec<Segment>> {
+        let Some(compare) = &self.compare else { return Ok(Vec::new()) };
+        let runs = compare.runs(self.objects).take(link::OFFER_SEGMENTS_MAX + usize::from(open));
+        let mut runs = runs.collect::<StoreResult<Vec<_>>>()?;
+        if open {
+            runs.pop();
+        }
+        self.objects += runs.iter().map(ObjectRun::count).sum::<u64>();
+        let segment = |run| match run {
+            ObjectRun::Records { size, count } => Segment::Records { size, count },
+            ObjectRun::Filemarks { count } => Segment::Filemarks(count),
+        };
+        Ok(runs.into_iter().map(segment).collect())
     }
 
     fn read(&mut self) -> StoreResult<Option<Piece>> {

@@ -1,16 +1,19 @@
 //! Generations on their way to one site: what is wanted, what runs, what is done.
 //!
 //! A generation that a copy waits for is urgent: it starts at once and its frames go before all
-//! others. Of the rest one runs at a time, in the order in which they were sealed. What a broken
+//! others. Of the rest one runs at a time, in the order in which they were sealed. One that is
+//! still written is sent ahead, as far as it is there, so that little is left when it is sealed. What a broken
 //! link interrupts goes on when it is back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use link::{Replicate, ReplicateBody, TransferId};
-use model::{GenerationId, SiteName};
+use link::{Replicate, TransferId};
+use model::{GenerationId, JobId, SiteName};
 use service::config::ReplicationStart;
+use store::Growth;
 use svs::{GenerationState, Replication, ReplicationState, SvsError};
 use tape::{Control, TapeError};
 use tokio::sync::mpsc;
@@ -18,22 +21,64 @@ use tokio::sync::mpsc;
 use super::Ground;
 use super::attempt::Attempt;
 use super::outbox::Bulk;
-use super::transfer::Unfinished;
+use super::transfer::{Event, Unfinished};
+use crate::engine::now_ms;
 
 /// Urgent transfers at once.
 const URGENT_MAX: usize = 4;
 /// How often a waiting DMA is told how far the replication is.
 const TELL_EVERY: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(200);
+/// Open generations that are sent ahead at once.
+const AHEAD_MAX: usize = 8;
+/// A generation is sent ahead once so much of it is written, and that much more each time that it
+/// was written over.
+const AHEAD_FROM: u64 = 16 << 20;
 
 /// A generation that is wanted at the site.
 #[derive(Clone, Debug)]
 struct Wanted {
     requested_by: String,
     urgent: bool,
+    /// The same for a transfer that runs.
+    hurry: Arc<AtomicBool>,
+    /// The job of its first attempt.
+    job: JobId,
+    /// It is still written: nobody asked for it yet.
+    ahead: bool,
     running: bool,
     /// Waits for the next connection.
     parked: bool,
+}
+
+impl Wanted {
+    fn new(requested_by: &str) -> Self {
+        Self {
+            requested_by: requested_by.to_owned(),
+            urgent: false,
+            hurry: Arc::default(),
+            job: JobId::generate(now_ms()),
+            ahead: false,
+            running: false,
+            parked: false,
+        }
+    }
+
+    /// Of those of a kind only so many run at once.
+    fn kind(&self) -> Kind {
+        match (self.urgent, self.ahead) {
+            (true, _) => Kind::Urgent,
+            (false, false) => Kind::Rest,
+            (false, true) => Kind::Ahead,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Urgent,
+    Rest,
+    Ahead,
 }
 
 /// How far a generation is.
@@ -56,23 +101,29 @@ struct State {
     failed: BTreeMap<GenerationId, String>,
     /// Of those that run.
     far: BTreeMap<GenerationId, Replicated>,
-    transfers: BTreeMap<TransferId, mpsc::Sender<ReplicateBody>>,
+    transfers: BTreeMap<TransferId, mpsc::Sender<Event>>,
+    /// The same, by what they send.
+    sending: BTreeMap<GenerationId, mpsc::Sender<Event>>,
+    /// From how many bytes on an open generation is tried again.
+    again_from: BTreeMap<GenerationId, u64>,
 }
 
 impl State {
     /// The next generation that may run now, which from now on does.
     fn next(&mut self) -> Option<(GenerationId, Wanted, Bulk)> {
         let way = self.way.clone()?;
-        let running =
-            |urgent| self.wanted.values().filter(move |w| w.running && w.urgent == urgent);
-        let (urgent_runs, rest_runs) = (running(true).count(), running(false).count());
-        let waits = |urgent: bool| {
+        let runs =
+            |kind| self.wanted.values().filter(move |w| w.running && w.kind() == kind).count();
+        let (urgent_runs, rest_runs) = (runs(Kind::Urgent), runs(Kind::Rest));
+        let ahead_runs = runs(Kind::Ahead);
+        let waits = |kind: Kind| {
             let mut all = self.wanted.iter();
-            all.find(|(_, w)| !w.running && !w.parked && w.urgent == urgent).map(|(id, _)| *id)
+            all.find(|(_, w)| !w.running && !w.parked && w.kind() == kind).map(|(id, _)| *id)
         };
-        let urgent = waits(true).filter(|_| urgent_runs < URGENT_MAX);
-        let rest = waits(false).filter(|_| rest_runs == 0 && urgent_runs == 0);
-        let generation = urgent.or(rest)?;
+        let urgent = waits(Kind::Urgent).filter(|_| urgent_runs < URGENT_MAX);
+        let rest = waits(Kind::Rest).filter(|_| rest_runs == 0 && urgent_runs == 0);
+        let ahead = waits(Kind::Ahead).filter(|_| ahead_runs < AHEAD_MAX);
+        let generation = urgent.or(rest).or(ahead)?;
         let wanted = self.wanted.get_mut(&generation)?;
         wanted.running = true;
         Some((generation, wanted.clone(), way))
@@ -81,10 +132,27 @@ impl State {
     /// Takes in how an attempt over `way` ended.
     fn ended(&mut self, generation: GenerationId, way: &Bulk, result: Result<(), Unfinished>) {
         self.far.remove(&generation);
+        let ahead = self.wanted.get(&generation).is_some_and(|wanted| wanted.ahead);
         match result {
             Ok(()) => {
                 self.wanted.remove(&generation);
                 self.done.insert(generation);
+            }
+            // Nobody waits for it: when it is sealed it is wanted.
+            Err(cause) if ahead => {
+                tracing::debug!(%generation, %cause, "sending ahead has ended");
+                self.wanted.remove(&generation);
+                let from = self.again_from.entry(generation).or_default();
+                *from = match cause {
+                    Unfinished::Failed(_) | Unfinished::BadBase(_) => u64::MAX,
+                    Unfinished::LinkDown => AHEAD_FROM,
+                    Unfinished::Lost | Unfinished::Later(_) => from.saturating_add(AHEAD_FROM),
+                };
+            }
+            Err(Unfinished::Lost) => {
+                if let Some(wanted) = self.wanted.get_mut(&generation) {
+                    wanted.running = false;
+                }
             }
             Err(Unfinished::Failed(cause) | Unfinished::BadBase(cause)) => {
                 self.wanted.remove(&generation);
@@ -99,6 +167,28 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Takes in that an open generation grew or ended; whether something may run now.
+    fn grown(&mut self, growth: Growth) -> bool {
+        let Growth { generation, bytes, open } = growth;
+        if let Some(inbox) = self.sending.get(&generation) {
+            // One that has messages to read looks at the generation as well.
+            drop(inbox.try_send(Event::Grown));
+        }
+        if !open {
+            self.again_from.remove(&generation);
+            self.wanted.retain(|id, wanted| *id != generation || !wanted.ahead || wanted.running);
+            return false;
+        }
+        let from = self.again_from.entry(generation).or_insert(AHEAD_FROM);
+        if self.way.is_none() || bytes < *from || self.wanted.contains_key(&generation) {
+            return false;
+        }
+        *from = bytes;
+        let wanted = Wanted { ahead: true, ..Wanted::new("policy while-writing") };
+        self.wanted.insert(generation, wanted);
+        true
     }
 }
 
@@ -115,7 +205,25 @@ pub struct Replicator(Arc<Inner>);
 impl Replicator {
     pub(super) fn new(ground: &Arc<Ground>, site: Option<SiteName>) -> Self {
         let state = Mutex::new(State { site, ..State::default() });
-        Self(Arc::new(Inner { ground: Arc::clone(ground), state, changed: Condvar::new() }))
+        let ground = Arc::clone(ground);
+        let this = Self(Arc::new(Inner { ground, state, changed: Condvar::new() }));
+        if this.0.ground.config.replication.start == ReplicationStart::WhileWriting {
+            let weak = Arc::downgrade(&this.0);
+            this.0.ground.store.watch(Arc::new(move |growth| {
+                if let Some(inner) = weak.upgrade() {
+                    Self(inner).grown(growth);
+                }
+            }));
+        }
+        this
+    }
+
+    /// Told by whoever writes: never waits.
+    fn grown(&self, growth: Growth) {
+        let may_run = self.lock().grown(growth);
+        if may_run {
+            self.dispatch();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -139,7 +247,15 @@ impl Replicator {
         drop(tokio::task::spawn_blocking(move || {
             this.adopt_unfinished();
             this.dispatch();
+            this.look_ahead();
         }));
+    }
+
+    /// Begins what can be sent ahead.
+    fn look_ahead(&self) {
+        if self.0.ground.config.replication.start == ReplicationStart::WhileWriting {
+            self.0.ground.store.growing().into_iter().for_each(|growth| self.grown(growth));
+        }
     }
 
     /// The bulk connection is gone: transfers under way end and wait.
@@ -147,6 +263,7 @@ impl Replicator {
         let mut state = self.lock();
         state.way = None;
         state.transfers.clear();
+        state.sending.clear();
         drop(state);
         self.0.changed.notify_all();
     }
@@ -156,28 +273,31 @@ impl Replicator {
         let inbox = self.lock().transfers.get(&message.transfer).cloned();
         if let Some(inbox) = inbox {
             // A transfer that has ended needs no news.
-            drop(inbox.send(message.body).await);
+            drop(inbox.send(Event::Peer(message.body)).await);
         }
     }
 
     /// Lets the messages of a transfer come, if `way` is still the way; false otherwise.
     pub(super) fn join(
         &self,
-        transfer: TransferId,
-        inbox: mpsc::Sender<ReplicateBody>,
+        (transfer, generation): (TransferId, GenerationId),
+        inbox: mpsc::Sender<Event>,
         way: &Bulk,
     ) -> bool {
         let mut state = self.lock();
         let stands = state.way.as_ref().is_some_and(|now| now.is_same(way));
         if stands {
-            state.transfers.insert(transfer, inbox);
+            state.transfers.insert(transfer, inbox.clone());
+            state.sending.insert(generation, inbox);
         }
         stands
     }
 
     /// A transfer is over.
-    pub(super) fn leave(&self, transfer: TransferId) {
-        self.lock().transfers.remove(&transfer);
+    pub(super) fn leave(&self, transfer: TransferId, generation: GenerationId) {
+        let mut state = self.lock();
+        state.transfers.remove(&transfer);
+        state.sending.remove(&generation);
     }
 
     /// How far a generation that runs is.
@@ -208,7 +328,7 @@ impl Replicator {
             .map(|row| (row.generation, row.state))
             .collect();
         let open = [ReplicationState::Pending, ReplicationState::InProgress];
-        let by_policy = self.0.ground.config.replication.start == ReplicationStart::OnUnload;
+        let by_policy = self.0.ground.config.replication.start != ReplicationStart::Manual;
         let mut newest = BTreeMap::new();
         for row in catalogue.all_generations()? {
             if row.state == GenerationState::Sealed {
@@ -225,7 +345,10 @@ impl Replicator {
     /// Wants a generation at the site, some time: written down first. Blocks on the catalogue.
     pub fn want(&self, generation: GenerationId, requested_by: &str) {
         // A site that was never met has no name yet; what it lacks is found when it is met.
-        if let Some(attempt) = self.attempt(generation, requested_by, false)
+        let wanted = self.lock().wanted.get(&generation).cloned();
+        let wanted = wanted.unwrap_or_else(|| Wanted::new(requested_by));
+        let wanted = Wanted { requested_by: requested_by.to_owned(), ahead: false, ..wanted };
+        if let Some(attempt) = self.attempt(generation, &wanted)
             && let Err(cause) = attempt.write_down()
         {
             tracing::error!(%generation, cause, "a wanted replication could not be written down");
@@ -234,15 +357,16 @@ impl Replicator {
         self.dispatch();
     }
 
-    fn attempt(
-        &self,
-        generation: GenerationId,
-        requested_by: &str,
-        urgent: bool,
-    ) -> Option<Attempt<'_>> {
-        let site = self.lock().site.clone()?;
-        let requested_by = requested_by.to_owned();
-        Some(Attempt { replicator: self, generation, site, requested_by, urgent })
+    fn attempt(&self, generation: GenerationId, wanted: &Wanted) -> Option<Attempt<'_>> {
+        Some(Attempt {
+            replicator: self,
+            generation,
+            site: self.lock().site.clone()?,
+            requested_by: wanted.requested_by.clone(),
+            urgent: Arc::clone(&wanted.hurry),
+            job: wanted.job,
+            ahead: wanted.ahead,
+        })
     }
 
     fn note(&self, generation: GenerationId, by: &str, urgent: bool) {
@@ -251,14 +375,18 @@ impl Replicator {
             return;
         }
         state.failed.remove(&generation);
-        let wanted = state.wanted.entry(generation).or_insert_with(|| Wanted {
-            requested_by: by.to_owned(),
-            urgent,
-            running: false,
-            parked: false,
-        });
+        let new = || Wanted::new(by);
+        let wanted = state.wanted.entry(generation).or_insert_with(new);
         wanted.urgent |= urgent;
+        wanted.hurry.fetch_or(urgent, Ordering::Relaxed);
         wanted.parked &= !urgent;
+        if std::mem::take(&mut wanted.ahead) {
+            wanted.requested_by = by.to_owned();
+        }
+        if let Some(inbox) = state.sending.get(&generation) {
+            // Its row is there now.
+            drop(inbox.try_send(Event::Grown));
+        }
     }
 
     /// Starts what may run now.
@@ -281,13 +409,15 @@ impl Replicator {
 
     /// One attempt at one generation, on a thread of its own.
     fn run(&self, generation: GenerationId, wanted: &Wanted, way: &Bulk) {
-        let result = match self.attempt(generation, &wanted.requested_by, wanted.urgent) {
+        let result = match self.attempt(generation, wanted) {
             Some(attempt) => attempt.run(way),
             None => Err(Unfinished::LinkDown),
         };
         self.lock().ended(generation, way, result);
         self.0.changed.notify_all();
         self.dispatch();
+        // The link may have come back before this attempt saw it go.
+        self.look_ahead();
     }
 
     /// Brings a generation to the site ahead of everything else and waits until it is committed
@@ -381,7 +511,7 @@ mod tests {
     use super::*;
 
     fn wanted(urgent: bool) -> Wanted {
-        Wanted { requested_by: "test".into(), urgent, running: false, parked: false }
+        Wanted { urgent, ..Wanted::new("test") }
     }
 
     fn id(n: u128) -> GenerationId {

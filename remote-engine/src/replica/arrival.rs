@@ -30,14 +30,14 @@ struct Attributes {
     library: Option<LibraryName>,
     capacity: u64,
     created_ms: u64,
-    unique_bytes: u64,
-    stored_bytes: u64,
     /// Bytes of all records, if the sender knows.
     bytes: Option<u64>,
     /// The number of the generation among those of its cartridge.
     number: Option<u64>,
     /// The sender's job.
     job: Option<JobId>,
+    /// It is still written there: nothing is promised before it is committed.
+    ahead: bool,
 }
 
 /// A generation that arrives.
@@ -52,6 +52,8 @@ pub(super) struct Arrival {
     /// What the peer tells it by; pinned as long as the transfer lasts.
     base: Option<Recipes>,
     job: JobId,
+    /// The job has a row.
+    written: bool,
     /// Bytes of all messages of this transfer, both ways.
     wire: u64,
     row: Instant,
@@ -94,6 +96,7 @@ impl Arrival {
             import: None,
             base: None,
             job,
+            written: false,
             wire,
             row: Instant::now(),
             over: false,
@@ -191,7 +194,9 @@ impl Arrival {
             self.over = true;
             return Ok(Begun::Already);
         }
-        self.write_job().map_err(|error| unwritten(&error))?;
+        if !self.attributes.ahead {
+            self.write_job().map_err(|error| unwritten(&error))?;
+        }
         let store = &self.ground.store;
         let bases = self.begin.bases.iter().zip(0u32..);
         let mut here = bases.filter_map(|(id, index)| Some((index, store.recipe(*id).ok()?)));
@@ -206,8 +211,8 @@ impl Arrival {
             filemarks: 0,
             bytes: 0,
             chunks: 0,
-            unique_bytes: self.attributes.unique_bytes,
-            stored_bytes: self.attributes.stored_bytes,
+            unique_bytes: 0,
+            stored_bytes: 0,
         }));
         Ok(Begun::Import { base: index })
     }
@@ -254,6 +259,7 @@ impl Arrival {
         ];
         let (id, subject) = (messages::REPLICATION_BEGINS, self.job.to_string());
         messages::note(catalogue, EventKind::Job, id, &words, Some(&subject));
+        self.written = true;
         Ok(())
     }
 
@@ -311,7 +317,7 @@ impl Arrival {
         for (name, raw) in &chunks {
             store.put_chunk(name, raw).map_err(|error| failure(&error))?;
         }
-        if self.row.elapsed() >= ROW_TIME {
+        if self.written && self.row.elapsed() >= ROW_TIME {
             self.row = Instant::now();
             let bytes = self.receiver.counters().offered;
             let progress = Progress { bytes, bytes_total: None };
@@ -347,6 +353,12 @@ impl Arrival {
         let gone = || Failure { why: FailWhy::Store, text: "no import is open".to_owned() };
         let import = self.import.as_mut().ok_or_else(gone)?;
         import.announce(totals.objects, totals.bytes, totals.chunks);
+        import.tell_new(totals.unique, totals.stored);
+        if !self.written {
+            self.attributes.bytes = Some(totals.bytes);
+            self.write_job().map_err(|error| unwritten(&error))?;
+        }
+        let Some(import) = &mut self.import else { return Ok(()) };
         let generation = self.begin.generation;
         tracing::debug!(%generation, "commit: every chunk is here");
         let info = import.commit();
@@ -431,6 +443,10 @@ impl Arrival {
 
     fn failed(&mut self, failure: &Failure) {
         if std::mem::replace(&mut self.over, true) {
+            return;
+        }
+        if !self.written {
+            tracing::debug!(job = %self.job, %failure, "what was sent ahead is given up");
             return;
         }
         let words: [(&str, &dyn std::fmt::Display); 3] = [

@@ -361,7 +361,7 @@ impl Local {
                     SenderOutput::NeedBatch { .. } if sent => {
                         let info = store.generation(generation).unwrap();
                         let store::GenerationInfo { objects, bytes, chunks, .. } = info;
-                        sender.end(Totals { objects, bytes, chunks }).unwrap();
+                        sender.end(Totals { objects, bytes, chunks, ..Totals::default() }).unwrap();
                     }
                     SenderOutput::NeedBatch { .. } => {
                         sent = true;

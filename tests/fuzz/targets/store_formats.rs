@@ -19,7 +19,7 @@ const OBJECTS_MAX: usize = 10_000;
 
 fn options() -> Options {
     Options {
-        chunk: ChunkParams { min: 128, average: 256, max: 1024 },
+        chunk: ChunkParams { min: 128, average: 256, max: 1024, ..ChunkParams::default() },
         container_bytes: 16 << 10,
         ..Options::default()
     }

@@ -48,9 +48,7 @@ pub struct Clock(u16);
 
 /// A text that is no schedule; the fault of whoever wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} is no schedule: write `at 2026-12-01T22:00`, `every mon-fri 22:00` or `within 22:00-06:00`"
-)]
+#[error("{0:?} is no schedule: write `at DATE`, `every mon-fri 22:00` or `within 22:00-06:00`")]
 pub struct ScheduleError(String);
 
 /// What a schedule says of now.

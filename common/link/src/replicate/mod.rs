@@ -1,4 +1,5 @@
-//! Replication of one sealed generation: offer, want, send, commit.
+//! Replication of one generation: offer, want, send, commit. It may be written meanwhile: the sender
+//! then offers what is there, and commits when it is sealed.
 //!
 //! The sender tells what the generation is made of, in batches: runs of another generation that
 //! the receiver has committed (the *base*), runs of what was told before, and chunks. Chunks of
@@ -195,6 +196,10 @@ pub struct Totals {
     pub bytes: u64,
     /// Chunks, those in runs included.
     pub chunks: u64,
+    /// Bytes of chunks that were new where it was written, before compression; not compared.
+    pub unique: u64,
+    /// The same as they are stored there; not compared.
+    pub stored: u64,
 }
 
 /// Why a transfer failed.

@@ -1,25 +1,22 @@
-//! Where a stream is cut: as the store cuts (fastcdc v2020, 4, 16 and 64 KiB), so that names meet.
+//! Where a stream is cut: as a store cuts by default, so that names meet.
 
 use bytes::{Bytes, BytesMut};
-use fastcdc::v2020::{Normalization, cut, select_masks};
+use cut::{Cutter, Rules, Sizes};
 
-const MIN: usize = 4 << 10;
-const AVERAGE: usize = 16 << 10;
-const MAX: usize = 64 << 10;
 /// Room in the buffer: moving a rest to a new one costs at most one chunk's copy in so many bytes.
-const BUFFER: usize = 16 * MAX;
+const BUFFER: usize = 1 << 20;
 
 /// Takes bytes in pieces of any size and cuts them; the cuts depend on the bytes alone.
 #[derive(Debug)]
 pub struct Chunker {
     buffer: BytesMut,
-    masks: (u64, u64),
+    cutter: Cutter,
 }
 
 impl Default for Chunker {
     fn default() -> Self {
-        let masks = select_masks(AVERAGE, Normalization::Level1);
-        Self { buffer: BytesMut::new(), masks }
+        let cutter = Cutter::new(Sizes::default(), Rules::default());
+        Self { buffer: BytesMut::new(), cutter }
     }
 }
 
@@ -40,13 +37,9 @@ impl Chunker {
     /// The next chunk whose end no byte to come can move; with `end` also the last one, however
     /// short. `None` when there is none.
     pub fn next(&mut self, end: bool) -> Option<Bytes> {
-        let enough = self.buffer.len() >= MAX || (end && !self.buffer.is_empty());
-        enough.then(|| {
-            let (short, long) = self.masks;
-            let bytes = &self.buffer[..self.buffer.len().min(MAX)];
-            let (_, length) = cut(bytes, MIN, AVERAGE, MAX, short, long, short << 1, long << 1);
-            self.buffer.split_to(length).freeze()
-        })
+        let certain = self.buffer.len() >= self.cutter.certain();
+        let enough = certain || (end && !self.buffer.is_empty());
+        enough.then(|| self.buffer.split_to(self.cutter.next(&self.buffer)).freeze())
     }
 }
 
@@ -69,7 +62,7 @@ mod tests {
     #[test]
     fn pieces_do_not_move_cuts() {
         let data = noise(1 << 20);
-        let whole: Vec<usize> = FastCDC::new(&data, MIN, AVERAGE, MAX).map(|c| c.length).collect();
+        let whole: Vec<usize> = FastCDC::new(&data, 4096, 16384, 65536).map(|c| c.length).collect();
         for piece in [1, 777, 4096, 65_536, 1 << 20] {
             let mut chunker = Chunker::default();
             let mut cuts = Vec::new();

@@ -46,9 +46,9 @@ pub(super) fn replicate(message: &Replicate) -> (proto::Replicate, Bytes) {
         ReplicateBody::Credit { stored, offers } => {
             Body::Credit(wire::Credit { stored: *stored, offers: *offers })
         }
-        ReplicateBody::Commit(Totals { objects, bytes, chunks }) => {
-            let (objects, bytes, chunks) = (*objects, *bytes, *chunks);
-            Body::Commit(wire::Commit { objects, bytes, chunks })
+        ReplicateBody::Commit(totals) => {
+            let Totals { objects, bytes, chunks, unique, stored } = *totals;
+            Body::Commit(wire::Commit { objects, bytes, chunks, unique, stored })
         }
         ReplicateBody::Committed => Body::Committed(proto::Empty {}),
         ReplicateBody::Failed(failure) => Body::Failed(failed(failure)),
@@ -84,8 +84,8 @@ pub(super) fn read_replicate(
             ReplicateBody::Pack { sequence, pack: read_pack(packed, bytes)? }
         }
         Body::Credit(it) => ReplicateBody::Credit { stored: it.stored, offers: it.offers },
-        Body::Commit(wire::Commit { objects, bytes, chunks }) => {
-            ReplicateBody::Commit(Totals { objects, bytes, chunks })
+        Body::Commit(wire::Commit { objects, bytes, chunks, unique, stored }) => {
+            ReplicateBody::Commit(Totals { objects, bytes, chunks, unique, stored })
         }
         Body::Committed(_) => ReplicateBody::Committed,
         Body::Failed(failure) => ReplicateBody::Failed(read_failed(failure)?),

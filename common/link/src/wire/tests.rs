@@ -384,8 +384,8 @@ fn replicate() -> impl Strategy<Value = Replicate> {
             .prop_map(|(sequence, wanted)| ReplicateBody::Want { sequence, wanted }),
         (any::<u32>(), pack).prop_map(|(sequence, pack)| ReplicateBody::Pack { sequence, pack }),
         any::<(u64, u32)>().prop_map(|(stored, offers)| ReplicateBody::Credit { stored, offers }),
-        any::<(u64, u64, u64)>().prop_map(|(objects, bytes, chunks)| {
-            ReplicateBody::Commit(Totals { objects, bytes, chunks })
+        any::<[u64; 5]>().prop_map(|[objects, bytes, chunks, unique, stored]| {
+            ReplicateBody::Commit(Totals { objects, bytes, chunks, unique, stored })
         }),
         Just(ReplicateBody::Committed),
         (prop::sample::select(whys.to_vec()), words())

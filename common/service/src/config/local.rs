@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use model::{ByteSize, DevicePattern, LibraryName, Network, SiteName};
 use serde::Deserialize;
 
+use super::calendar::{self, CalendarRule};
 use super::check::{Findings, frontends, libraries, read_password, resolve};
 use super::{
     Admin, ConfigError, EngineConfig, FrontendLibrary, Log, PhysicalLibrary, Secret, Site, Smis,
@@ -196,13 +197,23 @@ pub struct Replication {
     pub start: ReplicationStart,
     /// Bytes a second on the link for bulk data, such as `"10MB"`; no limit if not given.
     pub bandwidth: Option<ByteSize>,
+    /// `[[replication.calendar]]`: other rates at certain hours, the first that fits counts.
+    pub calendar: Vec<CalendarRule>,
+    /// What a waiting copy needs is sent as fast as it goes.
+    pub copies_unlimited: bool,
     /// The zstd level of new data on the link, 1 to 19.
     pub compression: i32,
 }
 
 impl Default for Replication {
     fn default() -> Self {
-        Self { start: ReplicationStart::default(), bandwidth: None, compression: 5 }
+        Self {
+            start: ReplicationStart::default(),
+            bandwidth: None,
+            calendar: Vec::new(),
+            copies_unlimited: false,
+            compression: 5,
+        }
     }
 }
 
@@ -210,8 +221,10 @@ impl Default for Replication {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReplicationStart {
-    /// When it is unloaded (the default).
+    /// While it is written (the default); what is left goes when it is unloaded.
     #[default]
+    WhileWriting,
+    /// When it is unloaded.
     OnUnload,
     /// When somebody asks for it.
     Manual,
@@ -248,6 +261,7 @@ impl LocalConfig {
             self.replication.bandwidth.is_none_or(|rate| rate.0 >= 1024),
             || "replication: bandwidth is at least 1024 bytes a second; leave it out for no limit",
         );
+        calendar::check(&self.replication.calendar, &mut findings);
         findings.require(
             (1..=19).contains(&self.replication.compression),
             || "replication: compression is a zstd level, 1 to 19",

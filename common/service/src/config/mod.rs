@@ -1,6 +1,7 @@
 //! Configuration files: TOML, every key known, every finding with its place and a way out.
 
 mod admin;
+mod calendar;
 mod check;
 mod error;
 mod library;
@@ -17,6 +18,7 @@ use model::SiteName;
 use serde::Deserialize;
 
 pub use admin::Admin;
+pub use calendar::{CalendarRule, Clock, Day, rate_at};
 pub(crate) use check::private;
 pub use error::{ConfigError, Problem};
 pub(crate) use library::read_chap;

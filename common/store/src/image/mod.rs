@@ -15,6 +15,7 @@ use model::{CartridgeId, GenerationId};
 use crate::chunker::Chunker;
 use crate::codec::{Compressor, Decompressor, name};
 use crate::collect::Hold;
+use crate::follow::Writing;
 use crate::journal::{self, Event, Found, Journal, JournalHeader, Totals};
 use crate::layout::Layout;
 use crate::recipe::{Identity, layout_of};
@@ -191,6 +192,10 @@ impl Image {
         let inner = self.reel.inner.clone();
         inner.containers.check_poison()?;
         writer.make_room(&mut self.reel, true)?;
+        // Whoever follows it has the end of it; without that it is read from the recipe.
+        if let Err(error) = writer.journal.publish() {
+            tracing::debug!(%error, "the end of a journal was not written");
+        }
         inner.containers.sync(writer.ledger.mark)?;
         let header = writer.journal.header;
         let identity = Identity {
@@ -296,7 +301,8 @@ impl Ledger {
 }
 
 impl Writer {
-    fn new(inner: &Arc<Inner>, journal: Journal) -> Self {
+    fn new(inner: &Arc<Inner>, mut journal: Journal) -> Self {
+        journal.tell(Writing::new(&inner.live, journal.header.generation));
         Self {
             journal,
             compressor: Compressor::new(inner.options.zstd_level),
@@ -454,7 +460,10 @@ impl Resumed {
         fits.ok_or_else(|| StoreError::Damaged { path: path.clone(), what })?;
         let journal = Journal::resume(inner.vfs.as_ref(), path, &self.inspected)
             .map_err(|error| inner.containers.poisoned_by(error))?;
-        let writer = Writer::new(inner, journal);
+        let mut writer = Writer::new(inner, journal);
+        let base = self.inspected.header.parent.and_then(|id| inner.generation(id));
+        let before = base.map_or(0, |base| base.bytes);
+        writer.journal.resumed(layout.chunked.saturating_sub(before));
         // Under its hold, so that a collection that comes later keeps them.
         inner.stamp(layout)?;
         Ok(Writer {

@@ -7,18 +7,23 @@
 
 mod format;
 mod replay;
+mod track;
 
 use std::path::{Path, PathBuf};
 
 use vfs::{Vfs, VfsFile};
 
+use crate::follow::Writing;
 use crate::{ObjectRun, Result};
 pub(crate) use format::{Event, JournalHeader, Totals};
 use format::{FrameHeader, HEADER};
 pub(crate) use replay::{Found, Inspected, inspect, replay};
+pub(crate) use track::Tracker;
 
 /// Events are written, without a commit, when so many bytes of them have come together.
-const FRAME_SIZE: usize = 64 << 10;
+///
+/// That is about 7 MiB of data: so far behind is whoever follows it.
+const FRAME_SIZE: usize = 16 << 10;
 
 /// Writes the journal of one open generation.
 pub(crate) struct Journal {
@@ -34,6 +39,9 @@ pub(crate) struct Journal {
     pending: Vec<u8>,
     /// Objects that were appended and may still become more.
     run: Option<ObjectRun>,
+    /// Bytes of the chunks that were added.
+    bytes: u64,
+    writing: Option<Writing>,
 }
 
 impl Journal {
@@ -72,7 +80,9 @@ impl Journal {
         sequence: u64,
     ) -> Self {
         let (pending, run) = (Vec::new(), None);
-        Self { path, file, header, at, sequence, durable: sequence, pending, run }
+        let durable = sequence;
+        let (bytes, writing) = (0, None);
+        Self { path, file, header, at, sequence, durable, pending, run, bytes, writing }
     }
 
     /// Adds an event to the next frame.
@@ -94,7 +104,30 @@ impl Journal {
         if matches!(event, Event::Truncate(_)) {
             self.end_run();
         }
+        if let Event::Chunk(chunk) = event {
+            self.bytes += u64::from(chunk.len);
+        }
         event.encode(&mut self.pending);
+    }
+
+    /// Tells from now on how much was written.
+    pub(crate) fn tell(&mut self, writing: Writing) {
+        self.writing = Some(writing);
+    }
+
+    /// So many bytes of chunks are in it already.
+    pub(crate) fn resumed(&mut self, bytes: u64) {
+        self.bytes = bytes;
+        self.writing.iter().for_each(|writing| writing.wrote(bytes));
+    }
+
+    /// Writes what came together, for those who follow it.
+    pub(crate) fn publish(&mut self) -> Result<()> {
+        self.end_run();
+        match self.pending.is_empty() {
+            true => Ok(()),
+            false => self.write_frame(None),
+        }
     }
 
     fn end_run(&mut self) {
@@ -138,6 +171,7 @@ impl Journal {
         self.at += frame.len() as u64;
         self.sequence += 1;
         self.pending.clear();
+        self.writing.iter().for_each(|writing| writing.wrote(self.bytes));
         Ok(())
     }
 }

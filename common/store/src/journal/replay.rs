@@ -95,7 +95,7 @@ pub(crate) fn replay(
 }
 
 /// Whether an event keeps all numbers in bounds.
-fn fits(event: &Event<'_>, layout: &Layout) -> bool {
+pub(super) fn fits(event: &Event<'_>, layout: &Layout) -> bool {
     match event {
         Event::Truncate(object) => *object <= layout.end.object,
         Event::Objects(run) => {
@@ -107,7 +107,7 @@ fn fits(event: &Event<'_>, layout: &Layout) -> bool {
     }
 }
 
-fn apply(event: &Event<'_>, layout: &mut Layout) -> Result<()> {
+pub(super) fn apply(event: &Event<'_>, layout: &mut Layout) -> Result<()> {
     layout.reserve()?;
     match event {
         Event::Truncate(object) => layout.truncate(layout.place_of(*object)?, None)?,
@@ -139,7 +139,7 @@ fn read_up_to(file: &dyn VfsFile, at: u64, want: u64, len: u64) -> Result<Vec<u8
     Ok(bytes)
 }
 
-fn read_frame(
+pub(super) fn read_frame(
     generation: GenerationId,
     file: &dyn VfsFile,
     at: u64,

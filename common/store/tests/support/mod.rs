@@ -61,7 +61,7 @@ impl Random {
 /// Chunks of a few hundred bytes in containers of a few KiB: everything happens in small tests.
 pub fn small() -> Options {
     Options {
-        chunk: ChunkParams { min: 128, average: 256, max: 1024 },
+        chunk: ChunkParams { min: 128, average: 256, max: 1024, ..ChunkParams::default() },
         container_bytes: 16 << 10,
         ..Options::default()
     }
