@@ -85,73 +85,83 @@ const FULL: usize = 120;
 fn the_rows_of_the_tables_are_entered_and_reach_their_status() {
     let mut rng = Rng::new(seed("policies"));
     let scene = scene("policies");
-    done(&scene, "copy set vtl0:VTA001L8 dr-ptl0:PTA001L8 --policy when-full");
-    done(&scene, "copy set vtl0:VTA002L8 dr-ptl0:PTA002L8 --policy always");
-    done(&scene, "copy set vtl0:VTA003L8 dr-ptl0:PTA003L8 --policy incremental");
+    enter_the_rows(&scene);
+    copies_reach_their_status(&scene, &mut rng);
+    migrations_reach_their_status(&scene, &mut rng);
+    judge_audit(&scene);
+    scene.at_rest();
+}
+
+fn enter_the_rows(scene: &Scene) {
+    done(scene, "copy set vtl0:VTA001L8 dr-ptl0:PTA001L8 --policy when-full");
+    done(scene, "copy set vtl0:VTA002L8 dr-ptl0:PTA002L8 --policy always");
+    done(scene, "copy set vtl0:VTA003L8 dr-ptl0:PTA003L8 --policy incremental");
     let schedule = "--schedule at_2101-01-01T00:00Z";
-    done(&scene, &format!("copy set vtl0:VTA004L8 dr-ptl0:PTA004L8 --policy deferred {schedule}"));
+    done(scene, &format!("copy set vtl0:VTA004L8 dr-ptl0:PTA004L8 --policy deferred {schedule}"));
     let verify = "--verify readback";
     done(
         &scene,
         &format!("migrate set vtl0:VTA005L8 dr-ptl0:PTA005L8 --policy when-full {verify}"),
     );
-    done(&scene, "migrate set vtl0:VTA006L8 dr-ptl0:PTA006L8 --policy after-days --days 30");
-    done(&scene, "migrate set vtl0:VTA007L8 dr-ptl0:PTA007L8 --policy deferred");
-    done(&scene, "map set dr-ptl0/drive1 --tapes dr-ptl0:B10000-B10010");
-    let map = done(&scene, "map show");
+    done(scene, "migrate set vtl0:VTA006L8 dr-ptl0:PTA006L8 --policy after-days --days 30");
+    done(scene, "migrate set vtl0:VTA007L8 dr-ptl0:PTA007L8 --policy deferred");
+    done(scene, "map set dr-ptl0/drive1 --tapes dr-ptl0:B10000-B10010");
+    let map = done(scene, "map show");
     assert_eq!(map[0]["frontend_device"], Value::Null, "{map}");
     let range = map[0]["backend_tapes"][0].as_str().expect("a range").to_owned();
     assert!(range.ends_with(" tape B10000-B10010"), "{range}");
+}
 
+fn copies_reach_their_status(scene: &Scene, rng: &mut Rng) {
     // When full: done. Not before.
-    let early = back_up(&scene, 1, &mut rng, 4);
-    assert_eq!(copy(&scene, 1).status, MapStatus::Pending);
-    let full = back_up(&scene, 1, &mut rng, FULL);
-    wait_copy(&scene, 1, MapStatus::Done);
+    let early = back_up(scene, 1, rng, 4);
+    assert_eq!(copy(scene, 1).status, MapStatus::Pending);
+    let full = back_up(scene, 1, rng, FULL);
+    wait_copy(scene, 1, MapStatus::Done);
     assert_ne!(early, full);
-    assert_eq!(ghost(&scene, 1), full);
+    assert_eq!(ghost(scene, 1), full);
 
     // Always: pending until it is dismounted for the first time.
-    assert_eq!(copy(&scene, 2).status, MapStatus::Pending);
-    assert_eq!(copy(&scene, 2).message.as_deref(), Some("the source was never written"));
+    assert_eq!(copy(scene, 2).status, MapStatus::Pending);
+    assert_eq!(copy(scene, 2).message.as_deref(), Some("the source was never written"));
 
     // Deferred: scheduled.
-    back_up(&scene, 4, &mut rng, 2);
-    let scheduled = wait_copy(&scene, 4, MapStatus::Scheduled);
+    back_up(scene, 4, rng, 2);
+    let scheduled = wait_copy(scene, 4, MapStatus::Scheduled);
     assert!(scheduled.message.is_some_and(|text| text.contains("due at 2101-01-01")));
-    assert!(ghost(&scene, 4).is_empty());
+    assert!(ghost(scene, 4).is_empty());
 
     // Incremental: in progress, seen at a drive that takes its time.
     scene.faults("drive0 write 1.. delay 50\ndrive1 write 1.. delay 50");
-    let data = back_up(&scene, 3, &mut rng, 40);
-    let under_way = wait_copy(&scene, 3, MapStatus::InProgress);
-    let shown = done(&scene, "copy show");
+    let data = back_up(scene, 3, rng, 40);
+    let under_way = wait_copy(scene, 3, MapStatus::InProgress);
+    let shown = done(scene, "copy show");
     let row = shown.as_array().into_iter().flatten().find(|row| row["status"] == "in progress");
     assert!(row.is_some(), "{shown}");
     let job = under_way.job.expect("its job");
     scene.faults("");
-    wait_copy(&scene, 3, MapStatus::Done);
-    assert_eq!(ghost(&scene, 3), data);
+    wait_copy(scene, 3, MapStatus::Done);
+    assert_eq!(ghost(scene, 3), data);
     let row = scene.pair.catalogue(Role::Local).job_status(job).expect("read").expect("its row");
     assert_eq!(row.state, JobState::Done);
     assert_eq!(row.path, Some(svs::CopyPath::Offloaded), "{row:?}");
+}
 
-    // Migrations: done and freed; scheduled; waiting for a command.
-    let moved = back_up(&scene, 5, &mut rng, FULL);
-    back_up(&scene, 6, &mut rng, 2);
-    until("the tape is moved", || (migration(&scene, 5).status == MapStatus::Done).then_some(()));
-    assert_eq!(ghost(&scene, 5), moved);
-    let source = migration(&scene, 5).source_medium;
+/// Done and freed; scheduled; waiting for a command.
+fn migrations_reach_their_status(scene: &Scene, rng: &mut Rng) {
+    let moved = back_up(scene, 5, rng, FULL);
+    back_up(scene, 6, rng, 2);
+    until("the tape is moved", || (migration(scene, 5).status == MapStatus::Done).then_some(()));
+    assert_eq!(ghost(scene, 5), moved);
+    let source = migration(scene, 5).source_medium;
     until("the source is freed", || {
         let facts = scene.pair.catalogue(Role::Local).medium_facts(&source).expect("the catalogue");
         facts.freed
     });
     until("the other is scheduled", || {
-        (migration(&scene, 6).status == MapStatus::Scheduled).then_some(())
+        (migration(scene, 6).status == MapStatus::Scheduled).then_some(())
     });
-    assert_eq!(migration(&scene, 7).status, MapStatus::Pending);
-    judge_audit(&scene);
-    scene.at_rest();
+    assert_eq!(migration(scene, 7).status, MapStatus::Pending);
 }
 
 /// What was changed, and by whom it can be seen.

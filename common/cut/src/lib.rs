@@ -4,9 +4,9 @@
 //! however they arrive, and cutting may begin anew at any earlier cut.
 //!
 //! - Content decides: FastCDC, the 2020 form with normalization level 1.
-//! - Headers of tar members are chunks of their own where their data is large. A header changes when a
-//!   time does, and would make the data beside it another chunk. Data that begins at a cut is cut alike
-//!   wherever it stands in the stream.
+//! - Headers of tar members are chunks of their own where their data is large. A header changes
+//!   when a time does, and would make the data beside it another chunk. Data that begins at a cut
+//!   is cut alike wherever it stands in the stream.
 //!
 //! The rules are written down in `docs/formats/store.md` and never change: a new rule is a new
 //! [`Rules`].
@@ -148,7 +148,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_do_not_move_cuts(data in stream(), sizes in prop::collection::vec(1usize..90_000, 1..40)) {
+        fn pieces_do_not_move_cuts(
+            data in stream(),
+            sizes in prop::collection::vec(1usize..90_000, 1..40),
+        ) {
             for rules in [Rules::Plain, Rules::Tar] {
                 let cutter = Cutter::new(Sizes::default(), rules);
                 let whole = cuts(&cutter, &[&data]);
@@ -168,7 +171,9 @@ mod tests {
         }
 
         #[test]
-        fn anything_is_cut_and_comes_to_an_end(data in prop::collection::vec(any::<u8>(), 1..3000)) {
+        fn anything_is_cut_and_comes_to_an_end(
+            data in prop::collection::vec(any::<u8>(), 1..3000),
+        ) {
             let cutter = Cutter::new(Sizes::default(), Rules::Tar);
             prop_assert_eq!(cuts(&cutter, &[&data]).iter().sum::<usize>(), data.len());
         }

@@ -2,8 +2,8 @@
 //!
 //! A generation that a copy waits for is urgent: it starts at once and its frames go before all
 //! others. Of the rest one runs at a time, in the order in which they were sealed. One that is
-//! still written is sent ahead, as far as it is there, so that little is left when it is sealed. What a broken
-//! link interrupts goes on when it is back.
+//! still written is sent ahead, as far as it is there, so that little is left when it is sealed.
+//! What a broken link interrupts goes on when it is back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,5 @@
-//! Replication of one generation: offer, want, send, commit. It may be written meanwhile: the sender
-//! then offers what is there, and commits when it is sealed.
+//! Replication of one generation: offer, want, send, commit. It may be written meanwhile: the
+//! sender then offers what is there, and commits when it is sealed.
 //!
 //! The sender tells what the generation is made of, in batches: runs of another generation that
 //! the receiver has committed (the *base*), runs of what was told before, and chunks. Chunks of
