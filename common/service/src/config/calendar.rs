@@ -70,8 +70,10 @@ impl TryFrom<String> for Clock {
     fn try_from(text: String) -> Result<Self, String> {
         let wrong = || format!("{text:?} is not a time of day such as \"08:30\"");
         let (hours, minutes) = text.split_once(':').ok_or_else(wrong)?;
-        let number = |text: &str| match text.len() {
-            2 => text.parse::<u16>().ok(),
+        let number = |text: &str| match text.as_bytes() {
+            [a @ b'0'..=b'9', b @ b'0'..=b'9'] => {
+                Some(u16::from(a - b'0') * 10 + u16::from(b - b'0'))
+            }
             _ => None,
         };
         let (hours, minutes) = number(hours).zip(number(minutes)).ok_or_else(wrong)?;
