@@ -1,6 +1,7 @@
 //! The three maps at work between two sites: entered by the command line, acted upon by the
 //! engines, and seen to reach their status.
 
+use dma::Wrote;
 use serde_json::Value;
 use svs::{CopyEntry, JobState, MapStatus, MigrationEntry};
 use tests::wait::until;
@@ -57,15 +58,24 @@ fn migration(scene: &Scene, number: usize) -> MigrationEntry {
     all.find(|entry| entry.source_medium.to_string().ends_with(&tape)).expect("its entry")
 }
 
-/// Mounts a virtual tape, appends random records and a filemark, and dismounts it.
+/// Mounts a virtual tape, writes random records from its beginning on, at most until early
+/// warning, and a filemark, and dismounts it. What is on it then.
 fn back_up(scene: &Scene, number: usize, rng: &mut Rng, records: usize) -> Vec<Object> {
-    let length = (records * RECORD) as u64;
-    let content = Content::new(Texture::Incompressible, rng.next_u64(), length);
     scene.operator.load("vtl0", &format!("VTA{number:03}L8"), 0);
-    scene.operator.backup(SOURCE, RECORD as u32, content.reader());
+    let mut session = scene.operator.tape(SOURCE);
+    let mut objects = Vec::new();
+    for _ in 0..records {
+        let record = rng.bytes(RECORD);
+        match session.write_block(record.clone().into()).expect("a record") {
+            Wrote::Done => objects.push(Object::record(&record)),
+            Wrote::EndOfMedium => break,
+        }
+    }
+    session.write_filemarks(1).expect("a filemark");
+    objects.push(Object::Filemark);
+    drop(session);
     scene.operator.unload("vtl0", 0);
-    let bytes = content.to_vec();
-    bytes.chunks(RECORD).map(Object::record).chain([Object::Filemark]).collect()
+    objects
 }
 
 fn wait_copy(scene: &Scene, number: usize, status: MapStatus) -> CopyEntry {
@@ -78,8 +88,8 @@ fn ghost(scene: &Scene, number: usize) -> Vec<Object> {
     read_tape(&scene.pair.ghost_files(), &format!("PTA{number:03}L8"))
 }
 
-/// Full tapes hold 112 records of 64 KiB before early warning.
-const FULL: usize = 120;
+/// More records than a tape takes before early warning.
+const FULL: usize = 200;
 
 #[test]
 fn the_rows_of_the_tables_are_entered_and_reach_their_status() {
@@ -99,10 +109,7 @@ fn enter_the_rows(scene: &Scene) {
     let schedule = "--schedule at_2101-01-01T00:00Z";
     done(scene, &format!("copy set vtl0:VTA004L8 dr-ptl0:PTA004L8 --policy deferred {schedule}"));
     let verify = "--verify readback";
-    done(
-        &scene,
-        &format!("migrate set vtl0:VTA005L8 dr-ptl0:PTA005L8 --policy when-full {verify}"),
-    );
+    done(scene, &format!("migrate set vtl0:VTA005L8 dr-ptl0:PTA005L8 --policy when-full {verify}"));
     done(scene, "migrate set vtl0:VTA006L8 dr-ptl0:PTA006L8 --policy after-days --days 30");
     done(scene, "migrate set vtl0:VTA007L8 dr-ptl0:PTA007L8 --policy deferred");
     done(scene, "map set dr-ptl0/drive1 --tapes dr-ptl0:B10000-B10010");
