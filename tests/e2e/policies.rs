@@ -14,6 +14,8 @@ const TAPE: i64 = 8 << 20;
 
 fn scene(name: &str) -> Scene {
     Scene::new(name, |local, remote| {
+        let front: toml::Table = [("name".to_owned(), "front".into())].into_iter().collect();
+        local.insert("frontend_library".into(), vec![toml::Value::Table(front)].into());
         for (config, library) in [(local, "virtual_library"), (remote, "physical_library")] {
             let library = first(config, library);
             library.insert("capacity".into(), TAPE.into());
@@ -113,7 +115,13 @@ fn enter_the_rows(scene: &Scene) {
     done(scene, "migrate set vtl0:VTA006L8 dr-ptl0:PTA006L8 --policy after-days --days 30");
     done(scene, "migrate set vtl0:VTA007L8 dr-ptl0:PTA007L8 --policy deferred");
     done(scene, "map set dr-ptl0/drive1 --tapes dr-ptl0:B10000-B10010");
+    for (drive, tapes) in [("0", "VTA001L8-VTA004L8"), ("1", "VTA005L8-VTA008L8")] {
+        let frontend = format!("--frontend front/drive{drive} --tapes vtl0:{tapes}");
+        done(scene, &format!("map set vtl0/drive{drive} {frontend}"));
+    }
+    assert_eq!(scene.operator.inventory("front").len(), 8);
     let map = done(scene, "map show");
+    assert_eq!(map.as_array().map(Vec::len), Some(3), "{map}");
     assert_eq!(map[0]["frontend_device"], Value::Null, "{map}");
     let range = map[0]["backend_tapes"][0].as_str().expect("a range").to_owned();
     assert!(range.ends_with(" tape B10000-B10010"), "{range}");
@@ -176,7 +184,7 @@ fn judge_audit(scene: &Scene) {
     let filter = svs::EventFilter { limit: 1000, ..svs::EventFilter::default() };
     let events = scene.pair.catalogue(Role::Local).events(&filter).expect("the events");
     let changes = events.iter().filter(|event| event.kind == svs::EventKind::Audit);
-    assert_eq!(changes.count(), 8);
+    assert_eq!(changes.count(), 10);
 }
 
 #[test]
@@ -205,6 +213,34 @@ fn an_incremental_copy_moves_what_was_written_and_no_more() {
         assert_eq!(job.bytes, length, "what was written, and no more");
         assert_eq!(ghost(&scene, 1), expected);
     }
+}
+
+/// A write to a source that is locked is answered when what is copied is at the other site.
+#[test]
+fn a_locked_source_waits_for_its_replication() {
+    let mut rng = Rng::new(seed("lock"));
+    let scene = scene("lock");
+    done(&scene, "copy set vtl0:VTA001L8 dr-ptl0:PTA001L8 --policy always --lock-source 60");
+    scene.pair.relay.bandwidth(Some(1 << 20));
+    back_up(&scene, 1, &mut rng, 48);
+    let under_way = wait_copy(&scene, 1, MapStatus::InProgress);
+    let catalogue = scene.pair.catalogue(Role::Local);
+    let job = catalogue.job(under_way.job.expect("its job")).expect("read").expect("its row");
+    let generation = job.generation.expect("what is copied");
+    let replicated = || {
+        let done = catalogue.replications(&[svs::ReplicationState::Done]).expect("the rows");
+        done.iter().any(|row| row.generation == generation)
+    };
+    assert!(!replicated(), "the link is too fast for this test");
+    scene.operator.load("vtl0", "VTA001L8", 0);
+    let mut session = scene.operator.tape(SOURCE);
+    let written = session.write_block(rng.bytes(RECORD).into()).expect("a record");
+    assert!(written == Wrote::Done && replicated(), "the write waits for the replication");
+    drop(session);
+    scene.operator.unload("vtl0", 0);
+    scene.pair.relay.bandwidth(None);
+    wait_copy(&scene, 1, MapStatus::Done);
+    assert_eq!(ghost(&scene, 1).len(), 1);
 }
 
 #[test]

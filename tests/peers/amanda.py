@@ -167,11 +167,11 @@ class Amanda:
         want("Wrote second-" in said, f"nothing was copied: {said[-800:]}")
         want(self.direct(), f"the movers were not joined: {said[-800:]}")
 
-    def restore(self) -> None:
-        """The dump back from the target library, unpacked and compared."""
+    def restore(self, storage: str = "second") -> None:
+        """The dump back from a library, unpacked and compared."""
         out = self.work / "out"
         out.mkdir()
-        self.run("amfetchdump", "-ostorage=second", "-a", self.name, "localhost", self.tree)
+        self.run("amfetchdump", f"-ostorage={storage}", "-a", self.name, "localhost", self.tree)
         images = [p for p in (self.work / "restore").iterdir() if p.is_file()]
         want(len(images) == 1, f"amfetchdump left {images}")
         subprocess.run(["tar", "-C", out, "-xpf", images[0]], check=True)

@@ -91,16 +91,16 @@ http = "{http}"
 
 class Pair:
     """Both engines as `twinreel init` sets them up, on free ports; with `library`, a configuration
-    of a library named ptl0, in place of the one made of files."""
+    of a library named ptl0, in place of the one made of files; `more` is added for the local one."""
 
-    def __init__(self, work: Path, library: str = "") -> None:
+    def __init__(self, work: Path, library: str = "", more: str = "") -> None:
         self.work, self.processes = work, []
         binary = program()
         subprocess.run([binary, "init", work], stdin=subprocess.DEVNULL, check=True)
         address, link = (f"127.0.0.1:{free_port()}" for _ in range(2))
         plain, secure = (f"127.0.0.1:{free_port()}" for _ in range(2))
         pages = [f"127.0.0.1:{free_port()}" for _ in range(2)]
-        more = SMALL + SMIS.format(http=plain, https=secure) + ADMIN.format(http=pages[0])
+        more += SMALL + SMIS.format(http=plain, https=secure) + ADMIN.format(http=pages[0])
         local = self.rewrite("local.toml", {"listen": address, "connect": link}, more)
         if library:
             self.replace_library(library)

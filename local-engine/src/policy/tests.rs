@@ -240,6 +240,28 @@ fn a_copy_that_is_asked_for_or_scheduled_and_what_would_happen() {
 }
 
 #[test]
+fn a_copy_is_due_after_so_many_records_though_the_tape_is_in_its_drive() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let params = json!({ "source": "vtl0:VTA001L8", "target": "vtl0:VTA002L8",
+        "policy": "incremental", "after_records": 3 });
+    call(&engine, "copy_set", params).unwrap();
+    carry(&engine, "VTA001L8", true);
+    write_mounted(&engine, 0, b"ab");
+    engine.look().unwrap();
+    assert_eq!(entry(&engine, "VTA001L8", "VTA002L8").status, MapStatus::Pending);
+    write_mounted(&engine, 3, b"c");
+    wait_done(&engine, "VTA001L8", "VTA002L8");
+    // What comes then is counted anew.
+    write_mounted(&engine, 5, b"de");
+    engine.look().unwrap();
+    assert_eq!(entry(&engine, "VTA001L8", "VTA002L8").changed_from, Some(5));
+    carry(&engine, "VTA001L8", false);
+    wait_done(&engine, "VTA001L8", "VTA002L8");
+    assert_eq!(read(&engine, "VTA002L8"), b"ab\0c\0de\0");
+}
+
+#[test]
 fn a_migrated_tape_is_freed_once_its_target_is_there() {
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(dir.path());
