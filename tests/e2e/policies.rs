@@ -234,13 +234,14 @@ fn a_locked_source_waits_for_its_replication() {
     assert!(!replicated(), "the link is too fast for this test");
     scene.operator.load("vtl0", "VTA001L8", 0);
     let mut session = scene.operator.tape(SOURCE);
-    let written = session.write_block(rng.bytes(RECORD).into()).expect("a record");
+    let record = rng.bytes(RECORD);
+    let written = session.write_block(record.clone().into()).expect("a record");
     assert!(written == Wrote::Done && replicated(), "the write waits for the replication");
     drop(session);
     scene.operator.unload("vtl0", 0);
     scene.pair.relay.bandwidth(None);
     wait_copy(&scene, 1, MapStatus::Done);
-    assert_eq!(ghost(&scene, 1).len(), 1);
+    assert_eq!(ghost(&scene, 1)[0], Object::record(&record));
 }
 
 #[test]
