@@ -1,31 +1,72 @@
 //! What the desk can do here.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use copy::generation_row;
 use copy::policy::{CopyWish, Found, Hands, JobEnd, MigrationWish, Refusal, Whereabouts};
 use copy::upkeep::retire_superseded;
-use model::{ElementType, JobId};
+use model::{Barcode, ElementType, JobId, LibraryName};
 use service::messages;
 use svs::{CopyStart, EventKind, JobState, MediumFacts, MediumRef, Settled, Verified};
 
 use super::names;
 use crate::copies::{Order, Purpose, Refused, Section, TapeAt};
+use crate::device::LibraryView;
 use crate::engine::{Engine, now_ms};
 
 /// How long a proof of the other site may come behind the end of its copy, in milliseconds.
 const PROOF_COMES: u64 = 30_000;
 
 /// The hands of an engine.
-pub(super) struct EngineHands(Arc<Engine>);
+///
+/// They are made for one look at the maps, and look at each library once.
+pub(super) struct EngineHands {
+    engine: Arc<Engine>,
+    seen: Mutex<BTreeMap<String, Option<Arc<Seen>>>>,
+}
+
+/// A library as it was at the beginning of the look.
+struct Seen {
+    library: LibraryName,
+    is_virtual: bool,
+    tapes: BTreeMap<Barcode, Whereabouts>,
+}
+
+impl Seen {
+    fn of(library: &LibraryName, view: &LibraryView) -> Self {
+        let elements = view.inventory.elements.iter();
+        let tapes = elements.filter_map(|element| {
+            let place = match element.kind {
+                ElementType::DataTransfer => Whereabouts::InDrive,
+                _ => Whereabouts::Shelved,
+            };
+            Some((element.barcode.clone()?, place))
+        });
+        let (library, is_virtual) = (library.clone(), names::is_virtual(view));
+        Self { library, is_virtual, tapes: tapes.collect() }
+    }
+}
 
 impl EngineHands {
     pub(super) fn new(engine: &Arc<Engine>) -> Self {
-        Self(Arc::clone(engine))
+        Self { engine: Arc::clone(engine), seen: Mutex::default() }
+    }
+
+    /// The library with a serial number.
+    fn seen(&self, serial: &str) -> Option<Arc<Seen>> {
+        let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(seen) = all.get(serial) {
+            return seen.clone();
+        }
+        let found = names::by_serial(&self.engine, serial);
+        let seen = found.map(|(library, view)| Arc::new(Seen::of(library.name(), &view)));
+        all.insert(serial.to_owned(), seen.clone());
+        seen
     }
 
     fn tape(&self, medium: &MediumRef) -> Result<TapeAt, Refusal> {
-        let known = names::tape(&self.0, medium);
+        let known = names::tape(&self.engine, medium);
         known.ok_or_else(|| Refusal::Busy(format!("the library of {medium} is not known now")))
     }
 
@@ -46,8 +87,8 @@ impl EngineHands {
             verify: Some(verify),
         };
         // What is copied is chosen behind this.
-        self.0.policy.ordered();
-        self.0.copy_for(order, purpose).map_err(|refused| match refused {
+        self.engine.policy.ordered();
+        self.engine.copy_for(order, purpose).map_err(|refused| match refused {
             Refused::Invalid(why) => Refusal::Never(why),
             other => Refusal::Busy(other.to_string()),
         })
@@ -66,7 +107,7 @@ impl EngineHands {
 
     /// A cartridge of ours is made blank, and what it held is deleted as far as nothing needs it.
     fn erase(&self, tape: &TapeAt) -> Result<(), String> {
-        let ground = &self.0.ground;
+        let ground = &self.engine.ground;
         let (store, catalogue) = (&ground.store, &ground.catalogue);
         let row = catalogue.find_cartridge(&ground.config.site.name, &tape.library, &tape.barcode);
         let row = row.map_err(|error| error.to_string())?;
@@ -91,16 +132,12 @@ impl Hands for EngineHands {
         let nowhere =
             Found { place: Whereabouts::Unknown, blank: false, facts: MediumFacts::default() };
         let MediumRef::Tape { library, volser } = medium else { return nowhere };
-        let Some((library, view)) = names::by_serial(&self.0, library) else { return nowhere };
-        let Some(element) = names::element(&view, volser) else { return nowhere };
-        let place = match element.kind {
-            ElementType::DataTransfer => Whereabouts::InDrive,
-            _ => Whereabouts::Shelved,
-        };
-        let ground = &self.0.ground;
+        let Some(seen) = self.seen(library) else { return nowhere };
+        let Some(place) = seen.tapes.get(volser).copied() else { return nowhere };
+        let ground = &self.engine.ground;
         let site = &ground.config.site.name;
-        let row = match names::is_virtual(&view) {
-            true => ground.catalogue.find_cartridge(site, library.name(), volser).ok().flatten(),
+        let row = match seen.is_virtual {
+            true => ground.catalogue.find_cartridge(site, &seen.library, volser).ok().flatten(),
             false => None,
         };
         let blank = row.is_some_and(|row| {
@@ -122,7 +159,7 @@ impl Hands for EngineHands {
     }
 
     fn job(&self, id: JobId) -> JobEnd {
-        let job = match self.0.ground.catalogue.job(id) {
+        let job = match self.engine.ground.catalogue.job(id) {
             Ok(Some(job)) => job,
             Ok(None) => return JobEnd::Failed("its job is gone".into()),
             Err(error) => {
@@ -135,7 +172,7 @@ impl Hands for EngineHands {
             JobState::Done if self.proof_is_to_come(&job) => JobEnd::Running,
             JobState::Done => JobEnd::Done(job.verified),
             JobState::Cancelled => JobEnd::Unfit(message),
-            JobState::Failed if self.0.copies.is_unfit(id) => JobEnd::Unfit(message),
+            JobState::Failed if self.engine.copies.is_unfit(id) => JobEnd::Unfit(message),
             JobState::Failed => JobEnd::Failed(message),
             _ => JobEnd::Running,
         }
@@ -143,7 +180,7 @@ impl Hands for EngineHands {
 
     fn free(&self, medium: &MediumRef) -> Result<(), String> {
         let MediumRef::Tape { library, volser } = medium else { return Ok(()) };
-        let Some((library, view)) = names::by_serial(&self.0, library) else {
+        let Some((library, view)) = names::by_serial(&self.engine, library) else {
             return Err("its library is not known now".into());
         };
         let element = names::element(&view, volser);
@@ -160,7 +197,7 @@ impl Hands for EngineHands {
     }
 
     fn tell(&self, source: &MediumRef, target: &MediumRef, end: &Settled, is_migration: bool) {
-        let (from, to) = (names::show(&self.0, source), names::show(&self.0, target));
+        let (from, to) = (names::show(&self.engine, source), names::show(&self.engine, target));
         let (id, last): (&str, &dyn std::fmt::Display) = match (end, is_migration) {
             (Settled::Done(proven), false) => (messages::POLICY_COPIED, proven),
             (Settled::Done(proven), true) => (messages::MIGRATED, proven),
@@ -173,7 +210,7 @@ impl Hands for EngineHands {
         let key = if matches!(end, Settled::Done(_)) { "proven" } else { "cause" };
         let words: [(&str, &dyn std::fmt::Display); 3] =
             [("source", &from), ("target", &to), (key, last)];
-        let catalogue = &self.0.ground.catalogue;
+        let catalogue = &self.engine.ground.catalogue;
         messages::note(catalogue, EventKind::Job, id, &words, Some(&from));
     }
 }

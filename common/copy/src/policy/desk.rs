@@ -8,7 +8,7 @@ use svs::{
     Catalogue, CopyEntry, MapStatus, MediumRef, MigrationEntry, Settled, SvsError, Verified,
 };
 
-use super::{Found, Now, Verdict, Whereabouts, copy_verdict, migration_verdict};
+use super::{Found, Now, Verdict, Whereabouts, copy_verdict, current, migration_verdict};
 
 /// How long after a refusal for something in use it is asked again, in milliseconds.
 const BUSY: u64 = 5_000;
@@ -159,6 +159,10 @@ impl<H: Hands> Desk<H> {
 
     /// What would be done for an entry of the copy map, and nothing is done.
     pub fn judge_copy(&self, entry: &CopyEntry, now: &Now) -> Result<Verdict, SvsError> {
+        if entry.changed_from.is_none() {
+            // Of many entries most are current: nothing is looked for.
+            return Ok(current(entry));
+        }
         let source = self.found(&entry.source_medium)?;
         if source.facts.moved_to.as_ref() == Some(&entry.target_medium) {
             let why = "the source was migrated to this medium".to_owned();

@@ -132,15 +132,18 @@ fn obstacle(
     }
 }
 
+/// What is said of an entry whose target lacks nothing.
+fn current(entry: &CopyEntry) -> Verdict {
+    match entry.status {
+        MapStatus::InProgress => wait(entry.status, "is under way"),
+        _ => wait(MapStatus::Done, "the target is a current copy"),
+    }
+}
+
 /// What is to be done for an entry of the copy map.
 pub fn copy_verdict(entry: &CopyEntry, source: &Found, now: &Now) -> Verdict {
     let standing = obstacle(entry.status, entry.next_try, entry.message.as_deref(), source, now);
-    let Some(changed_from) = entry.changed_from else {
-        return match entry.status {
-            MapStatus::InProgress => wait(entry.status, "is under way"),
-            _ => wait(MapStatus::Done, "the target is a current copy"),
-        };
-    };
+    let Some(changed_from) = entry.changed_from else { return current(entry) };
     if let Some(verdict) = standing {
         return verdict;
     }
