@@ -120,6 +120,10 @@ pub(super) fn write_down(
     {
         return Err(invalid(format!("{} is write-protected", order.target)));
     }
+    if crate::policy::holds_migrated(engine, &order.target)? {
+        let text = format!("{} holds what was migrated there", order.target);
+        return Err(invalid(text));
+    }
     let id = JobId::generate(now_ms());
     let ends = (order.source.to_string(), order.target.to_string());
     let by = order.requested_by.clone();

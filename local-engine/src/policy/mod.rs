@@ -132,6 +132,14 @@ fn look_for_ever(bell: &Bell, engine: &Weak<Engine>) {
     }
 }
 
+/// Whether a tape holds what was migrated to it.
+pub(crate) fn holds_migrated(engine: &Engine, tape: &TapeAt) -> Result<bool, SvsError> {
+    match names::medium(engine, tape) {
+        Some(medium) => engine.ground.catalogue.holds_migrated(&medium),
+        None => Ok(false),
+    }
+}
+
 impl Engine {
     fn desk(self: &Arc<Self>) -> Desk<EngineHands> {
         Desk::new(Arc::clone(&self.ground.catalogue), EngineHands::new(self))

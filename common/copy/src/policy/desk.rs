@@ -163,6 +163,14 @@ impl<H: Hands> Desk<H> {
             // Of many entries most are current: nothing is looked for.
             return Ok(current(entry));
         }
+        let moving = self.catalogue.migration_entry(&entry.source_medium)?;
+        if let Some(moving) = moving
+            && moving.status == MapStatus::InProgress
+            && moving.migration_medium == entry.target_medium
+        {
+            let why = "the migration to the same medium is under way".to_owned();
+            return Ok(Verdict::Wait { status: MapStatus::Pending, why, until: None });
+        }
         let source = self.found(&entry.source_medium)?;
         if source.facts.moved_to.as_ref() == Some(&entry.target_medium) {
             let why = "the source was migrated to this medium".to_owned();

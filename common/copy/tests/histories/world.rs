@@ -133,6 +133,11 @@ impl World {
     pub(crate) fn write(&mut self, name: &str, count: u64) {
         let Some(mount) = self.mounts.get(name) else { return };
         let (on, length) = (mount.on.clone(), self.content(&mount.on).len());
+        let facts = self.catalogue.medium_facts(&tape(name)).unwrap();
+        if on != tape(name) && facts.freed.is_none() {
+            // Which of the two is the tape is being decided: a frontend answers that it is busy.
+            return;
+        }
         let position = match self.random.below(6) {
             0 => 0,
             1 => self.random.below(length as u64 + 1) as usize,
@@ -360,7 +365,9 @@ impl Hands for HandsOfWorld {
         let job = NewJob::new(id, JobKind::Copy, JobOwner::Engine, ("s", "t"), "test");
         let CopyWish { source, target, version, from, seen, .. } = *wish;
         let start = CopyStart { source, target, version, from, seen };
-        world.catalogue.begin_copy(&job, &start).unwrap();
+        if world.catalogue.begin_copy(&job, &start).is_err() {
+            return Err(Refusal::Busy("the entry can not begin".into()));
+        }
         world.copies_begun += 1;
         let media = (wish.source, wish.read, wish.target);
         world.order(id, media, wish.from, wish.verify, snapshot);
@@ -376,7 +383,9 @@ impl Hands for HandsOfWorld {
         let snapshot = world.content(wish.source).to_vec();
         let id = JobId::generate(world.now);
         let job = NewJob::new(id, JobKind::Migration, JobOwner::Engine, ("s", "t"), "test");
-        world.catalogue.begin_migration(&job, wish.source, wish.version).unwrap();
+        if world.catalogue.begin_migration(&job, wish.source, wish.version).is_err() {
+            return Err(Refusal::Busy("the entry can not begin".into()));
+        }
         let media = (wish.source, wish.source, wish.target);
         world.order(id, media, 0, wish.verify, snapshot);
         Ok(id)

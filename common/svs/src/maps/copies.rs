@@ -247,8 +247,8 @@ impl Catalogue {
     /// version was looked at, all that this copy brings is brought again.
     ///
     /// # Errors
-    /// [`SvsError::NotFound`] where the entry is gone, [`SvsError::Conflict`] where it is in
-    /// progress already.
+    /// [`SvsError::NotFound`] where the entry is gone or in progress, or its target holds what was
+    /// migrated there, or is being migrated.
     pub fn begin_copy(&self, job: &NewJob, start: &CopyStart<'_>) -> Result<(), SvsError> {
         let (source, target) = (start.source.to_string(), start.target.to_string());
         self.write(|tx| {
@@ -258,7 +258,10 @@ impl Catalogue {
                      job_from = ?5, touched_from = ?6, message = NULL, proven = 'none',
                      changed_from = min(coalesce(changed_from, ?5), ?5),
                      seen_records = ?7, seen_bytes = ?8
-                 WHERE source_medium = ?1 AND target_medium = ?2 AND status <> 'in progress'",
+                 WHERE source_medium = ?1 AND target_medium = ?2 AND status <> 'in progress'
+                     AND NOT EXISTS (SELECT 1 FROM media WHERE moved_to = ?2)
+                     AND NOT EXISTS (SELECT 1 FROM migration_map
+                         WHERE migration_medium = ?2 AND status = 'in progress')",
                 params![
                     source,
                     target,
@@ -271,7 +274,7 @@ impl Catalogue {
                 ],
             )?;
             if rows == 0 {
-                let gone = format!("copy of {source} to {target} that is not in progress");
+                let gone = format!("copy of {source} to {target} that can begin");
                 return Err(SvsError::NotFound(gone));
             }
             insert_job(tx, job)?;

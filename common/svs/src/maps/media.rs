@@ -104,6 +104,12 @@ impl Catalogue {
         self.read(|c| collect(c, sql, [], |row| crate::text::parsed(row, "medium")))
     }
 
+    /// Whether a medium holds what was migrated to it: the only copy of that, perhaps.
+    pub fn holds_migrated(&self, medium: &MediumRef) -> Result<bool, SvsError> {
+        let sql = "SELECT 1 FROM media WHERE moved_to = ?1";
+        self.read(|c| Ok(c.prepare_cached(sql)?.exists([medium.to_string()])?))
+    }
+
     /// What is known of a medium; nothing yet of one that was never written here.
     pub fn medium_facts(&self, medium: &MediumRef) -> Result<MediumFacts, SvsError> {
         let sql = "SELECT * FROM media WHERE medium = ?1";

@@ -179,7 +179,9 @@ impl Catalogue {
             let rows = tx.execute(
                 "UPDATE migration_map SET status = 'in progress', job = ?2, job_version = ?3,
                      message = NULL
-                 WHERE source_medium = ?1 AND status NOT IN ('in progress', 'done')",
+                 WHERE source_medium = ?1 AND status NOT IN ('in progress', 'done')
+                     AND NOT EXISTS (SELECT 1 FROM copy_map
+                         WHERE target_medium = migration_medium AND status = 'in progress')",
                 params![source.to_string(), job.id.to_string(), version],
             )?;
             found(rows, || format!("migration of {source} that can begin"))?;
@@ -189,7 +191,8 @@ impl Catalogue {
     }
 
     /// The content of a source is on its migration medium, and proven: from here on it is found
-    /// there. `false`, and nothing is changed, where the source was written since `version`.
+    /// there. `false`, and nothing is changed, where the source was written since `version`, or a
+    /// copy is being written to the migration medium.
     /// The source is to be freed now; see [`Catalogue::set_freed`].
     pub fn moved(
         &self,
@@ -199,7 +202,10 @@ impl Catalogue {
     ) -> Result<bool, SvsError> {
         let name = source.to_string();
         self.write(|tx| {
-            if media::version(tx, &name)? != version {
+            let sql = "SELECT 1 FROM copy_map, migration_map m WHERE m.source_medium = ?1
+                           AND target_medium = migration_medium AND copy_map.status = 'in progress'";
+            let is_written = tx.prepare(sql)?.exists([&name])?;
+            if is_written || media::version(tx, &name)? != version {
                 return Ok(false);
             }
             let rows = tx.execute(

@@ -207,6 +207,28 @@ fn a_migration_moves_what_was_not_written_since() {
 }
 
 #[test]
+fn a_medium_is_not_copied_to_while_it_is_migrated_to_or_afterwards() {
+    let (_dir, c) = catalogue();
+    c.put_copy_entry(&CopyEntry::new(tape("A"), tape("B"), MapPolicy::Always)).unwrap();
+    c.put_migration_entry(&MigrationEntry::new(tape("A"), tape("B"), MapPolicy::WhenFull)).unwrap();
+    c.touch(&tape("A"), 0, None, 1000).unwrap();
+    let version = c.medium_facts(&tape("A")).unwrap().version;
+    let migrate = || c.begin_migration(&job(JobKind::Migration), &tape("A"), version);
+    let (source, target) = (tape("A"), tape("B"));
+    let start = CopyStart { source: &source, target: &target, version, from: 0, seen: (0, 0) };
+    let copy = || c.begin_copy(&job(JobKind::Copy), &start);
+    let first = begin(&c, 0);
+    assert!(migrate().is_err(), "it is being copied to");
+    assert!(!c.moved(&tape("A"), version, Verified::Readback).unwrap());
+    settle(&c, first, Settled::Failed { message: "no".into(), again: Some(1) });
+    migrate().unwrap();
+    assert!(copy().is_err(), "it is being migrated to");
+    assert!(c.moved(&tape("A"), version, Verified::Readback).unwrap());
+    assert!(copy().is_err() && c.holds_migrated(&tape("B")).unwrap());
+    assert!(!c.holds_migrated(&tape("A")).unwrap());
+}
+
+#[test]
 fn media_are_counted_and_pools_give_what_is_free() {
     let (_dir, c) = catalogue();
     c.count_written(&tape("A"), 3, 100).unwrap();
