@@ -16,7 +16,7 @@ use crate::device::LibraryView;
 use crate::engine::{Engine, now_ms};
 
 /// How long a proof of the other site may come behind the end of its copy, in milliseconds.
-const PROOF_COMES: u64 = 30_000;
+const PROOF_COMES: u64 = 10_000;
 
 /// The hands of an engine.
 ///
@@ -169,7 +169,7 @@ impl Hands for EngineHands {
         };
         let message = job.message.clone().unwrap_or_else(|| job.state.to_string());
         match job.state {
-            JobState::Done if self.proof_is_to_come(&job) => JobEnd::Running,
+            JobState::Done if self.proof_is_to_come(&job) => JobEnd::Proving,
             JobState::Done => JobEnd::Done(job.verified),
             JobState::Cancelled => JobEnd::Unfit(message),
             JobState::Failed if self.engine.copies.is_unfit(id) => JobEnd::Unfit(message),

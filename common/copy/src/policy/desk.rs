@@ -17,6 +17,10 @@ const AGAIN: u64 = 30_000;
 const AGAIN_MAX: u64 = 3_600_000;
 /// Failures one after the other after which an entry waits for the operator, or for a new content.
 const ATTEMPTS: u32 = 10;
+/// And where the proof is missing: an engine that does not prove will not the next time.
+const PROOFS: u32 = 2;
+/// How often a proof is looked for, in milliseconds.
+const PROOF: u64 = 500;
 
 /// A copy that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +68,8 @@ pub enum Refusal {
 pub enum JobEnd {
     /// It has not ended.
     Running,
+    /// It is done, and how it was proven is to be told in a moment.
+    Proving,
     /// It is done, and proven so.
     Done(Verified),
     /// It failed; a retry may help.
@@ -96,12 +102,12 @@ fn dismounted(found: Found) -> Found {
     }
 }
 
-/// A target that is not proven as its entry wants is none.
-fn proven(settled: Settled, wanted: Verified) -> Settled {
+/// A target that is not proven as its entry wants is none, and is made again.
+fn proven(settled: Settled, wanted: Verified, attempts: u32, now: &Now) -> Settled {
     match settled {
         Settled::Done(proven) if proven < wanted => Settled::Failed {
             message: format!("the target is proven by {proven}, and {wanted} is wanted"),
-            again: None,
+            again: (attempts < PROOFS).then(|| now.ms + AGAIN),
         },
         other => other,
     }
@@ -219,8 +225,10 @@ impl<H: Hands> Desk<H> {
     fn copy(&self, mut entry: CopyEntry, now: &Now, next: &mut Next) -> Result<(), SvsError> {
         let catalogue = &self.catalogue;
         if entry.status == MapStatus::InProgress {
-            let Some(settled) = self.ended(entry.job, entry.attempts, now) else { return Ok(()) };
-            let settled = proven(settled, entry.rule.verify);
+            let Some(settled) = self.ended(entry.job, entry.attempts, now, next) else {
+                return Ok(());
+            };
+            let settled = proven(settled, entry.rule.verify, entry.attempts, now);
             let (source, target) = (&entry.source_medium, &entry.target_medium);
             if let Some(job) = entry.job
                 && catalogue.settle_copy(source, target, job, &settled)?
@@ -264,11 +272,20 @@ impl<H: Hands> Desk<H> {
     }
 
     /// How a job ended, in terms of its entry; `None` while it runs.
-    fn ended(&self, job: Option<JobId>, attempts: u32, now: &Now) -> Option<Settled> {
+    fn ended(
+        &self,
+        job: Option<JobId>,
+        attempts: u32,
+        now: &Now,
+        next: &mut Next,
+    ) -> Option<Settled> {
         let end =
             job.map_or_else(|| JobEnd::Failed("it has no job".into()), |job| self.hands.job(job));
+        if end == JobEnd::Proving {
+            next.at(now.ms + PROOF);
+        }
         match end {
-            JobEnd::Running => None,
+            JobEnd::Running | JobEnd::Proving => None,
             JobEnd::Done(verified) => Some(Settled::Done(verified)),
             JobEnd::Unfit(message) => Some(Settled::Failed { message, again: None }),
             JobEnd::Failed(message) => {
@@ -288,7 +305,9 @@ impl<H: Hands> Desk<H> {
     ) -> Result<(), SvsError> {
         let (catalogue, source) = (&self.catalogue, &entry.source_medium);
         if entry.status == MapStatus::InProgress {
-            let Some(settled) = self.ended(entry.job, entry.attempts, now) else { return Ok(()) };
+            let Some(settled) = self.ended(entry.job, entry.attempts, now, next) else {
+                return Ok(());
+            };
             return self.migrated(entry, settled, now, next);
         }
         match self.judge_migration(entry, copy, now)? {
@@ -331,7 +350,7 @@ impl<H: Hands> Desk<H> {
         next: &mut Next,
     ) -> Result<(), SvsError> {
         let (source, target) = (&entry.source_medium, &entry.migration_medium);
-        let failed = match proven(settled, entry.rule.verify) {
+        let failed = match proven(settled, entry.rule.verify, entry.attempts, now) {
             Settled::Done(proven) => {
                 let version = self.catalogue.migration_version(source)?.unwrap_or(0);
                 return self.moved(entry, version, proven, now, next);

@@ -113,7 +113,7 @@ fn scheduled(schedule: Option<&str>, since: u64, now: &Now) -> Result<String, Ve
 /// What every entry waits for that could not be acted upon lately, or whose source is not there.
 fn obstacle(
     status: MapStatus,
-    next_try: Option<u64>,
+    (asked, next_try): (bool, Option<u64>),
     message: Option<&str>,
     source: &Found,
     now: &Now,
@@ -127,7 +127,7 @@ fn obstacle(
         }
         () if source.blank => Some(wait(MapStatus::Pending, "the source was never written")),
         () => next_try
-            .filter(|time| *time > now.ms)
+            .filter(|time| *time > now.ms && !asked)
             .map(|time| wait_until(MapStatus::Pending, last, time)),
     }
 }
@@ -142,7 +142,8 @@ fn current(entry: &CopyEntry) -> Verdict {
 
 /// What is to be done for an entry of the copy map.
 pub fn copy_verdict(entry: &CopyEntry, source: &Found, now: &Now) -> Verdict {
-    let standing = obstacle(entry.status, entry.next_try, entry.message.as_deref(), source, now);
+    let next_try = (entry.asked, entry.next_try);
+    let standing = obstacle(entry.status, next_try, entry.message.as_deref(), source, now);
     let Some(changed_from) = entry.changed_from else { return current(entry) };
     if let Some(verdict) = standing {
         return verdict;
@@ -203,7 +204,8 @@ pub fn migration_verdict(
     if entry.status == MapStatus::Done {
         return wait(MapStatus::Done, "it was moved");
     }
-    let standing = obstacle(entry.status, entry.next_try, entry.message.as_deref(), source, now);
+    let next_try = (entry.asked, entry.next_try);
+    let standing = obstacle(entry.status, next_try, entry.message.as_deref(), source, now);
     if let Some(verdict) = standing {
         return verdict;
     }

@@ -243,21 +243,24 @@ impl Catalogue {
     }
 
     /// Writes the job of a copy and that its entry is in progress, both or none. What is written to
-    /// the source from here on is told apart from what is copied; if it was written since its
-    /// version was looked at, all that this copy brings is brought again.
+    /// the source from here on is told apart from what is copied.
     ///
     /// # Errors
     /// [`SvsError::NotFound`] where the entry is gone or in progress, or its target holds what was
-    /// migrated there, or is being migrated.
+    /// migrated there, or is being migrated; [`SvsError::Conflict`] where the source was written
+    /// since its version was looked at: it has to be looked at again.
     pub fn begin_copy(&self, job: &NewJob, start: &CopyStart<'_>) -> Result<(), SvsError> {
         let (source, target) = (start.source.to_string(), start.target.to_string());
         self.write(|tx| {
-            let same = media::version(tx, &source)? == start.version;
+            if media::version(tx, &source)? != start.version {
+                // From where on the two differ may be another place now.
+                return Err(SvsError::Conflict(format!("{source} is being written")));
+            }
             let rows = tx.execute(
                 "UPDATE copy_map SET status = 'in progress', asked = 0, job = ?3, job_version = ?4,
-                     job_from = ?5, touched_from = ?6, message = NULL, proven = 'none',
+                     job_from = ?5, touched_from = NULL, message = NULL, proven = 'none',
                      changed_from = min(coalesce(changed_from, ?5), ?5),
-                     seen_records = ?7, seen_bytes = ?8
+                     seen_records = ?6, seen_bytes = ?7
                  WHERE source_medium = ?1 AND target_medium = ?2 AND status <> 'in progress'
                      AND NOT EXISTS (SELECT 1 FROM media WHERE moved_to = ?2)
                      AND NOT EXISTS (SELECT 1 FROM migration_map
@@ -268,7 +271,6 @@ impl Catalogue {
                     job.id.to_string(),
                     start.version,
                     start.from,
-                    (!same).then_some(start.from),
                     start.seen.0,
                     start.seen.1,
                 ],

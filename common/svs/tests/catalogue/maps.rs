@@ -131,19 +131,22 @@ fn what_is_written_during_a_copy_is_copied_next() {
 }
 
 #[test]
-fn a_write_between_the_look_and_the_job_is_not_forgotten() {
+fn a_write_between_the_look_and_the_job_is_looked_at_again() {
     let (_dir, c) = catalogue();
-    c.put_copy_entry(&CopyEntry::new(tape("A"), tape("B"), MapPolicy::Always)).unwrap();
+    c.put_copy_entry(&CopyEntry::new(tape("A"), tape("B"), MapPolicy::Incremental)).unwrap();
     c.touch(&tape("A"), 0, None, 1000).unwrap();
     let (source, target) = (tape("A"), tape("B"));
     let version = c.medium_facts(&source).unwrap().version;
     c.touch(&tape("A"), 4, None, 1000).unwrap();
     let job = job(JobKind::Copy);
     let start = CopyStart { source: &source, target: &target, version, from: 0, seen: (1, 2) };
+    assert!(matches!(c.begin_copy(&job, &start), Err(SvsError::Conflict(_))));
+    assert!(c.job(job.id).unwrap().is_none() && only(&c).status == MapStatus::Pending);
+    let start = CopyStart { version: version + 1, ..start };
     c.begin_copy(&job, &start).unwrap();
     assert!(matches!(c.begin_copy(&job, &start), Err(SvsError::NotFound(_))), "one at a time");
     settle(&c, job.id, done());
-    assert_eq!(only(&c).changed_from, Some(0));
+    assert_eq!(only(&c).changed_from, None);
     assert_eq!(c.job(job.id).unwrap().unwrap().state, JobState::Pending);
 }
 
