@@ -202,8 +202,8 @@ impl Catalogue {
     ) -> Result<bool, SvsError> {
         let name = source.to_string();
         self.write(|tx| {
-            let sql = "SELECT 1 FROM copy_map, migration_map m WHERE m.source_medium = ?1
-                           AND target_medium = migration_medium AND copy_map.status = 'in progress'";
+            let sql = "SELECT 1 FROM copy_map c, migration_map m WHERE m.source_medium = ?1
+                           AND c.target_medium = migration_medium AND c.status = 'in progress'";
             let is_written = tx.prepare(sql)?.exists([&name])?;
             if is_written || media::version(tx, &name)? != version {
                 return Ok(false);
