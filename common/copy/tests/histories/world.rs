@@ -223,7 +223,10 @@ impl World {
             if begins {
                 let state = JobState::InProgress;
                 self.catalogue.transition(id, state, None).unwrap();
-                let (target, source) = (&job.target, Some(&job.source));
+                // As the engine's watch: a migration is no copy of the entry that has its target.
+                let entry = self.catalogue.copy_entry(&job.source, &job.target).unwrap();
+                let own = entry.is_some_and(|entry| entry.job == Some(id));
+                let (target, source) = (&job.target, own.then_some(&job.source));
                 self.catalogue.touch(target, job.from as u64, source, self.now).unwrap();
                 self.tapes.entry(job.target.clone()).or_default().truncate(job.from);
             }
