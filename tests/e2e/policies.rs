@@ -271,7 +271,7 @@ fn what_would_happen_is_told_and_what_can_not_be_is_refused() {
 fn a_kill_at_any_step_leaves_maps_that_are_true() {
     let mut rng = Rng::new(seed("policies-kill"));
     let steps: &[&str] =
-        tests::full(&["write 10"], &["write 1", "write 10", "flush 1", "load 1", "move 1"]);
+        tests::full(&["write 10"], &["write 1", "write 10", "flush 1", "unload 1", "move 1"]);
     for victim in [Role::Local, Role::Remote] {
         for step in steps {
             println!("{victim:?} is killed at {step}");
