@@ -53,14 +53,11 @@ CREATE TABLE copy_map (
     changed_from  INTEGER DEFAULT 0,
     -- Since when it lacks something, in milliseconds since 1970.
     changed_at    INTEGER,
-    -- What the source held then, and had been written in all.
-    held_version  INTEGER,
+    -- What had been written to the source in all when it was last copied.
     seen_records  INTEGER NOT NULL DEFAULT 0,
     seen_bytes    INTEGER NOT NULL DEFAULT 0,
-    -- The last job; while it is under way what it copies, and what was written to the source since.
+    -- The last job; while it is under way, what was written to the source since it began.
     job           TEXT,
-    job_version   INTEGER,
-    job_from      INTEGER,
     touched_from  INTEGER,
     proven        TEXT NOT NULL DEFAULT 'none' CHECK
         (proven IN ('none', 'position', 'readback')),

@@ -56,7 +56,7 @@ pub struct Copies {
     unfit: Mutex<BTreeSet<JobId>>,
 }
 
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -82,27 +82,27 @@ struct Note {
 
 impl Copies {
     fn running(&self) -> MutexGuard<'_, BTreeMap<JobId, CancelToken>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.running)
     }
 
     fn opener(&self, job: JobId) -> Opener {
         let nexus = NEXUS + self.nexus.fetch_add(1, Ordering::Relaxed);
-        held(&self.nexuses).insert(nexus, job);
+        locked(&self.nexuses).insert(nexus, job);
         Opener { nexus, who: format!("copy {job}") }
     }
 
     /// The copy that an initiator is.
     pub(crate) fn job_of(&self, nexus: u64) -> Option<JobId> {
-        held(&self.nexuses).get(&nexus).copied()
+        locked(&self.nexuses).get(&nexus).copied()
     }
 
     /// Whether a job that failed would fail again.
     pub(crate) fn is_unfit(&self, job: JobId) -> bool {
-        held(&self.unfit).contains(&job)
+        locked(&self.unfit).contains(&job)
     }
 
     fn is_not_fit(&self, job: JobId) {
-        held(&self.unfit).insert(job);
+        locked(&self.unfit).insert(job);
     }
 
     /// Ends a copy at the next record; `false` if it is none of these, or has ended. One that may
@@ -112,11 +112,11 @@ impl Copies {
     }
 
     fn held(&self) -> MutexGuard<'_, BTreeMap<JobId, Wish>> {
-        held(&self.held)
+        locked(&self.held)
     }
 
     fn lists(&self) -> MutexGuard<'_, BTreeMap<JobId, Vec<JobId>>> {
-        held(&self.lists)
+        locked(&self.lists)
     }
 
     /// The copies that a job stands for: those of a list, or itself.
@@ -127,7 +127,7 @@ impl Copies {
     /// Takes a copy off those that run, and tells who waits for that.
     fn remove(&self, job: JobId) {
         self.running().remove(&job);
-        held(&self.nexuses).retain(|_, it| *it != job);
+        locked(&self.nexuses).retain(|_, it| *it != job);
         self.ended.notify_all();
     }
 
@@ -176,7 +176,7 @@ impl Engine {
         order: Order,
         purpose: &Purpose<'_>,
     ) -> Result<JobId, Refused> {
-        let _turn = self.ordering.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = locked(&self.ordering);
         if self.copies.running().len() >= COPIES_MAX {
             return Err(Refused::TooMany);
         }

@@ -13,14 +13,20 @@ use super::order::{Order, Stretch, stretches};
 use crate::mounting::{Halt, past_attentions};
 use crate::mover::{EngineDrive, RECORD_MAX};
 
-/// What was written, counted, and folded into a digest where no generation names it.
-#[derive(Default)]
+/// What was written, counted, and folded into a digest where that is compared afterwards.
 pub(super) struct Written {
     objects: u64,
-    folded: Sha256,
+    folded: Option<Sha256>,
 }
 
 impl Written {
+    /// Nothing yet. Of a generation, which can be read again, and of what is not read back nothing
+    /// is folded.
+    pub(super) fn of(order: &Order) -> Self {
+        let compared = order.verify == Some(Verified::Readback) && order.generation.is_none();
+        Self { objects: 0, folded: compared.then(Sha256::new) }
+    }
+
     /// Objects whose content is known elsewhere.
     pub(super) fn count(&mut self, objects: u64) {
         self.objects += objects;
@@ -29,13 +35,17 @@ impl Written {
     /// A record.
     pub(super) fn record(&mut self, bytes: &[u8]) {
         self.objects += 1;
-        fold(&mut self.folded, Some(bytes));
+        if let Some(folded) = &mut self.folded {
+            fold(folded, Some(bytes));
+        }
     }
 
     /// A filemark.
     pub(super) fn filemark(&mut self) {
         self.objects += 1;
-        fold(&mut self.folded, None);
+        if let Some(folded) = &mut self.folded {
+            fold(folded, None);
+        }
     }
 }
 
@@ -138,7 +148,8 @@ fn compare_folded(
             ReadEnd::EndOfData => return Err(differs(object)),
         }
     }
-    match folded.finalize() == written.folded.clone().finalize() {
+    let wanted = written.folded.clone().map(Sha256::finalize);
+    match wanted == Some(folded.finalize()) {
         true => at_the_end(drive, written.objects, control),
         false => Err(Halt::Failed("what is on the target is not what was written".into())),
     }

@@ -38,8 +38,8 @@ pub(super) fn run(
         order.verify,
     );
     let opener = engine.copies.opener(id);
-    let (bytes, written) = Default::default();
-    let mut copying = Copying { engine, job: &job, order, cancel, opener, bytes, written };
+    let written = Written::of(&order);
+    let mut copying = Copying { engine, job: &job, order, cancel, opener, bytes: 0, written };
     match copying.copy() {
         Ok(()) => job.done(copying.bytes),
         // The engine stops: the row is found at the next start.

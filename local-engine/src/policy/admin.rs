@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use copy::policy::{Schedule, Verdict};
+use copy::policy::{Schedule, Source, Verdict};
 use model::ByteSize;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -327,7 +327,7 @@ fn explain(engine: &Arc<Engine>, which: Which) -> Answer {
     let mut entries = Vec::new();
     let shown = |medium| names::show(engine, medium);
     for entry in copies.iter().filter(|entry| sources.contains(&entry.source_medium)) {
-        let found = desk.judge_dismounted_copy(entry, &now).map_err(failed)?;
+        let found = desk.judge_copy(entry, Source::Dismounted, &now).map_err(failed)?;
         entries.push(json!({
             "map": "copy", "source": shown(&entry.source_medium),
             "target": shown(&entry.target_medium), "policy": entry.policy,
@@ -340,7 +340,7 @@ fn explain(engine: &Arc<Engine>, which: Which) -> Answer {
             copy.source_medium == entry.source_medium
                 && copy.target_medium == entry.migration_medium
         });
-        let found = desk.judge_dismounted_migration(entry, copy, &now).map_err(failed)?;
+        let found = desk.judge_migration(entry, copy, Source::Dismounted, &now).map_err(failed)?;
         entries.push(json!({
             "map": "migration", "source": shown(&entry.source_medium),
             "target": shown(&entry.migration_medium), "policy": entry.policy,

@@ -9,14 +9,11 @@ use tape::ElementStatus;
 use crate::copies::TapeAt;
 use crate::device::{Library, LibraryView};
 use crate::engine::Engine;
+use crate::mounting;
 
 /// A library by the serial number of its changer.
 pub(super) fn by_serial(engine: &Engine, serial: &str) -> Option<(Arc<dyn Library>, LibraryView)> {
-    let all = engine.ground.registry.libraries().into_iter();
-    let mut viewed = all.filter_map(|library| Some((library.view()?, library)));
-    let found = viewed
-        .find(|(view, _)| view.identity.serial == serial && view.role != LibraryRole::Frontend);
-    found.map(|(view, library)| (library, view))
+    mounting::backend(&engine.ground.registry, serial)
 }
 
 /// A library by its name.
@@ -93,18 +90,17 @@ pub(super) fn read_device(engine: &Engine, text: &str) -> Result<DeviceRef, Stri
 
 /// What a drive is called in the maps.
 pub(super) fn device_ref(engine: &Engine, name: &DeviceName) -> Option<DeviceRef> {
+    let DeviceRole::Drive(index) = name.role else { return None };
     let (library, view) = by_name(engine, &name.library)?;
-    let line = library.devices().into_iter().find(|line| line.name == *name)?;
-    Some(DeviceRef::Drive { library: view.identity.serial, drive: line.serial })
+    mounting::drive_ref(library.as_ref(), &view.identity.serial, index)
 }
 
 /// What a drive of the maps is called here.
 pub(super) fn device_name(engine: &Engine, device: &DeviceRef) -> Option<DeviceName> {
     let DeviceRef::Drive { library, drive } = device else { return None };
     let (library, _) = by_serial(engine, library)?;
-    let lines = library.devices().into_iter();
-    let mut drives = lines.filter(|line| matches!(line.name.role, DeviceRole::Drive(_)));
-    drives.find(|line| line.serial == *drive).map(|line| line.name)
+    let index = mounting::drive_by_serial(library.as_ref(), drive)?;
+    Some(DeviceName::drive(library.name().clone(), index))
 }
 
 /// A medium as people write it, where its library is known.

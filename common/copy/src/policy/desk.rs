@@ -95,13 +95,6 @@ pub trait Hands {
     fn tell(&self, source: &MediumRef, target: &MediumRef, end: &Settled, is_migration: bool);
 }
 
-fn dismounted(found: Found) -> Found {
-    match found.place {
-        Whereabouts::InDrive => Found { place: Whereabouts::Shelved, ..found },
-        _ => found,
-    }
-}
-
 /// A target that is not proven as its entry wants is none, and is made again.
 fn proven(settled: Settled, wanted: Verified, attempts: u32, now: &Now) -> Settled {
     match settled {
@@ -111,6 +104,15 @@ fn proven(settled: Settled, wanted: Verified, attempts: u32, now: &Now) -> Settl
         },
         other => other,
     }
+}
+
+/// Which source an entry is judged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// As it is found.
+    AsItIs,
+    /// As if it were dismounted, where it is in a drive.
+    Dismounted,
 }
 
 /// The one place where entries are acted upon.
@@ -164,7 +166,12 @@ impl<H: Hands> Desk<H> {
     }
 
     /// What would be done for an entry of the copy map, and nothing is done.
-    pub fn judge_copy(&self, entry: &CopyEntry, now: &Now) -> Result<Verdict, SvsError> {
+    pub fn judge_copy(
+        &self,
+        entry: &CopyEntry,
+        source: Source,
+        now: &Now,
+    ) -> Result<Verdict, SvsError> {
         if entry.changed_from.is_none() {
             // Of many entries most are current: nothing is looked for.
             return Ok(current(entry));
@@ -177,12 +184,12 @@ impl<H: Hands> Desk<H> {
             let why = "the migration to the same medium is under way".to_owned();
             return Ok(Verdict::Wait { status: MapStatus::Pending, why, until: None });
         }
-        let source = self.found(&entry.source_medium)?;
-        if source.facts.moved_to.as_ref() == Some(&entry.target_medium) {
+        let found = self.found(&entry.source_medium, source)?;
+        if found.facts.moved_to.as_ref() == Some(&entry.target_medium) {
             let why = "the source was migrated to this medium".to_owned();
             return Ok(Verdict::Wait { status: MapStatus::Done, why, until: None });
         }
-        Ok(copy_verdict(entry, &source, now))
+        Ok(copy_verdict(entry, &found, now))
     }
 
     /// What would be done for an entry of the migration map, and nothing is done.
@@ -190,36 +197,23 @@ impl<H: Hands> Desk<H> {
         &self,
         entry: &MigrationEntry,
         copy: Option<&CopyEntry>,
+        source: Source,
         now: &Now,
     ) -> Result<Verdict, SvsError> {
-        let source = self.found(&entry.source_medium)?;
-        Ok(migration_verdict(entry, copy, &source, now))
+        let found = self.found(&entry.source_medium, source)?;
+        Ok(migration_verdict(entry, copy, &found, now))
     }
 
-    /// The same as if the source were dismounted.
-    pub fn judge_dismounted_copy(&self, entry: &CopyEntry, now: &Now) -> Result<Verdict, SvsError> {
-        let source = self.found(&entry.source_medium)?;
-        if source.facts.moved_to.as_ref() == Some(&entry.target_medium) {
-            return self.judge_copy(entry, now);
-        }
-        Ok(copy_verdict(entry, &dismounted(source), now))
-    }
-
-    /// The same as if the source were dismounted.
-    pub fn judge_dismounted_migration(
-        &self,
-        entry: &MigrationEntry,
-        copy: Option<&CopyEntry>,
-        now: &Now,
-    ) -> Result<Verdict, SvsError> {
-        let source = dismounted(self.found(&entry.source_medium)?);
-        Ok(migration_verdict(entry, copy, &source, now))
-    }
-
-    fn found(&self, medium: &MediumRef) -> Result<Found, SvsError> {
+    fn found(&self, medium: &MediumRef, source: Source) -> Result<Found, SvsError> {
         let facts = self.catalogue.medium_facts(medium)?;
         let read = facts.moved_to.clone().unwrap_or_else(|| medium.clone());
-        Ok(Found { facts, ..self.hands.find(&read) })
+        let found = Found { facts, ..self.hands.find(&read) };
+        Ok(match (source, found.place) {
+            (Source::Dismounted, Whereabouts::InDrive) => {
+                Found { place: Whereabouts::Shelved, ..found }
+            }
+            _ => found,
+        })
     }
 
     fn copy(&self, mut entry: CopyEntry, now: &Now, next: &mut Next) -> Result<(), SvsError> {
@@ -239,7 +233,7 @@ impl<H: Hands> Desk<H> {
             entry = settled;
         }
         let (source, target) = (&entry.source_medium, &entry.target_medium);
-        match self.judge_copy(&entry, now)? {
+        match self.judge_copy(&entry, Source::AsItIs, now)? {
             Verdict::Wait { status, why, until } => {
                 until.into_iter().for_each(|time| next.at(time));
                 // A failure's own words stay until it is tried again.
@@ -310,7 +304,7 @@ impl<H: Hands> Desk<H> {
             };
             return self.migrated(entry, settled, now, next);
         }
-        match self.judge_migration(entry, copy, now)? {
+        match self.judge_migration(entry, copy, Source::AsItIs, now)? {
             Verdict::Wait { status, why, until } => {
                 until.into_iter().for_each(|time| next.at(time));
                 let why = if entry.attempts > 0 { entry.message.clone() } else { Some(why) };

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use svs::{CopyEntry, MapPolicy, MapStatus, MediumFacts, MigrationEntry, Verified};
 
-pub use desk::{CopyWish, Desk, Hands, JobEnd, MigrationWish, Refusal};
+pub use desk::{CopyWish, Desk, Hands, JobEnd, MigrationWish, Refusal, Source};
 pub use schedule::{Clock, Days, Moment, Schedule, ScheduleError, Turn};
 
 /// A day in milliseconds.

@@ -256,25 +256,25 @@ impl Catalogue {
                 // From where on the two differ may be another place now.
                 return Err(SvsError::Conflict(format!("{source} is being written")));
             }
-            let rows = tx.execute(
-                "UPDATE copy_map SET status = 'in progress', asked = 0, job = ?3, job_version = ?4,
-                     job_from = ?5, touched_from = NULL, message = NULL, proven = 'none',
-                     changed_from = min(coalesce(changed_from, ?5), ?5),
-                     seen_records = ?6, seen_bytes = ?7
+            let rows =
+                tx.execute(
+                    "UPDATE copy_map SET status = 'in progress', asked = 0, job = ?3,
+                     touched_from = NULL, message = NULL, proven = 'none',
+                     changed_from = min(coalesce(changed_from, ?4), ?4),
+                     seen_records = ?5, seen_bytes = ?6
                  WHERE source_medium = ?1 AND target_medium = ?2 AND status <> 'in progress'
                      AND NOT EXISTS (SELECT 1 FROM media WHERE moved_to = ?2)
                      AND NOT EXISTS (SELECT 1 FROM migration_map
                          WHERE migration_medium = ?2 AND status = 'in progress')",
-                params![
-                    source,
-                    target,
-                    job.id.to_string(),
-                    start.version,
-                    start.from,
-                    start.seen.0,
-                    start.seen.1,
-                ],
-            )?;
+                    params![
+                        source,
+                        target,
+                        job.id.to_string(),
+                        start.from,
+                        start.seen.0,
+                        start.seen.1,
+                    ],
+                )?;
             if rows == 0 {
                 let gone = format!("copy of {source} to {target} that can begin");
                 return Err(SvsError::NotFound(gone));
@@ -296,7 +296,7 @@ impl Catalogue {
         self.write(|tx| {
             let rows = match how {
                 Settled::Done(verified) => tx.execute(
-                    "UPDATE copy_map SET changed_from = touched_from, held_version = job_version,
+                    "UPDATE copy_map SET changed_from = touched_from,
                          status = CASE WHEN touched_from IS NULL THEN 'done' ELSE 'pending' END,
                          changed_at = CASE WHEN touched_from IS NULL THEN NULL ELSE changed_at END,
                          touched_from = NULL, proven = ?4, copied = ?5, attempts = 0,
