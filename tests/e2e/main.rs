@@ -3,6 +3,7 @@
 
 mod ahead;
 mod differences;
+mod dma;
 mod doctor;
 mod faults;
 mod frontends;

@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 import subprocess
 import time
 import tomllib
@@ -10,16 +9,10 @@ from pathlib import Path
 
 import ndmjob
 import smis
+from ports import free_port
 from report import want
 
 HERE = Path(__file__).resolve().parent
-
-
-def free_port() -> int:
-    """A TCP port on loopback that was free a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def program() -> str:

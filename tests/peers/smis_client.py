@@ -4,7 +4,6 @@ Run by smis.py in an environment that has pywbem and lxml; the last line counts.
 """
 
 import json
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ sys.dont_write_bytecode = True
 
 import pywbem  # noqa: E402
 from lxml import etree  # noqa: E402
+from ports import free_port  # noqa: E402
 from report import Report, want  # noqa: E402
 
 ADDRESS, SECURE, USER, PASSWORD, SOURCES, CONFIG, PROGRAM, WORK = sys.argv[1:9]
@@ -471,9 +471,7 @@ QUERIES = [
 
 def indications(report: Report) -> None:
     """Six subscriptions, delivered in order over an outage of the listener."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        listener = Listener(free.getsockname()[1])
+    listener = Listener(free_port())
     manager = pywbem.WBEMSubscriptionManager("peers")
     with report.check("smis: six subscriptions are delivered in order over an outage"):
         server = manager.add_server(pywbem.WBEMServer(connect(None)))

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import servers
+from ports import free_port
 from report import Failed, Report, seed, want
 
 TARGET = "iqn.2026-01.test:tgt"
@@ -40,7 +41,7 @@ class Tgt:
     """A tgtd of its own with a changer, two empty drives and four cartridges."""
 
     def __init__(self, work: Path, chap: bool = True, megabytes: int = 256) -> None:
-        self.work, self.port, self.chap = work, servers.free_port(), chap
+        self.work, self.port, self.chap = work, free_port(), chap
         self.megabytes = megabytes
         (work / "media").mkdir(parents=True)
         # Its own control socket, so that other instances are left alone.

@@ -12,7 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-import servers
+from ports import free_port
 from report import Failed, Report, want
 from tgt import PATIENCE, SLOT, Line, Tgt, why_not
 
@@ -23,7 +23,7 @@ class Wire:
     """Passes connections on to a port; cuts them all, once, behind so many bytes to that port."""
 
     def __init__(self, to: int) -> None:
-        self.to, self.port = to, servers.free_port()
+        self.to, self.port = to, free_port()
         self.lock, self.open, self.left, self.cuts = threading.Lock(), [], None, 0
         self.listener = socket.create_server(("127.0.0.1", self.port))
         threading.Thread(target=self.accept, daemon=True).start()

@@ -296,9 +296,16 @@ fn rate(bytes: u64, took: Duration) -> String {
     format!("{} in {seconds:.1} s ({each}/s)", ByteSize(bytes))
 }
 
-/// Two ports on loopback that were free a moment ago.
+/// Two ports on loopback that nobody listens at. They lie below those that Linux gives to
+/// connections, so that none of these takes one before the engines are started.
 fn free_ports() -> io::Result<(u16, u16)> {
-    let listen = || std::net::TcpListener::bind(("127.0.0.1", 0));
-    let (one, other) = (listen()?, listen()?);
-    Ok((one.local_addr()?.port(), other.local_addr()?.port()))
+    const PORTS: std::ops::Range<u32> = 10_240..32_000;
+    let listen = |port| std::net::TcpListener::bind(("127.0.0.1", port));
+    let start = std::process::id().wrapping_mul(97);
+    let mut free = (0..PORTS.end - PORTS.start)
+        .map(|step| PORTS.start + start.wrapping_add(step) % (PORTS.end - PORTS.start))
+        .filter_map(|port| listen(u16::try_from(port).ok()?).ok()?.local_addr().ok())
+        .map(|address| address.port());
+    let two = free.next().zip(free.next());
+    two.ok_or_else(|| io::Error::new(io::ErrorKind::AddrInUse, "no two ports are free"))
 }

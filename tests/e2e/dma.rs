@@ -1,16 +1,13 @@
 //! The small backup application against an engine of its own, as people use it: by commands.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_twinreel");
+use tests::twinreel_binary;
 
 /// Tapes that are smaller than those of `vtl0`, so that a copy needs several.
 const SMALL: &str = r#"
@@ -33,16 +30,16 @@ struct Site {
 impl Site {
     fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = tests::free_port();
         let pair = dir.path().join("pair");
         let (port_text, pair_text) = (port.to_string(), pair.to_str().unwrap());
         let init = ["init", pair_text, "--ndmp-port", &port_text, "--virtual-capacity", "10MB"];
-        assert!(Command::new(PROGRAM).args(init).output().unwrap().status.success());
+        assert!(Command::new(twinreel_binary()).args(init).output().unwrap().status.success());
         let config = pair.join("local.toml");
         let mut file = OpenOptions::new().append(true).open(&config).unwrap();
         file.write_all(SMALL.as_bytes()).unwrap();
         let log = dir.path().join("log");
-        let engine = Command::new(PROGRAM)
+        let engine = Command::new(twinreel_binary())
             .args(["local-engine", "serve", "--config"])
             .arg(&config)
             .stdin(Stdio::null())
@@ -73,7 +70,10 @@ impl Site {
             let place = words.iter().position(|word| word == "FILE").unwrap();
             words[place] = file.to_str().unwrap().to_owned();
         }
-        run(Command::new(PROGRAM).arg("dma").args(words).args(["--config", &self.config()]))
+        run(Command::new(twinreel_binary())
+            .arg("dma")
+            .args(words)
+            .args(["--config", &self.config()]))
     }
 
     fn done(&self, line: &str, files: &[&Path]) -> String {
@@ -143,7 +143,8 @@ fn streams_and_copies_go_over_several_tapes_and_come_back() {
         restored("vtl1:VTB004L8,VTB002L8,VTB003L8");
     }
     assert_eq!(site.in_drives("vtl0") + site.in_drives("vtl1"), 0, "every tape went home");
-    let jobs = run(Command::new(PROGRAM).args(["jobs", "--json", "--config", &site.config()]));
+    let jobs =
+        run(Command::new(twinreel_binary()).args(["jobs", "--json", "--config", &site.config()]));
     let jobs: Vec<Value> = serde_json::from_str(&jobs.1).unwrap();
     assert!(jobs.iter().filter(|job| job["kind"] == "copy").all(|job| job["state"] == "done"));
 }
@@ -176,7 +177,7 @@ fn what_can_not_be_done_is_said_and_leaves_no_tape_in_a_drive() {
     fs::write(&wrong, "not the password\n").unwrap();
     let server = format!("127.0.0.1:{}", site.port);
     let user = ["--user", "ndmp", "--password-file", wrong.to_str().unwrap()];
-    let (code, _, errors) = run(Command::new(PROGRAM)
+    let (code, _, errors) = run(Command::new(twinreel_binary())
         .args(["dma", "inventory", "vtl0", "--server", &server])
         .args(user));
     assert!(code == 2 && errors.contains("one of them is wrong"), "{code}: {errors}");
