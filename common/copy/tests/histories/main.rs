@@ -6,6 +6,9 @@
 
 mod world;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
 use copy::policy::{Desk, Now};
 use jiff::tz::TimeZone;
 use svs::{CopyEntry, CopyRule, MapPolicy, MapStatus, MigrationEntry, Verified};
@@ -132,30 +135,68 @@ impl History {
     }
 }
 
+/// What histories came to: copies begun, media freed, entries that are done at the end.
+#[derive(Default)]
+struct Tally {
+    copies: u64,
+    moves: u64,
+    done: usize,
+}
+
+impl Tally {
+    fn add(&mut self, other: &Self) {
+        self.copies += other.copies;
+        self.moves += other.moves;
+        self.done += other.done;
+    }
+}
+
+/// One history from its beginning to its end.
+fn play(seed: u64) -> Tally {
+    let mut history = History::new(seed);
+    let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        for _ in 0..20 + history.random.below(60) {
+            history.step();
+            history.world.borrow().check();
+        }
+        history.settle();
+    }));
+    if let Err(panic) = run {
+        println!("in the history of seed {seed}");
+        std::panic::resume_unwind(panic);
+    }
+    let world = history.world.borrow();
+    let entries = world.catalogue.copy_entries().unwrap();
+    let done = entries.iter().filter(|entry| entry.status == MapStatus::Done).count();
+    Tally { copies: world.copies_begun, moves: world.moves, done }
+}
+
 #[test]
 fn random_histories_end_as_the_model_says() {
     let histories = environment("TWINREEL_HISTORIES", 150);
     let first = environment("TWINREEL_SEED", 20_261_121);
     println!("seed {first}, {histories} histories");
-    let (mut copies, mut moves, mut done) = (0, 0, 0);
-    for seed in first..first + histories {
-        let mut history = History::new(seed);
-        let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            for _ in 0..20 + history.random.below(60) {
-                history.step();
-                history.world.borrow().check();
+    // Each processor takes the next seed that nobody has taken.
+    let next = AtomicU64::new(first);
+    let part = || {
+        let mut tally = Tally::default();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= first + histories {
+                return tally;
             }
-            history.settle();
-        }));
-        if let Err(panic) = run {
-            println!("in the history of seed {seed}");
-            std::panic::resume_unwind(panic);
+            tally.add(&play(seed));
         }
-        let world = history.world.borrow();
-        (copies, moves) = (copies + world.copies_begun, moves + world.moves);
-        let entries = world.catalogue.copy_entries().unwrap();
-        done += entries.iter().filter(|entry| entry.status == MapStatus::Done).count();
-    }
+    };
+    let mut all = Tally::default();
+    thread::scope(|scope| {
+        let workers = thread::available_parallelism().map_or(1, usize::from);
+        let parts: Vec<_> = (0..workers).map(|_| scope.spawn(part)).collect();
+        for part in parts {
+            all.add(&part.join().expect("each history ends as the model says"));
+        }
+    });
+    let Tally { copies, moves, done } = all;
     println!("{copies} copies begun, {done} entries done at the end, {moves} media freed");
     assert!(copies > histories && moves > histories / 20, "the histories test something");
 }
