@@ -324,6 +324,9 @@ fn mutations(rng: &mut Rng, count: usize) -> Vec<Case> {
         let mut rng = rng.fork(&number.to_string());
         let mut bytes = rng.pick(&good).clone();
         for _ in 0..rng.between(1, 6) {
+            if bytes.is_empty() {
+                break;
+            }
             let at = rng.below(bytes.len() as u64) as usize;
             match rng.below(4) {
                 0 => bytes[at] = rng.below(256) as u8,

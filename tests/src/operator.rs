@@ -5,10 +5,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use dma::{Client, Login, MoverNews, TO_THE_END, TapeObject, Wrote};
+use dma::{Client, DmaError, Login, MoverNews, TO_THE_END, TapeObject, Wrote};
 use model::ElementType;
 use ndmp::wire::{
-    Addr, AddrType, HaltReason, MessageCode, MoverMode, MtioOp, ReplyBody, TapeOpenMode, Version,
+    Addr, AddrType, ErrorCode, HaltReason, MessageCode, MoverMode, MtioOp, ReplyBody, TapeOpenMode,
+    Version,
 };
 
 use crate::wait::{self, PATIENCE};
@@ -124,7 +125,7 @@ impl Operator {
     /// The element address and the barcode of every cartridge in a library.
     pub fn inventory(&self, library: &str) -> Vec<(u16, String)> {
         let mut robot = self.robot(library);
-        let elements = robot.inventory().expect("an inventory");
+        let elements = once_free("an inventory", || robot.inventory());
         robot.close_scsi().expect("the changer closes");
         elements.into_iter().filter_map(|e| Some((e.address, e.tag?))).collect()
     }
@@ -132,7 +133,8 @@ impl Operator {
     /// Moves the cartridge with this barcode into a drive, which must be empty.
     pub fn load(&self, library: &str, barcode: &str, drive: u16) {
         let mut robot = self.robot(library);
-        let from = robot.find_cartridge(barcode).expect("the cartridge is there").address;
+        let found = once_free("the cartridge is there", || robot.find_cartridge(barcode));
+        let from = found.address;
         robot.move_medium(from, 128 + drive).expect("the cartridge goes into the drive");
         robot.close_scsi().expect("the changer closes");
     }
@@ -143,7 +145,7 @@ impl Operator {
         tape.mtio(MtioOp::Off, 1).expect("the drive lets go");
         tape.close_tape().expect("the drive closes");
         let mut robot = self.robot(library);
-        let elements = robot.inventory().expect("an inventory");
+        let elements = once_free("an inventory", || robot.inventory());
         let held = elements.iter().find(|e| e.address == 128 + drive).expect("the drive");
         let free = |e: &&scsi::ElementDescriptor| e.kind == ElementType::Storage && !e.full;
         let home = held.source.filter(|s| elements.iter().any(|e| e.address == *s && !e.full));
@@ -155,7 +157,8 @@ impl Operator {
     /// A session with this drive open for writing.
     pub fn tape(&self, drive: &str) -> Client {
         let mut client = self.dial();
-        client.open_tape(drive, TapeOpenMode::Raw).expect("the drive opens");
+        // Who had it before closed it, and the engine may not have noticed yet.
+        once_free("the drive opens", || client.open_tape(drive, TapeOpenMode::Raw));
         client
     }
 
@@ -216,9 +219,21 @@ impl Operator {
 
     fn robot(&self, library: &str) -> Client {
         let mut client = self.dial();
-        client.open_scsi(&format!("{library}/changer")).expect("the changer opens");
+        let changer = format!("{library}/changer");
+        once_free("the changer opens", || client.open_scsi(&changer));
         client
     }
+}
+
+/// What a request gives once its device is not busy any more, as applications do it.
+fn once_free<T>(what: &str, mut request: impl FnMut() -> Result<T, DmaError>) -> T {
+    wait::until(what, || match request() {
+        Err(
+            DmaError::Refused { error: ErrorCode::DeviceBusy, .. }
+            | DmaError::NotOpened { error: ErrorCode::DeviceBusy, .. },
+        ) => None,
+        other => Some(other.unwrap_or_else(|error| panic!("{what}: {error:?}"))),
+    })
 }
 
 /// The names in a server's list of tape or SCSI devices.

@@ -42,6 +42,9 @@ pub(super) fn run(
     let mut copying = Copying { engine, job: &job, order, cancel, opener, bytes: 0, written };
     match copying.copy() {
         Ok(()) => job.done(copying.bytes),
+        Err(_) if is_over(engine, id) => {
+            tracing::info!(job = %id, "the job was ended by the other site meanwhile");
+        }
         // The engine stops: the row is found at the next start.
         Err(Halt::Cancelled) if engine.is_stopping() => {}
         Err(Halt::Cancelled) if engine.copies.is_held(id) => {
@@ -59,6 +62,13 @@ pub(super) fn run(
         }
     }
     None
+}
+
+/// Whether the row has ended already: the other site reports what became of a job whose devices it
+/// took back, and somebody may have begun another one for the same tape since.
+fn is_over(engine: &Engine, id: JobId) -> bool {
+    let row = engine.ground.catalogue.job(id);
+    matches!(row, Ok(Some(row)) if row.state.is_final())
 }
 
 struct Copying<'a> {
@@ -124,6 +134,9 @@ impl Copying<'_> {
         let links = self.engine.links.clone();
         let plan = plan(&from, &drive.holder(), |site| links.replicates_to(site));
         let (names, to) = (self.order.source.to_string(), self.order.target.to_string());
+        if is_over(self.engine, self.job.id()) {
+            return Err(Halt::Cancelled);
+        }
         self.job.begin(&names, &to, &plan).map_err(Halt::Failed)?;
         let control = self.control();
         let state = past_attentions(|| drive.state(&control))?;

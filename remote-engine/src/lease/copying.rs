@@ -21,6 +21,8 @@ const PROGRESS_BYTES: u64 = 4 << 20;
 const PROGRESS_TIME: Duration = Duration::from_millis(100);
 /// The job row follows at most so often.
 const ROW_TIME: Duration = Duration::from_millis(500);
+/// A copy whose drive waited for so long in all is told of: less is bridged by a drive's buffer.
+const STARVED: Duration = Duration::from_secs(1);
 
 /// How the last range of a copy ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -443,7 +445,7 @@ impl Seat {
     /// Says how often the drive had to wait for the store, if it had to.
     fn tell_waits(&self, copying: &Copying) {
         let Waits { count, time } = copying.waits;
-        if count > 0 {
+        if time >= STARVED {
             let milliseconds = time.as_millis();
             let words: [(&str, &dyn std::fmt::Display); 3] =
                 [("target", &self.name), ("count", &count), ("milliseconds", &milliseconds)];

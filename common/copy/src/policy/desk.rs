@@ -1,6 +1,5 @@
 //! Sees the entries of the maps through: begins what is due, writes down how it ended.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::JobId;
@@ -150,14 +149,13 @@ impl<H: Hands> Desk<H> {
     pub fn look(&mut self, now: &Now) -> Result<Option<u64>, SvsError> {
         let mut next = Next::default();
         for entry in self.catalogue.copy_entries()? {
-            self.copy(entry, now, &mut next)?;
+            // Of many entries most are current: nothing is looked for.
+            if entry.changed_from.is_some() || entry.status != MapStatus::Done {
+                self.copy(&entry, now, &mut next)?;
+            }
         }
-        let copies = self.catalogue.copy_entries()?;
-        let copies: BTreeMap<_, _> =
-            copies.iter().map(|copy| ((&copy.source_medium, &copy.target_medium), copy)).collect();
         for entry in self.catalogue.migration_entries()? {
-            let copy = copies.get(&(&entry.source_medium, &entry.migration_medium)).copied();
-            self.migration(&entry, copy, now, &mut next)?;
+            self.migration(&entry, now, &mut next)?;
         }
         for medium in self.catalogue.to_be_freed()? {
             self.free(&medium, now, &mut next)?;
@@ -216,14 +214,18 @@ impl<H: Hands> Desk<H> {
         })
     }
 
-    fn copy(&self, mut entry: CopyEntry, now: &Now, next: &mut Next) -> Result<(), SvsError> {
+    fn copy(&self, listed: &CopyEntry, now: &Now, next: &mut Next) -> Result<(), SvsError> {
         let catalogue = &self.catalogue;
+        let (source, target) = (&listed.source_medium, &listed.target_medium);
+        // What is written from here on has a later version, and the copy does not begin then. The
+        // row is read behind it: the one in the list may be older than the last write.
+        let before = catalogue.medium_facts(source)?;
+        let Some(mut entry) = catalogue.copy_entry(source, target)? else { return Ok(()) };
         if entry.status == MapStatus::InProgress {
             let Some(settled) = self.ended(entry.job, entry.attempts, now, next) else {
                 return Ok(());
             };
             let settled = proven(settled, entry.rule.verify, entry.attempts, now);
-            let (source, target) = (&entry.source_medium, &entry.target_medium);
             if let Some(job) = entry.job
                 && catalogue.settle_copy(source, target, job, &settled)?
             {
@@ -232,7 +234,6 @@ impl<H: Hands> Desk<H> {
             let Some(settled) = catalogue.copy_entry(source, target)? else { return Ok(()) };
             entry = settled;
         }
-        let (source, target) = (&entry.source_medium, &entry.target_medium);
         match self.judge_copy(&entry, Source::AsItIs, now)? {
             Verdict::Wait { status, why, until } => {
                 until.into_iter().for_each(|time| next.at(time));
@@ -245,7 +246,7 @@ impl<H: Hands> Desk<H> {
             Verdict::Copy { from, .. } => {
                 let facts = catalogue.medium_facts(source)?;
                 let read = facts.moved_to.as_ref().unwrap_or(source);
-                let (version, seen) = (facts.version, (facts.records, facts.bytes));
+                let (version, seen) = (before.version, (before.records, before.bytes));
                 let verify = entry.rule.verify;
                 let wish = CopyWish { source, target, read, version, from, seen, verify };
                 let (status, why) = match self.hands.copy(&wish) {
@@ -293,29 +294,30 @@ impl<H: Hands> Desk<H> {
     fn migration(
         &self,
         entry: &MigrationEntry,
-        copy: Option<&CopyEntry>,
         now: &Now,
         next: &mut Next,
     ) -> Result<(), SvsError> {
         let (catalogue, source) = (&self.catalogue, &entry.source_medium);
+        // As for copies: what is written behind this look is noticed.
+        let version = catalogue.medium_facts(source)?.version;
         if entry.status == MapStatus::InProgress {
             let Some(settled) = self.ended(entry.job, entry.attempts, now, next) else {
                 return Ok(());
             };
             return self.migrated(entry, settled, now, next);
         }
-        match self.judge_migration(entry, copy, Source::AsItIs, now)? {
+        let copy = catalogue.copy_entry(source, &entry.migration_medium)?;
+        match self.judge_migration(entry, copy.as_ref(), Source::AsItIs, now)? {
             Verdict::Wait { status, why, until } => {
                 until.into_iter().for_each(|time| next.at(time));
                 let why = if entry.attempts > 0 { entry.message.clone() } else { Some(why) };
                 catalogue.migration_waits(source, status, why.as_deref())
             }
             Verdict::Switch { proven } => {
-                let version = catalogue.medium_facts(source)?.version;
-                self.moved(entry, version, proven, now, next)
+                let moved = catalogue.moved_to_copy(source, proven)?;
+                self.told(entry, moved, proven, now, next)
             }
             Verdict::Copy { .. } => {
-                let version = catalogue.medium_facts(source)?.version;
                 let (target, verify) = (&entry.migration_medium, entry.rule.verify);
                 let wish = MigrationWish { source, target, version, verify };
                 let (status, why) = match self.hands.migrate(&wish) {
@@ -347,7 +349,8 @@ impl<H: Hands> Desk<H> {
         let failed = match proven(settled, entry.rule.verify, entry.attempts, now) {
             Settled::Done(proven) => {
                 let version = self.catalogue.migration_version(source)?.unwrap_or(0);
-                return self.moved(entry, version, proven, now, next);
+                let moved = self.catalogue.moved(source, version, proven)?;
+                return self.told(entry, moved, proven, now, next);
             }
             failed => failed,
         };
@@ -359,16 +362,17 @@ impl<H: Hands> Desk<H> {
         Ok(())
     }
 
-    fn moved(
+    /// Tells that the content was moved, or that it has to be looked at again.
+    fn told(
         &self,
         entry: &MigrationEntry,
-        version: u64,
+        moved: bool,
         proven: Verified,
         now: &Now,
         next: &mut Next,
     ) -> Result<(), SvsError> {
         let (source, target) = (&entry.source_medium, &entry.migration_medium);
-        if self.catalogue.moved(source, version, proven)? {
+        if moved {
             self.hands.tell(source, target, &Settled::Done(proven), true);
         } else {
             let text = "the source was written while it was copied; it is copied again";

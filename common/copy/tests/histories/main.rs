@@ -171,6 +171,16 @@ fn play(seed: u64) -> Tally {
     Tally { copies: world.copies_begun, moves: world.moves, done }
 }
 
+/// Histories that once ended wrong.
+const ONCE_WRONG: [u64; 1] = [20_262_677];
+
+#[test]
+fn histories_that_once_ended_wrong_end_right() {
+    for seed in ONCE_WRONG {
+        play(seed);
+    }
+}
+
 #[test]
 fn random_histories_end_as_the_model_says() {
     let histories = environment("TWINREEL_HISTORIES", 150);

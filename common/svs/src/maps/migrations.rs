@@ -1,7 +1,7 @@
 //! Which medium is migrated where, when, and how far that has come.
 
 use model::JobId;
-use rusqlite::{Row, params};
+use rusqlite::{Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 
 use super::{MapPolicy, MapStatus, MediumRef, media};
@@ -208,20 +208,22 @@ impl Catalogue {
             if is_written || media::version(tx, &name)? != version {
                 return Ok(false);
             }
-            let rows = tx.execute(
-                "UPDATE migration_map SET status = 'done', asked = 0, proven = ?2, moved = ?3,
-                     attempts = 0, next_try = NULL, message = NULL
-                 WHERE source_medium = ?1",
-                params![name, proven, now()],
-            )?;
-            found(rows, || format!("migration of {source}"))?;
-            tx.execute(
-                "INSERT INTO media (medium, moved_to) SELECT source_medium, migration_medium
-                     FROM migration_map WHERE source_medium = ?1
-                 ON CONFLICT (medium) DO UPDATE SET moved_to = excluded.moved_to, freed = NULL",
-                [&name],
-            )?;
-            Ok(true)
+            move_to_target(tx, &name, proven)
+        })
+    }
+
+    /// The same where the migration medium holds a copy of the source already, by the copy map.
+    /// `false`, and nothing is changed, where that copy is not current any more.
+    pub fn moved_to_copy(&self, source: &MediumRef, proven: Verified) -> Result<bool, SvsError> {
+        let name = source.to_string();
+        self.write(|tx| {
+            let sql = "SELECT 1 FROM copy_map c, migration_map m WHERE m.source_medium = ?1
+                           AND c.source_medium = ?1 AND c.target_medium = migration_medium
+                           AND c.status = 'done' AND c.changed_from IS NULL";
+            match tx.prepare(sql)?.exists([&name])? {
+                true => move_to_target(tx, &name, proven),
+                false => Ok(false),
+            }
         })
     }
 
@@ -251,6 +253,24 @@ impl Catalogue {
         })?;
         Ok(found.flatten())
     }
+}
+
+/// The content of a source is found on its migration medium from here on.
+fn move_to_target(tx: &Transaction<'_>, name: &str, proven: Verified) -> Result<bool, SvsError> {
+    let rows = tx.execute(
+        "UPDATE migration_map SET status = 'done', asked = 0, proven = ?2, moved = ?3,
+             attempts = 0, next_try = NULL, message = NULL
+         WHERE source_medium = ?1",
+        params![name, proven, now()],
+    )?;
+    found(rows, || format!("migration of {name}"))?;
+    tx.execute(
+        "INSERT INTO media (medium, moved_to) SELECT source_medium, migration_medium
+             FROM migration_map WHERE source_medium = ?1
+         ON CONFLICT (medium) DO UPDATE SET moved_to = excluded.moved_to, freed = NULL",
+        [name],
+    )?;
+    Ok(true)
 }
 
 fn entry_from_row(row: &Row<'_>) -> Result<MigrationEntry, SvsError> {
