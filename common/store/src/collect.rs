@@ -181,7 +181,7 @@ impl Inner {
             let path = || self.recipes().join(crate::recipe::file_name(id));
             for i in 0..recipe.chunks.len() {
                 let entry = recipe.chunks.get(i).map_err(|_| StoreError::NotCollected(path()))?;
-                self.containers.have(&entry.chunk.digest);
+                self.containers.have(&entry.chunk.digest)?;
             }
         }
         Ok(())
@@ -204,7 +204,7 @@ impl Inner {
     /// Stamps the chunks that a layout has behind those of its base.
     pub(crate) fn stamp(&self, layout: &Layout) -> Result<()> {
         for i in layout.chunks.own_from()..layout.chunks.len() {
-            self.containers.have(&layout.chunks.get(i)?.chunk.digest);
+            self.containers.have(&layout.chunks.get(i)?.chunk.digest)?;
         }
         Ok(())
     }
@@ -233,7 +233,7 @@ impl Inner {
     fn lacks(&self, recipe: &Recipe) -> Result<bool> {
         for i in 0..recipe.chunks.len() {
             let chunk = recipe.chunks.get(i)?.chunk;
-            if self.containers.lookup(&chunk.digest).is_none_or(|at| at.raw_len != chunk.len) {
+            if self.containers.lookup(&chunk.digest)?.is_none_or(|at| at.raw_len != chunk.len) {
                 return Ok(true);
             }
         }

@@ -45,12 +45,16 @@ pub struct Options {
     pub container_bytes: u32,
     /// zstd level of new chunks, 1 to 19.
     pub zstd_level: i32,
+    /// Places of so many chunks are kept in memory before they are written to the index on disk,
+    /// at least 1. Each takes about 100 bytes.
+    pub recent_chunks: u32,
 }
 
 impl Default for Options {
-    /// 16 KiB chunks in 64 MiB containers, zstd level 1.
+    /// 16 KiB chunks in 64 MiB containers, zstd level 1, a quarter of a million recent places.
     fn default() -> Self {
-        Self { chunk: ChunkParams::default(), container_bytes: 64 << 20, zstd_level: 1 }
+        let chunk = ChunkParams::default();
+        Self { chunk, container_bytes: 64 << 20, zstd_level: 1, recent_chunks: 256 << 10 }
     }
 }
 
@@ -67,6 +71,9 @@ impl Options {
         }
         if !(1 << 10..=256 << 20).contains(&self.container_bytes) {
             return Err(StoreError::Options("container size must be 1 KiB to 256 MiB"));
+        }
+        if self.recent_chunks == 0 {
+            return Err(StoreError::Options("recent chunks must be 1 or more"));
         }
         if !(1..=19).contains(&self.zstd_level) {
             return Err(StoreError::Options("zstd level must be 1 to 19"));
@@ -276,6 +283,12 @@ pub enum Damage {
         /// Everything after the first bad byte is bad: a write that was under way in a crash.
         torn: bool,
     },
+    /// The index on disk can not be used. It was made anew from the containers, which takes a
+    /// while in a large store; nothing is lost.
+    Index {
+        /// The file.
+        path: PathBuf,
+    },
     /// A retention lock can not be read: it holds for ever, until somebody takes the file away.
     Lock {
         /// The file.
@@ -310,4 +323,6 @@ pub struct Statistics {
     pub stored_bytes: u64,
     /// Container files.
     pub containers: u64,
+    /// Bytes of memory that the index takes, about.
+    pub index_memory: u64,
 }

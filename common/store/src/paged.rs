@@ -111,7 +111,7 @@ impl<E: Entry> Section<E> {
         entry.copied().ok_or_else(|| self.damaged("a page has too few entries"))
     }
 
-    fn page(&self, number: u64) -> Result<Arc<[E]>> {
+    pub(crate) fn page(&self, number: u64) -> Result<Arc<[E]>> {
         let locked = || self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, page)) = locked().pages.iter().find(|(n, _)| *n == number) {
             return Ok(page.clone());

@@ -12,6 +12,7 @@ use crate::recipe::Recipe;
 use crate::{ChunkParams, Damage, OpenReport, Options, RecoveredGeneration, Result, StoreError};
 
 pub(crate) const CONTAINERS: &str = "containers";
+pub(crate) const INDEX: &str = "index";
 pub(crate) const RECIPES: &str = "recipes";
 pub(crate) const JOURNALS: &str = "journals";
 pub(crate) const SCRATCH: &str = "scratch";

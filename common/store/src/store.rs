@@ -263,9 +263,8 @@ impl Store {
         let options = recover::store_header(vfs.as_ref(), dir, options)?;
         let mut report = OpenReport::default();
         let scratch = Scratch::new(vfs.clone(), dir.join(recover::SCRATCH))?;
-        let path = dir.join(recover::CONTAINERS);
-        let limit = options.container_bytes;
-        let containers = Containers::open(vfs.clone(), path, limit, &mut report.damage)?;
+        let paths = (dir.join(recover::CONTAINERS), dir.join(recover::INDEX));
+        let containers = Containers::open(vfs.clone(), paths, &options, &mut report.damage)?;
         let locks = Locks::open(vfs.as_ref(), dir, &mut report.damage)?;
         recover::recipes(vfs.as_ref(), dir, &mut report)?;
         recover::journals(vfs.as_ref(), dir, &mut report)?;
@@ -388,7 +387,11 @@ impl Store {
     /// For each of the chunks, whether it is missing here. One that is not stays as long as a hold
     /// that was taken before ([`Store::hold`]).
     pub fn missing(&self, digests: &[Digest]) -> Vec<bool> {
-        digests.iter().map(|digest| self.0.containers.have(digest).is_none()).collect()
+        // Where it can not be found out it is brought again, and whoever stores it is told why.
+        digests
+            .iter()
+            .map(|digest| !matches!(self.0.containers.have(digest), Ok(Some(_))))
+            .collect()
     }
 
     /// The bytes of a chunk, SHA-256 verified.
@@ -407,7 +410,7 @@ impl Store {
     /// would be. `true` if it was new. It is durable when the import that needs it has committed,
     /// or after [`Store::sync`].
     pub fn put_chunk(&self, digest: &Digest, raw: &[u8]) -> Result<bool> {
-        if self.0.containers.have(digest).is_some() {
+        if self.0.containers.have(digest)?.is_some() {
             return Ok(false);
         }
         if raw.is_empty() || raw.len() > crate::MAX_CHUNK {

@@ -78,9 +78,10 @@ impl ChunkHeader {
         is_length(raw_len, stored_len).then_some(header)
     }
 
-    pub(super) fn location(&self, container: u32, offset: u32) -> Location {
+    /// The place of this chunk, if it begins at `offset` behind `number` others.
+    pub(super) fn location(&self, container: u32, offset: u32, number: u32) -> Location {
         let Self { encoding, raw_len, stored_len, .. } = *self;
-        Location { container, offset, stored_len, raw_len, encoding }
+        Location { container, offset, stored_len, raw_len, encoding, number }
     }
 }
 
@@ -143,7 +144,9 @@ impl Trailer {
             if !is_length(raw_len, stored_len) {
                 return None;
             }
-            chunks.push((digest, Location { container, offset, stored_len, raw_len, encoding }));
+            let number = chunks.len() as u32;
+            let at = Location { container, offset, stored_len, raw_len, encoding, number };
+            chunks.push((digest, at));
         }
         Some(chunks)
     }

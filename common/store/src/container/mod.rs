@@ -16,22 +16,19 @@ mod sweep;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use model::Digest;
 use vfs::{Vfs, VfsFile};
 
-use crate::index::{Index, Location};
-use crate::{Damage, Encoding, Result, Statistics, StoreError};
+use crate::index::{FIRST_EPOCH, Index, Location};
+use crate::{Damage, Encoding, Options, Result, Statistics, StoreError};
 use format::{CHUNK_HEADER, ChunkHeader, Listed};
 
 /// Appended bytes are handed to the file system in pieces of about this size.
 const WRITE_SIZE: usize = 1 << 20;
 /// Container files held open for reading.
 const OPEN_FILES: usize = 64;
-
-/// The epoch of everything that is found at start.
-const FIRST: u32 = 1;
 
 /// How much was appended in this run, in bytes; 0 is always durable.
 pub(crate) type Mark = u64;
@@ -62,7 +59,7 @@ pub(crate) struct Containers {
     vfs: Arc<dyn Vfs>,
     dir: PathBuf,
     limit: u64,
-    index: RwLock<Index>,
+    index: Index,
     active: Mutex<Active>,
     /// The id of the active container; those below are sealed and durable.
     active_id: AtomicU32,
@@ -97,8 +94,8 @@ impl Containers {
     /// Opens the containers in `dir`, seals those that are not, and fills the index.
     pub(crate) fn open(
         vfs: Arc<dyn Vfs>,
-        dir: PathBuf,
-        limit: u32,
+        (dir, index): (PathBuf, PathBuf),
+        options: &Options,
         damage: &mut Vec<Damage>,
     ) -> Result<Self> {
         vfs.create_dir_all(&dir)?;
@@ -109,20 +106,35 @@ impl Containers {
                 None => damage.push(Damage::Stranger { path: dir.join(&name) }),
             }
         }
-        let (mut index, mut next) = (Index::new(), 1);
+        let index = Index::open(vfs.clone(), index, options.recent_chunks, &ids, damage)?;
+        let mut next = 1;
         for (i, id) in ids.iter().enumerate() {
             let last = i + 1 == ids.len();
-            let chunks = recover(vfs.as_ref(), &dir.join(file_name(*id)), *id, last, damage)?;
-            // Where a chunk is twice, the later one was written because the earlier is damaged.
-            chunks.iter().for_each(|(digest, location)| index.insert(digest, *location, FIRST));
-            // The last one is begun anew if there is nothing in it.
-            next = if chunks.is_empty() && last { *id } else { id.saturating_add(1) };
+            next = id.saturating_add(1);
+            if index.covers(*id) && !index.is_flawed(*id) {
+                continue;
+            }
+            let path = dir.join(file_name(*id));
+            let (chunks, whole) = recover(vfs.as_ref(), &path, *id, last, damage)?;
+            if index.covers(*id) {
+                // It was looked at for the sake of the report.
+                continue;
+            }
+            index.recover(*id, &chunks, !whole)?;
+            match last {
+                // It is begun anew if there is nothing in it.
+                true if chunks.is_empty() => next = *id,
+                true => {}
+                false => index.sealed(next, chunks.len() as u64)?,
+            }
         }
+        // What a container was called that is no more stands in runs still.
+        next = next.max(index.through());
         Ok(Self {
             vfs,
             dir,
-            limit: limit.into(),
-            index: RwLock::new(index),
+            limit: options.container_bytes.into(),
+            index,
             active: Mutex::new(Active { id: next, ..Active::default() }),
             active_id: AtomicU32::new(next),
             appended: AtomicU64::new(0),
@@ -131,32 +143,41 @@ impl Containers {
             poisoned: AtomicBool::new(false),
             poison: Mutex::new(String::new()),
             files: Mutex::new(VecDeque::new()),
-            epoch: AtomicU32::new(FIRST),
+            epoch: AtomicU32::new(FIRST_EPOCH),
             holds: Mutex::default(),
         })
     }
 
     /// Where a chunk lies.
-    pub(crate) fn lookup(&self, digest: &Digest) -> Option<Location> {
-        self.index.read().unwrap_or_else(PoisonError::into_inner).lookup(digest)
+    pub(crate) fn lookup(&self, digest: &Digest) -> Result<Option<Location>> {
+        self.find(digest, None)
     }
 
-    fn change_index(&self, change: impl FnOnce(&mut Index)) {
-        change(&mut self.index.write().unwrap_or_else(PoisonError::into_inner));
+    fn find(&self, digest: &Digest, epoch: Option<u32>) -> Result<Option<Location>> {
+        let Some(found) = self.index.find(digest, epoch)? else { return Ok(None) };
+        if found.wanted {
+            let id = found.at.container;
+            let file = self.vfs.open(&self.dir.join(file_name(id)));
+            // It is a help only; what is wrong with the file is found by whoever reads it.
+            if let Ok(Some(list)) = file.map_err(StoreError::from).and_then(|file| {
+                let len = file.len()?;
+                scan::by_footer(id, file.as_ref(), len)
+            }) {
+                self.index.bring(id, &list);
+            }
+        }
+        Ok(Some(found.at))
     }
 
     /// The length of a chunk and the mark at which it is durable, `None` if it is not here. Whoever
     /// asks relies on it: it stays as long as the asker's hold.
-    pub(crate) fn have(&self, digest: &Digest) -> Option<(u32, Mark)> {
+    pub(crate) fn have(&self, digest: &Digest) -> Result<Option<(u32, Mark)>> {
         let epoch = self.epoch.load(Ordering::Acquire);
-        let location = {
-            let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-            index.touch(digest, epoch)?
-        };
+        let Some(location) = self.find(digest, Some(epoch))? else { return Ok(None) };
         // The mark is read first: if the container is sealed in between, it is only too high.
         let appended = self.appended.load(Ordering::Acquire);
         let active = location.container >= self.active_id.load(Ordering::Acquire);
-        Some((location.raw_len, if active { appended } else { 0 }))
+        Ok(Some((location.raw_len, if active { appended } else { 0 })))
     }
 
     /// Appends a chunk in its stored form, unless it is here. On an error nothing was appended.
@@ -169,12 +190,12 @@ impl Containers {
     ) -> Result<Appended> {
         self.check_poison()?;
         let mut active = locked(&self.active);
-        if let Some((_, mark)) = self.have(digest) {
+        if let Some((_, mark)) = self.have(digest)? {
             return Ok(Appended { new: false, mark });
         }
         let epoch = self.epoch.load(Ordering::Acquire);
         let location = self.put(&mut active, digest, (encoding, raw_len), stored)?;
-        self.change_index(|index| index.insert(digest, location, epoch));
+        self.index.insert(digest, location, epoch);
         Ok(Appended { new: true, mark: active.mark })
     }
 
@@ -201,7 +222,7 @@ impl Containers {
         let stored_len = stored.len() as u32;
         let header = ChunkHeader { digest: *digest, encoding, raw_len, stored_len, stored_crc };
         let offset = (active.written + active.buffer.len() as u64) as u32;
-        let location = header.location(active.id, offset);
+        let location = header.location(active.id, offset, active.chunks.len() as u32);
         let id = active.id;
         header.encode(id, &mut active.buffer);
         active.buffer.extend_from_slice(stored);
@@ -260,10 +281,10 @@ impl Containers {
             file.sync_data().map_err(|error| self.poison(error))?;
         }
         self.synced.fetch_max(active.mark, Ordering::AcqRel);
-        let (id, mark) = (active.id + 1, active.mark);
+        let (id, mark, chunks) = (active.id + 1, active.mark, active.chunks.len() as u64);
         *active = Active { id, mark, ..Active::default() };
         self.active_id.store(id, Ordering::Release);
-        Ok(())
+        self.index.sealed(id, chunks)
     }
 
     /// Remembers that a sync failed: what is on disk is not known any more.
@@ -294,10 +315,15 @@ impl Containers {
     }
 
     pub(crate) fn statistics(&self) -> Statistics {
-        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        let (chunks, raw_bytes, stored_bytes) = index.totals();
+        let (chunks, raw_bytes, stored_bytes) = self.index.totals();
         let containers = self.vfs.list(&self.dir).map_or(0, |names| names.len() as u64);
-        Statistics { chunks, raw_bytes, stored_bytes, containers }
+        Statistics {
+            chunks,
+            raw_bytes,
+            stored_bytes,
+            containers,
+            index_memory: self.index.memory(),
+        }
     }
 }
 
@@ -312,7 +338,7 @@ impl Active {
     }
 }
 
-/// The chunks of a container that was found. Seals the last one, which was active when the
+/// The chunks of a container that was found, and whether it is as it was made. Seals the last one, which was active when the
 /// process ended; any other was sealed once and is damaged if it is not: it is left as it is.
 fn recover(
     vfs: &dyn Vfs,
@@ -320,7 +346,7 @@ fn recover(
     id: u32,
     last: bool,
     damage: &mut Vec<Damage>,
-) -> Result<Vec<Listed>> {
+) -> Result<(Vec<Listed>, bool)> {
     let file = vfs.open(path)?;
     let mut report = |bytes, torn| {
         damage.push(Damage::Container { path: path.to_owned(), bytes, torn: torn && last });
@@ -328,12 +354,12 @@ fn recover(
     let scanned = match scan::scan(id, file.as_ref()) {
         Err(StoreError::Damaged { .. }) => {
             report(file.len()?, false);
-            return Ok(Vec::new());
+            return Ok((Vec::new(), false));
         }
         other => other?,
     };
     if scanned.sealed {
-        return Ok(scanned.chunks);
+        return Ok((scanned.chunks, true));
     }
     if scanned.lost > 0 || !last {
         report(scanned.lost, scanned.torn);
@@ -345,12 +371,12 @@ fn recover(
         file.sync_data()?;
         let footer = format::encode_footer(id, scanned.len as u32, &scanned.chunks);
         match file.write_all_at(&footer, scanned.len) {
-            Err(error) if error.is_full() => {}
+            Err(error) if error.is_full() => return Ok((scanned.chunks, false)),
             Err(error) => return Err(error.into()),
             Ok(()) => file.sync_data()?,
         }
     }
-    Ok(scanned.chunks)
+    Ok((scanned.chunks, last))
 }
 
 /// A container of one chunk, of fixed content.
@@ -364,7 +390,7 @@ pub(crate) fn golden() -> Vec<u8> {
     let at = out.len() as u32;
     header.encode(5, &mut out);
     out.extend_from_slice(b"stored");
-    let footer = format::encode_footer(5, out.len() as u32, &[(digest, header.location(5, at))]);
+    let footer = format::encode_footer(5, out.len() as u32, &[(digest, header.location(5, at, 0))]);
     out.extend(footer);
     out
 }

@@ -28,25 +28,35 @@ impl Location {
 impl Containers {
     /// A chunk as it is stored, its checksum verified.
     pub(crate) fn stored(&self, digest: &Digest) -> Result<StoredChunk> {
-        let mut location = self.lookup(digest).ok_or(StoreError::MissingChunk(*digest))?;
+        let find = || self.lookup(digest)?.ok_or(StoreError::MissingChunk(*digest));
+        let mut location = find()?;
         let bytes = loop {
-            let read = self.read_range(location.container, location.offset, location.end());
-            match (read, self.lookup(digest)) {
-                // Its container was collected between the two looks.
-                (Err(error), Some(now)) if error.is_gone() && now != location => location = now,
-                (Err(error), None) if error.is_gone() => {
-                    return Err(StoreError::MissingChunk(*digest));
-                }
-                (read, _) => break Bytes::from(read?),
+            match self.read_range(location.container, location.offset, location.end()) {
+                // Its container was collected meanwhile, and what is needed of it moved before.
+                Err(error) if error.is_gone() => match find()? {
+                    now if now != location => location = now,
+                    _ => return Err(error),
+                },
+                read => break Bytes::from(read?),
             }
         };
+        self.checked(digest, location, bytes)
+    }
+
+    /// The same, of a chunk that lies at this place.
+    pub(super) fn stored_at(&self, digest: &Digest, location: Location) -> Result<StoredChunk> {
+        let bytes = self.read_range(location.container, location.offset, location.end())?;
+        self.checked(digest, location, bytes.into())
+    }
+
+    fn checked(&self, digest: &Digest, location: Location, bytes: Bytes) -> Result<StoredChunk> {
         match check(digest, &location, &bytes) {
             Some(_) => Ok(StoredChunk {
                 encoding: location.encoding,
                 raw_len: location.raw_len,
                 bytes: bytes.slice(CHUNK_HEADER..),
             }),
-            None => Err(self.bad_chunk(digest, location, "the checksum does not match")),
+            None => Err(self.bad_chunk(location, "the checksum does not match")),
         }
     }
 
@@ -67,9 +77,12 @@ impl Containers {
         decompressor: &mut Decompressor,
         each: &mut dyn FnMut(Bytes),
     ) -> Result<()> {
-        let find = |chunk: &ChunkRef| self.lookup(&chunk.digest).filter(|l| l.raw_len == chunk.len);
+        let find = |chunk: &ChunkRef| -> Result<Option<Location>> {
+            Ok(self.lookup(&chunk.digest)?.filter(|at| at.raw_len == chunk.len))
+        };
         // Those before one that is missing can be read.
-        let places: Vec<_> = chunks.iter().map_while(find).collect();
+        let places = chunks.iter().map_while(|chunk| find(chunk).transpose());
+        let places = places.collect::<Result<Vec<_>>>()?;
         let mut first = 0;
         while first < places.len() {
             let group = together(&places[first..]);
@@ -78,7 +91,7 @@ impl Containers {
             let read = self.read_range(places[first].container, base as u32, end);
             let bytes = match read {
                 // Its container was collected meanwhile, and what is needed of it moved before.
-                Err(error) if error.is_gone() && find(&chunks[first]) != Some(places[first]) => {
+                Err(error) if error.is_gone() && find(&chunks[first])? != Some(places[first]) => {
                     return self.read_on(&chunks[first..], decompressor, each);
                 }
                 read => Bytes::from(read?),
@@ -92,7 +105,7 @@ impl Containers {
                 let raw = stored.and_then(|stored| {
                     decompressor.decode(digest, location.encoding, location.raw_len, stored)
                 });
-                each(match raw.map_err(|what| self.bad_chunk(digest, location, what))? {
+                each(match raw.map_err(|what| self.bad_chunk(location, what))? {
                     Cow::Borrowed(part) => bytes.slice_ref(part),
                     Cow::Owned(raw) => raw.into(),
                 });
@@ -108,14 +121,15 @@ impl Containers {
     /// The chunk turned out to be damaged, wherever it lies.
     pub(crate) fn bad(&self, digest: &Digest, what: &'static str) -> StoreError {
         match self.lookup(digest) {
-            Some(location) => self.bad_chunk(digest, location, what),
-            None => StoreError::MissingChunk(*digest),
+            Ok(Some(location)) => self.bad_chunk(location, what),
+            Ok(None) => StoreError::MissingChunk(*digest),
+            Err(error) => error,
         }
     }
 
     /// A chunk that can not be read is forgotten, so that whoever brings it again heals it.
-    fn bad_chunk(&self, digest: &Digest, location: Location, what: &'static str) -> StoreError {
-        self.change_index(|index| index.forget(digest, location));
+    fn bad_chunk(&self, location: Location, what: &'static str) -> StoreError {
+        self.index.forget(&location);
         StoreError::Damaged { path: self.dir.join(file_name(location.container)), what }
     }
 
@@ -168,7 +182,7 @@ fn check<'a>(digest: &Digest, location: &Location, bytes: &'a [u8]) -> Option<&'
     let header = ChunkHeader::decode(location.container, bytes)?;
     let stored = bytes.get(CHUNK_HEADER..)?;
     let same = header.digest == *digest
-        && header.location(location.container, location.offset) == *location;
+        && header.location(location.container, location.offset, location.number) == *location;
     (same && crc32c::crc32c(stored) == header.stored_crc).then_some(stored)
 }
 

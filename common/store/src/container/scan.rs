@@ -40,7 +40,8 @@ pub(super) fn scan(id: u32, file: &dyn VfsFile) -> Result<Scanned> {
     Ok(by_search(id, &bytes))
 }
 
-fn by_footer(id: u32, file: &dyn VfsFile, len: u64) -> Result<Option<Vec<Listed>>> {
+/// What a container's own list says, `None` without a good one.
+pub(super) fn by_footer(id: u32, file: &dyn VfsFile, len: u64) -> Result<Option<Vec<Listed>>> {
     let Some(trailer_at) = len.checked_sub(TRAILER as u64) else { return Ok(None) };
     let mut bytes = [0; TRAILER];
     file.read_exact_at(&mut bytes, trailer_at)?;
@@ -72,7 +73,7 @@ fn by_search(id: u32, bytes: &[u8]) -> Scanned {
                 continue;
             }
         };
-        chunks.push((header.digest, header.location(id, at as u32)));
+        chunks.push((header.digest, header.location(id, at as u32, chunks.len() as u32)));
         at += CHUNK_HEADER + stored;
         last_good = at;
     }

@@ -5,16 +5,16 @@
 //! a [`Hold`](crate::collect::Hold), begun before the first look: what was relied on since the
 //! oldest one that was there when the epoch began is kept too. All else is free.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use model::Digest;
 use vfs::VfsFile;
 
-use super::format::{CHUNK_HEADER, Listed};
-use super::{Containers, FIRST, file_name, id_of, locked, scan};
-use crate::index::Location;
+use super::scan::Scanned;
+use super::{Containers, file_name, id_of, locked, scan};
+use crate::index::{FIRST_EPOCH, Location};
 use crate::{Damage, Result};
 
 /// A container as a collection sees it.
@@ -60,25 +60,21 @@ impl Containers {
     pub(crate) fn begin_epoch(&self) -> u32 {
         let holds = locked(&self.holds);
         let epoch = self.epoch.fetch_add(1, Ordering::AcqRel).saturating_add(1);
-        holds.keys().next().map_or(epoch, |oldest| epoch.min(*oldest)).max(FIRST)
+        let oldest = holds.keys().next();
+        let needed = oldest.map_or(epoch, |oldest| epoch.min(*oldest)).max(FIRST_EPOCH);
+        self.index.begin_epoch(epoch, needed);
+        needed
     }
 
     /// Every sealed container.
     pub(crate) fn fills(&self, needed: u32) -> Result<Vec<Fill>> {
         // Nothing is added any more to those before it, so that what is counted below is all.
         let active = self.active_id.load(Ordering::Acquire);
-        let mut live: BTreeMap<u32, u64> = BTreeMap::new();
-        {
-            let index = self.index.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-            for (location, _) in index.places(needed).filter(|(_, live)| *live) {
-                *live.entry(location.container).or_default() += size(&location);
-            }
-        }
         let names = self.vfs.list(&self.dir)?;
         let ids = names.iter().filter_map(|name| id_of(name)).filter(|id| *id < active);
         let fill = |id: u32| {
             let length = self.vfs.open(&self.dir.join(file_name(id)))?.len()?;
-            Ok(Fill { id, length, live: live.get(&id).copied().unwrap_or(0) })
+            Ok(Fill { id, length, live: self.index.live(id, needed) })
         };
         ids.map(fill).collect()
     }
@@ -94,50 +90,27 @@ impl Containers {
         let mut emptied = Emptied::default();
         loop {
             for (digest, location) in &scanned.chunks {
-                if self.here(digest, *location, needed) == Some(true) {
-                    let Ok(stored) = self.stored(digest) else { return Ok(None) };
+                if self.index.is_live(location, needed) == Some(true) {
+                    let Ok(stored) = self.stored_at(digest, *location) else { return Ok(None) };
                     self.relocate(digest, *location, &stored.bytes)?;
-                    emptied.moved += size(location);
+                    emptied.moved += location.size();
                 }
             }
             self.sync(self.mark())?;
-            if self.forget_free(&scanned.chunks, needed, &mut emptied) {
+            // Otherwise somebody has begun to rely on a chunk that nobody needed before.
+            if let Some(freed) = self.index.abandon(id, needed) {
+                emptied.freed = freed;
                 return Ok(Some(emptied));
             }
         }
-    }
-
-    /// Whether a chunk lies at this place; and if so, whether it is needed.
-    fn here(&self, digest: &Digest, location: Location, needed: u32) -> Option<bool> {
-        let index = self.index.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        index.is_live(digest, needed).filter(|(at, _)| *at == location).map(|(_, live)| live)
     }
 
     fn relocate(&self, digest: &Digest, from: Location, stored: &[u8]) -> Result<()> {
         self.check_poison()?;
         let mut active = locked(&self.active);
         let to = self.put(&mut active, digest, (from.encoding, from.raw_len), stored)?;
-        self.change_index(|index| index.relocate(digest, from, to));
+        self.index.relocate(digest, from, to);
         Ok(())
-    }
-
-    /// Forgets the chunks that lie there still and are not needed. False if one is that was not
-    /// when it was looked at: somebody has begun to rely on it.
-    fn forget_free(&self, chunks: &[Listed], needed: u32, emptied: &mut Emptied) -> bool {
-        let mut all = true;
-        self.change_index(|index| {
-            for (digest, location) in chunks {
-                match index.is_live(digest, needed).filter(|(at, _)| at == location) {
-                    Some((_, true)) => all = false,
-                    Some((_, false)) => {
-                        index.forget(digest, *location);
-                        emptied.freed += 1;
-                    }
-                    None => {}
-                }
-            }
-        });
-        all
     }
 
     /// Removes emptied containers.
@@ -163,35 +136,38 @@ impl Containers {
         let path = self.dir.join(file_name(id));
         let file: Arc<dyn VfsFile> = self.vfs.open(&path)?.into();
         let (mut good, mut bad) = ((0, 0), 0);
-        let listed = match scan::scan(id, file.as_ref()) {
-            Ok(scanned) => scanned.chunks,
-            Err(error) if error.is_damage() => Vec::new(),
+        let (listed, sealed) = match scan::scan(id, file.as_ref()) {
+            Ok(Scanned { chunks, sealed, .. }) => (chunks, sealed),
+            Err(error) if error.is_damage() => (Vec::new(), false),
             Err(error) => return Err(error),
         };
         for (digest, location) in &listed {
-            if self.here(digest, *location, FIRST).is_none() {
+            if !self.lies_here(digest, location, sealed)? {
                 continue;
             }
             match self.stored(digest) {
-                Ok(_) => good = (good.0 + 1, good.1 + size(location)),
-                Err(error) if error.is_damage() => bad += size(location),
+                Ok(_) => good = (good.0 + 1, good.1 + location.size()),
+                Err(error) if error.is_damage() => bad += location.size(),
                 Err(error) => return Err(error),
             }
         }
         // What the index knows of it and its own list does not; or what was moved meanwhile.
         if known > good.1 + bad {
-            let index = self.index.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let known = index.places(FIRST).filter(|(at, _)| at.container == id);
-            let known: u64 = known.map(|(at, _)| size(&at)).sum();
-            bad += known.saturating_sub(good.1);
+            bad += self.index.live(id, FIRST_EPOCH).saturating_sub(good.1);
         }
         if bad > 0 {
             damage.push(Damage::Container { path, bytes: bad, torn: false });
         }
         Ok(good)
     }
-}
 
-fn size(location: &Location) -> u64 {
-    CHUNK_HEADER as u64 + u64::from(location.stored_len)
+    /// Whether a chunk that a container lists is read from there. Without a good list the numbers
+    /// of its chunks may be others.
+    fn lies_here(&self, digest: &Digest, at: &Location, sealed: bool) -> Result<bool> {
+        if sealed {
+            return Ok(self.index.is_live(at, FIRST_EPOCH).is_some());
+        }
+        let place = |at: &Location| (at.container, at.offset);
+        Ok(self.lookup(digest)?.is_some_and(|found| place(&found) == place(at)))
+    }
 }

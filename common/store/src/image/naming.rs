@@ -45,7 +45,8 @@ impl Named {
             rest = behind;
             let digest = name(raw);
             let form = match inner.containers.have(&digest) {
-                Some((known, _)) if known == *len => Form::Known,
+                Ok(Some((known, _))) if known == *len => Form::Known,
+                // What is wrong is told to whoever stores it.
                 _ => match compressor.encode(raw) {
                     (Encoding::Zstd, stored) => {
                         let start = named.packed.len();

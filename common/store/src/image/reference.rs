@@ -83,7 +83,7 @@ impl Writer {
             if at < entry.start || at >= behind {
                 return Err(layout.damaged("its chunk list has a gap"));
             }
-            match inner.containers.have(&entry.chunk.digest) {
+            match inner.containers.have(&entry.chunk.digest)? {
                 Some((len, mark))
                     if at == entry.start && behind == entry.end() && len == entry.chunk.len =>
                 {

@@ -63,6 +63,8 @@ pub fn small() -> Options {
     Options {
         chunk: ChunkParams { min: 128, average: 256, max: 1024, ..ChunkParams::default() },
         container_bytes: 16 << 10,
+        // A run for each two or three containers, and so merges.
+        recent_chunks: 40,
         ..Options::default()
     }
 }
