@@ -269,6 +269,7 @@ impl Upkeep {
             "bytes_in_chunks": statistics.raw_bytes,
             "bytes_stored": statistics.stored_bytes,
             "containers": statistics.containers,
+            "index_memory": statistics.index_memory,
         })
     }
 }

@@ -116,7 +116,8 @@ mod tests {
 
     #[test]
     fn what_is_merged_when() {
-        let cases: [(&[u64], u64, Option<std::ops::Range<usize>>); 9] = [
+        type Case = (&'static [u64], u64, Option<std::ops::Range<usize>>);
+        let cases: [Case; 9] = [
             (&[], 0, None),
             (&[100, 100, 100], 300, None),
             (&[100, 100, 100, 100], 400, Some(0..4)),
