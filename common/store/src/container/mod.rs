@@ -338,8 +338,9 @@ impl Active {
     }
 }
 
-/// The chunks of a container that was found, and whether it is as it was made. Seals the last one, which was active when the
-/// process ended; any other was sealed once and is damaged if it is not: it is left as it is.
+/// The chunks of a container that was found, and whether it is as it was made. Seals the last one,
+/// which was active when the process ended; any other was sealed once and is damaged if it is not:
+/// it is left as it is.
 fn recover(
     vfs: &dyn Vfs,
     path: &Path,
