@@ -57,7 +57,9 @@ impl Cdb {
             | Self::ReadPosition { .. }
             | Self::ReportDensity { .. }
             | Self::ReadAttribute { .. }
-            | Self::WriteAttribute { .. } => self.encode_tape().0,
+            | Self::WriteAttribute { .. }
+            | Self::SecurityProtocolIn { .. }
+            | Self::SecurityProtocolOut { .. } => self.encode_tape().0,
             _ => self.encode_common().0,
         }
     }
@@ -190,6 +192,14 @@ impl Cdb {
                 .flag(1, 0, write_through)
                 .byte(7, partition)
                 .number(10, 4, length.into()),
+            Self::SecurityProtocolIn { protocol, page, allocation } => Bytes::new(0xa2, 12)
+                .byte(1, protocol)
+                .number(2, 2, page.into())
+                .number(6, 4, allocation.into()),
+            Self::SecurityProtocolOut { protocol, page, length } => Bytes::new(0xb5, 12)
+                .byte(1, protocol)
+                .number(2, 2, page.into())
+                .number(6, 4, length.into()),
             _ => Bytes::new(0x00, 6),
         }
     }

@@ -335,6 +335,24 @@ pub enum Cdb {
         /// Parameter list length.
         length: u32,
     },
+    /// SECURITY PROTOCOL IN, A2h; lengths in bytes.
+    SecurityProtocolIn {
+        /// SECURITY PROTOCOL: 00h, or 20h for data encryption.
+        protocol: u8,
+        /// SECURITY PROTOCOL SPECIFIC: the page.
+        page: u16,
+        /// Allocation length.
+        allocation: u32,
+    },
+    /// SECURITY PROTOCOL OUT, B5h; lengths in bytes.
+    SecurityProtocolOut {
+        /// SECURITY PROTOCOL.
+        protocol: u8,
+        /// SECURITY PROTOCOL SPECIFIC: the page.
+        page: u16,
+        /// Transfer length.
+        length: u32,
+    },
 
     /// INITIALIZE ELEMENT STATUS, 07h.
     InitializeElementStatus,
