@@ -2,6 +2,7 @@
 //! [`DriveHandle`]) and CDBs ([`TargetDrive::execute_cdb`]).
 
 mod cdb;
+mod crypt;
 mod data;
 mod handle;
 mod motion;
@@ -97,6 +98,9 @@ pub struct TargetDrive<M> {
     /// Whether `medium` is there, for the library, without the drive's lock.
     threaded: Arc<AtomicBool>,
     nexuses: Nexuses,
+    /// Whose command is done now.
+    nexus: u64,
+    crypt: crypt::Crypt,
     settings: Settings,
     counters: Counters,
     /// Objects and bytes written since the last flush.
@@ -116,6 +120,8 @@ impl<M: Medium> TargetDrive<M> {
             load_error: None,
             cleaning: 0,
             threaded: Arc::new(AtomicBool::new(false)),
+            nexus: 0,
+            crypt: crypt::Crypt::default(),
             settings: Settings::DEFAULT,
             counters: Counters::default(),
             buffered: (0, 0),
@@ -177,6 +183,7 @@ impl<M: Medium> TargetDrive<M> {
 
     /// An initiator is gone for good: its reservations, unit attentions and its PREVENT end.
     pub fn forget_nexus(&mut self, nexus: u64) {
+        self.crypt.forget(nexus);
         if self.nexuses.forget(nexus)
             && let Some(medium) = &mut self.medium
         {
@@ -185,10 +192,11 @@ impl<M: Medium> TargetDrive<M> {
     }
 
     /// NDMP's and SAM's reset of the drive: RESERVE, PREVENT and modes are as after power-on and
-    /// every initiator finds 06/29/00. The tape stays where it is, and what is buffered stays
+    /// every initiator finds 06/29/00; encryption keys are gone. The tape stays where it is, and what is buffered stays
     /// buffered.
     pub fn reset(&mut self) {
         self.nexuses.reset();
+        self.crypt.reset();
         self.settings = Settings::DEFAULT;
     }
 
@@ -264,6 +272,7 @@ impl<M: Medium> TargetDrive<M> {
             medium.close().map_err(|error| self.write_failed(&error))?;
         }
         self.medium = None;
+        self.crypt.demounted();
         self.buffered = (0, 0);
         self.threaded.store(false, Ordering::Release);
         Ok(())
@@ -297,6 +306,7 @@ impl<M: Medium> TargetDrive<M> {
 
     fn enter(&mut self, nexus: u64, access: Access, control: &Control) -> Result<(), TapeError> {
         control.check()?;
+        self.nexus = nexus;
         self.nexuses.enter(nexus, access)
     }
 

@@ -16,7 +16,7 @@ impl<M: Medium> TargetDrive<M> {
         self.ready()?;
         let lost = self.faults.before(FaultOperation::Read, control)?;
         self.flush()?;
-        let end = self.ready()?.read(buffer).map_err(|error| self.read_failed(&error))?;
+        let end = self.read_object(buffer)?;
         if let ReadEnd::Record { length } = end {
             self.counters.bytes_read += length as u64;
         }
@@ -33,7 +33,13 @@ impl<M: Medium> TargetDrive<M> {
         }
         let length = u32::try_from(record.len()).unwrap_or(u32::MAX);
         let run = WriteRun { length, count: 1, past_warning: true };
-        self.write_run(run, control, |medium, _| medium.write(record)).map(|(_, end)| end)
+        let written = match self.crypt.encrypt(self.nexus, record)? {
+            None => self.write_run(run, control, |medium, _| medium.write(record)),
+            Some((seal, sealed)) => {
+                self.write_run(run, control, |medium, _| medium.write_sealed(&seal, &sealed))
+            }
+        };
+        written.map(|(_, end)| end)
     }
 
     /// Writes the records of a run at once: as many as fit, and as many as it takes to meet early
