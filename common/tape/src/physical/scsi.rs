@@ -14,7 +14,7 @@ use crate::driver::{
     Data, IscsiOptions, Place, Portal, ScsiChanger, ScsiCompletion, ScsiDrive, ScsiTransport,
     TransportError,
 };
-use crate::{Control, DriveState, MediumState, TapeError};
+use crate::{Control, DriveState, KeyRing, MediumState, TapeError};
 
 /// How long a look waits for the thread that looks.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -44,6 +44,8 @@ pub struct ScsiLibrarySpec {
     pub ways: Ways,
     /// How we come to iSCSI targets.
     pub options: IscsiOptions,
+    /// The keys of its tapes.
+    pub keys: Arc<KeyRing>,
 }
 
 /// What is known of the library.
@@ -149,10 +151,10 @@ fn moves(cdb: &[u8]) -> bool {
 
 /// A [`PhysicalLibrary`] of SCSI devices. A thread of its own keeps what is known of it up to date:
 /// after every move through it, after every unit attention of the changer, and from time to time.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ScsiLibrary {
     shared: Arc<Shared>,
-    /// Dropped, it ends the thread.
+    /// Dropped by all, it ends the thread.
     wake: SyncSender<Wake>,
 }
 
@@ -180,6 +182,12 @@ impl ScsiLibrary {
         }
         let unknown = || TapeError::Unreachable("no changer was found yet".to_owned());
         self.shared.seen().changer.clone().ok_or_else(unknown)
+    }
+
+    /// What lies in a drive, if nothing can have moved since that was seen.
+    fn tape_now(&self, index: u16) -> Option<Barcode> {
+        let (barcode, _) = self.medium(index)?;
+        (!self.shared.is_stale.load(Ordering::Acquire)).then_some(barcode)
     }
 
     fn drive_address(&self, index: u16) -> Result<Address, TapeError> {
@@ -211,6 +219,8 @@ impl PhysicalLibrary for ScsiLibrary {
     fn open_drive(&self, index: u16, _: u64, control: &Control) -> Result<AnyDrive, TapeError> {
         let address = self.drive_address(index)?;
         let drive = ScsiDrive::open(self.shared.way(&address)?, control)?;
+        let (keys, library) = (Arc::clone(&self.shared.spec.keys), self.clone());
+        let drive = drive.with_keys(keys, Box::new(move || library.tape_now(index)));
         Ok(drive.resuming(self.shared.place(index)))
     }
 

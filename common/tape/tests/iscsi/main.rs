@@ -256,7 +256,8 @@ fn what_is_behind_a_portal_is_found() {
 }
 
 fn library(ways: Ways) -> ScsiLibrary {
-    ScsiLibrary::open(ScsiLibrarySpec { name: "ptl0".into(), ways, options: options() }).unwrap()
+    let (name, options, keys) = ("ptl0".into(), options(), Arc::default());
+    ScsiLibrary::open(ScsiLibrarySpec { name, ways, options, keys }).unwrap()
 }
 
 /// A library whose drives are named in the wrong order.
