@@ -6,6 +6,7 @@ mod reservation;
 mod spanning;
 mod target;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use iscsi::{Credentials, Digests, Secret};
