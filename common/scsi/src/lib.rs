@@ -38,7 +38,7 @@ pub use cdb::{
 pub use element::{ElementDescriptor, ElementReport, TagTemplate};
 pub use inquiry::{Designator, StandardInquiry, VitalPage};
 pub use report::{
-    BlockLimits, Density, PositionReport, SupportedOpcode, luns, parse_luns,
+    BlockLimits, Density, MediumType, PositionReport, SupportedOpcode, luns, parse_luns,
     parse_supported_opcodes, supported_opcodes,
 };
 pub use sense::{FieldPointer, SENSE_MAX, Sense};

@@ -129,6 +129,8 @@ known! {
     WRITE_PROTECTED = 0x07 0x27 0x00;
     /// 06/2A/11: data encryption parameters were changed by another initiator.
     ENCRYPTION_PARAMETERS_CHANGED = 0x06 0x2a 0x11;
+    /// 07/50/01: append-only, and this is not the end of data.
+    APPEND_POSITION_ERROR = 0x07 0x50 0x01;
     /// 07/74/01: an encrypted block, and no key to decrypt it.
     UNABLE_TO_DECRYPT = 0x07 0x74 0x01;
     /// 07/74/02: a block that is not encrypted, and only encrypted ones are to be read.

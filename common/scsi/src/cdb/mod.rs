@@ -335,6 +335,15 @@ pub enum Cdb {
         /// Parameter list length.
         length: u32,
     },
+    /// ALLOW OVERWRITE, 82h.
+    AllowOverwrite {
+        /// ALLOW OVERWRITE: 0 no more, 1 at this position, 2 for FORMAT MEDIUM.
+        mode: u8,
+        /// Partition number.
+        partition: u8,
+        /// The object at which the tape stands.
+        object: u64,
+    },
     /// SECURITY PROTOCOL IN, A2h; lengths in bytes.
     SecurityProtocolIn {
         /// SECURITY PROTOCOL: 00h, or 20h for data encryption.

@@ -136,6 +136,7 @@ impl<M: Medium> TargetDrive<M> {
             },
             Cdb::FormatMedium { format, length, .. } => {
                 self.at_bot()?;
+                self.overwrite_to_format();
                 if format != 0 {
                     return Err(Sense::bad_cdb_field(2, Some(3)).into());
                 }

@@ -62,10 +62,23 @@ struct Settings {
     buffered: bool,
     /// What the data compression page says; the medium does as it likes.
     compression: bool,
+    /// WRITE MODE 01h: nothing that was written is written over.
+    append_only: bool,
 }
 
 impl Settings {
-    const DEFAULT: Self = Self { block_length: 0, buffered: true, compression: true };
+    const DEFAULT: Self =
+        Self { block_length: 0, buffered: true, compression: true, append_only: false };
+}
+
+/// What ALLOW OVERWRITE has allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Overwrite {
+    No,
+    /// A write at this object.
+    At(u64),
+    /// FORMAT MEDIUM.
+    Format,
 }
 
 /// Counters for the log pages, since power-on.
@@ -101,6 +114,8 @@ pub struct TargetDrive<M> {
     /// Whose command is done now.
     nexus: u64,
     crypt: crypt::Crypt,
+    /// Where ALLOW OVERWRITE lets the next write begin.
+    overwrite: Overwrite,
     settings: Settings,
     counters: Counters,
     /// Objects and bytes written since the last flush.
@@ -122,6 +137,7 @@ impl<M: Medium> TargetDrive<M> {
             threaded: Arc::new(AtomicBool::new(false)),
             nexus: 0,
             crypt: crypt::Crypt::default(),
+            overwrite: Overwrite::No,
             settings: Settings::DEFAULT,
             counters: Counters::default(),
             buffered: (0, 0),
@@ -198,6 +214,7 @@ impl<M: Medium> TargetDrive<M> {
         self.nexuses.reset();
         self.crypt.reset();
         self.settings = Settings::DEFAULT;
+        self.overwrite = Overwrite::No;
     }
 
     /// Whether an initiator prevents removal.
@@ -273,6 +290,7 @@ impl<M: Medium> TargetDrive<M> {
         }
         self.medium = None;
         self.crypt.demounted();
+        self.overwrite = Overwrite::No;
         self.buffered = (0, 0);
         self.threaded.store(false, Ordering::Release);
         Ok(())
