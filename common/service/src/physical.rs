@@ -34,7 +34,9 @@ pub fn open(
             let options = options(scsi, site);
             let ways = ways(&scsi.devices);
             let keys = Arc::clone(&library.keys);
-            Arc::new(ScsiLibrary::open(ScsiLibrarySpec { name, ways, options, keys })?)
+            let is_reserved = scsi.reserve;
+            let spec = ScsiLibrarySpec { name, ways, options, keys, is_reserved };
+            Arc::new(ScsiLibrary::open(spec)?)
         }
     })
 }

@@ -186,6 +186,8 @@ pub struct ScsiBackend {
     pub initiator: Option<String>,
     /// Whether iSCSI PDUs carry CRC32C digests where the target has them; yes if not given.
     pub digests: bool,
+    /// Whether drives are reserved while they are used; no if not given.
+    pub reserve: bool,
 }
 
 /// Where the devices of a library are.
@@ -261,6 +263,7 @@ struct Written {
     chap: Option<Chap>,
     initiator: Option<String>,
     digests: Option<bool>,
+    reserve: Option<bool>,
 }
 
 impl TryFrom<Written> for PhysicalLibrary {
@@ -287,6 +290,7 @@ impl Written {
             ("chap", self.chap.is_some()),
             ("initiator", self.initiator.is_some()),
             ("digests", self.digests.is_some()),
+            ("reserve", self.reserve.is_some()),
         ];
         only("file", "scsi", &foreign)?;
         let drives = match self.drives {
@@ -345,6 +349,7 @@ impl Written {
             chap: self.chap,
             initiator: self.initiator,
             digests: self.digests.unwrap_or(true),
+            reserve: self.reserve.unwrap_or(false),
         })
     }
 }

@@ -336,6 +336,17 @@ impl<T: ScsiTransport> Channel<T> {
     }
 }
 
+/// Does it, passing over unit attentions.
+pub(super) fn anew(mut step: impl FnMut() -> Result<(), TapeError>) -> Result<(), TapeError> {
+    for _ in 0..ATTENTIONS_MAX {
+        match step() {
+            Err(TapeError::Check(sense)) if sense.is_unit_attention() => {}
+            result => return result,
+        }
+    }
+    step()
+}
+
 /// How much of a buffer came, by the residual.
 pub(super) fn moved(length: usize, residual: i64) -> usize {
     length.saturating_sub(usize::try_from(residual.max(0)).unwrap_or(usize::MAX))

@@ -11,6 +11,7 @@ use super::channel::{ATTENTIONS_MAX, Channel, Fault, Reply, TRANSFER_MAX, malfor
 use super::ends::{read_end, spaced, write_end};
 use super::keys::{Keys, is_locked};
 use super::place::Place;
+use super::reserve::Reservation;
 use super::transport::{Data, ScsiTransport};
 use crate::{
     CdbRequest, Completion, Control, DeviceIdentity, DriveState, MediumState, Position, ReadEnd,
@@ -54,11 +55,13 @@ pub struct ScsiDrive<T: ScsiTransport> {
     /// How often a cartridge had been moved when it was last counted.
     moves: u64,
     pub(super) keys: Keys,
+    pub(super) reservation: Option<Reservation>,
 }
 
 impl<T: ScsiTransport> Drop for ScsiDrive<T> {
     fn drop(&mut self) {
         self.forget_key(&Control::within(FAREWELL));
+        self.let_go(&Control::within(FAREWELL));
         self.place.leave(self.moves, self.expected.filter(|_| self.is_telling == Some(false)));
     }
 }
@@ -80,6 +83,7 @@ impl<T: ScsiTransport> ScsiDrive<T> {
             place: Place::default(),
             moves: 0,
             keys: Keys::default(),
+            reservation: None,
         })
     }
 
@@ -206,6 +210,7 @@ impl<T: ScsiTransport> ScsiDrive<T> {
     /// itself will say what is wrong. A unit attention met here is the caller's.
     pub(super) fn before(&mut self, control: &Control) -> Result<Option<ObjectNumber>, TapeError> {
         self.follow_moves();
+        self.hold(control)?;
         if self.expected.is_none() {
             self.expected = match self.report(control) {
                 Ok(report) => report.object,
@@ -231,6 +236,7 @@ impl<T: ScsiTransport> ScsiDrive<T> {
         };
         self.expected = None;
         self.is_fresh = false;
+        self.hold(control)?;
         self.key_for(redo, control)?;
         let cause = match self.channel.send(cdb, &mut data, control) {
             Ok(reply) => return Ok(reply),
@@ -241,6 +247,7 @@ impl<T: ScsiTransport> ScsiDrive<T> {
         if self.was_done(before, redo, &cause, control)? {
             return Ok(Reply::default());
         }
+        self.hold(control)?;
         self.key_for(redo, control)?;
         match self.channel.send(cdb, &mut data, control) {
             Ok(reply) => Ok(reply),
@@ -376,6 +383,7 @@ impl<T: ScsiTransport> TapeDrive for ScsiDrive<T> {
     }
 
     fn state(&mut self, control: &Control) -> Result<DriveState, TapeError> {
+        self.hold(control)?;
         let empty = DriveState { medium: None, block_length: 0 };
         match self.channel.ask(Cdb::TestUnitReady, Data::None, control) {
             Ok(reply) => reply.done()?,
@@ -395,6 +403,7 @@ impl<T: ScsiTransport> TapeDrive for ScsiDrive<T> {
 
     fn position(&mut self, control: &Control) -> Result<Position, TapeError> {
         self.follow_moves();
+        self.hold(control)?;
         let report = self.report(control)?;
         let unknown = || TapeError::PositionUnknown("the drive does not know it".to_owned());
         // For a drive that never knows is counted, from the last REWIND on.
@@ -547,6 +556,9 @@ impl<T: ScsiTransport> TapeDrive for ScsiDrive<T> {
         request: &CdbRequest,
         control: &Control,
     ) -> Result<Completion, TapeError> {
+        if may_move(&request.cdb) {
+            self.hold(control)?;
+        }
         let completion = self.pass_with_keys(request, control);
         let attention = completion.as_ref().is_ok_and(|completion| {
             Sense::parse(&completion.sense).is_some_and(|sense| sense.is_unit_attention())

@@ -34,6 +34,7 @@ mod iscsi;
 mod keys;
 mod local;
 mod place;
+mod reserve;
 mod sg;
 #[cfg(test)]
 mod tests;
@@ -46,5 +47,6 @@ pub use iscsi::{IscsiOptions, IscsiTransport, Portal, discover};
 pub use keys::TapeInDrive;
 pub use local::LocalTransport;
 pub use place::Place;
+pub use reserve::ReservationKey;
 pub use sg::{SgNode, SgTransport, sg_nodes};
 pub use transport::{Data, ScsiCompletion, ScsiTransport, TransportError};

@@ -11,8 +11,8 @@ use model::{Barcode, DeviceRole};
 use super::watch::{Wake, watch};
 use super::{Address, AnyChanger, AnyDrive, LibraryLook, PhysicalLibrary};
 use crate::driver::{
-    Data, IscsiOptions, Place, Portal, ScsiChanger, ScsiCompletion, ScsiDrive, ScsiTransport,
-    TransportError,
+    Data, IscsiOptions, Place, Portal, ReservationKey, ScsiChanger, ScsiCompletion, ScsiDrive,
+    ScsiTransport, TransportError,
 };
 use crate::{Control, DriveState, KeyRing, MediumState, TapeError};
 
@@ -46,6 +46,8 @@ pub struct ScsiLibrarySpec {
     pub options: IscsiOptions,
     /// The keys of its tapes.
     pub keys: Arc<KeyRing>,
+    /// Drives are reserved while they are used, by the key of our iSCSI name.
+    pub is_reserved: bool,
 }
 
 /// What is known of the library.
@@ -184,6 +186,11 @@ impl ScsiLibrary {
         self.shared.seen().changer.clone().ok_or_else(unknown)
     }
 
+    fn reservation(&self) -> Option<ReservationKey> {
+        let spec = &self.shared.spec;
+        spec.is_reserved.then(|| ReservationKey::of(&spec.options.initiator))
+    }
+
     /// What lies in a drive, if nothing can have moved since that was seen.
     fn tape_now(&self, index: u16) -> Option<Barcode> {
         let (barcode, _) = self.medium(index)?;
@@ -221,6 +228,10 @@ impl PhysicalLibrary for ScsiLibrary {
         let drive = ScsiDrive::open(self.shared.way(&address)?, control)?;
         let (keys, library) = (Arc::clone(&self.shared.spec.keys), self.clone());
         let drive = drive.with_keys(keys, Box::new(move || library.tape_now(index)));
+        let drive = match self.reservation() {
+            Some(key) => drive.reserving(key),
+            None => drive,
+        };
         Ok(drive.resuming(self.shared.place(index)))
     }
 
@@ -229,6 +240,9 @@ impl PhysicalLibrary for ScsiLibrary {
         let address = self.changer_address()?;
         let changer = ScsiChanger::open(self.shared.way(&address)?, control)?;
         let mut changer = changer.composing();
+        if let Some(key) = self.reservation() {
+            changer = changer.reserving(key);
+        }
         let drives: Vec<_> = {
             let seen = self.shared.seen();
             let looks = seen.look.iter().flat_map(|look| &look.drives);

@@ -258,7 +258,8 @@ fn what_is_behind_a_portal_is_found() {
 
 fn library(ways: Ways) -> ScsiLibrary {
     let (name, options, keys) = ("ptl0".into(), options(), Arc::default());
-    ScsiLibrary::open(ScsiLibrarySpec { name, ways, options, keys }).unwrap()
+    let is_reserved = true;
+    ScsiLibrary::open(ScsiLibrarySpec { name, ways, options, keys, is_reserved }).unwrap()
 }
 
 /// A library whose drives are named in the wrong order.
