@@ -7,6 +7,7 @@ mod dma;
 mod doctor;
 mod faults;
 mod frontends;
+mod keys;
 mod kill;
 mod listing;
 mod malformed;

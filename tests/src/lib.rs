@@ -37,7 +37,7 @@ pub use port::free_port;
 pub use relay::{Direction, Relay};
 pub use rng::{Rng, full, seed};
 pub use scratch::Scratch;
-pub use tape::{Object, read_tape};
+pub use tape::{Object, read_encrypted_tape, read_tape};
 
 /// Says that something was not tested and why. `tests/run` counts these lines.
 pub fn skip(name: &str, why: &str) {

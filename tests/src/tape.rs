@@ -28,12 +28,22 @@ impl Object {
 /// The objects on a cartridge of the embedded library in `directory`, read by
 /// `tests/tools/read_file_tape.py`, which must find nothing damaged.
 pub fn read_tape(directory: &Path, barcode: &str) -> Vec<Object> {
+    read(directory, barcode, None)
+}
+
+/// The same of a tape that the drive encrypted with the key in a file.
+pub fn read_encrypted_tape(directory: &Path, barcode: &str, key: &Path) -> Vec<Object> {
+    read(directory, barcode, Some(key))
+}
+
+fn read(directory: &Path, barcode: &str, key: Option<&Path>) -> Vec<Object> {
     let reader = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/read_file_tape.py");
     let tape: PathBuf = directory.join("cartridges").join(format!("{barcode}.tape"));
     let output = Command::new("python3")
         .arg(reader)
         .arg(&tape)
         .arg("--json")
+        .args(key.into_iter().flat_map(|key| [Path::new("--key"), key]))
         .stdin(Stdio::null())
         .output()
         .expect("python3 runs");

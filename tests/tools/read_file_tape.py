@@ -6,6 +6,9 @@ docs/formats/file-library.md. Shares no code with the program that writes it.
                                             "filemark"
     read_file_tape.py FILE --json           the same with the header, as one JSON object
     read_file_tape.py FILE --extract N OUT  also writes the records of tape file N (from 0) to OUT
+    read_file_tape.py FILE --key KEYFILE    decrypts what the drive encrypted with this key; takes
+                                            the program openssl. Without it such a record is a
+                                            line "encrypted LENGTH NAME-OF-THE-KEY"
 
 Exit status: 0 all is sound, 1 a checksum or the chain is wrong, 2 not a cartridge file or wrong
 use. Bytes behind the end of data that an interrupted write left are told on standard error; that
@@ -17,15 +20,18 @@ import functools
 import hashlib
 import json
 import struct
+import subprocess
 import sys
 
 MAGIC = b"TWRLTAPE"
-VERSION = 1
+VERSIONS = (1, 2)
 SLOT = 64 * 1024
 DATA = 2 * SLOT
 HEAD = 20
 TAIL = 4
 RECORD_MAX = 8 * 1024 * 1024
+SEAL = 64
+MAC = 16
 
 POLYNOMIAL = 0x82F63B78  # CRC-32C (Castagnoli), reflected
 LANES = 4096
@@ -123,7 +129,7 @@ def read_slot(slot):
         return None
     version, length, sequence, checksum = struct.unpack_from("<IIQI", slot, 8)
     body = slot[32 : 32 + length]
-    if version != VERSION or len(body) != length or crc32c(slot[:24] + body) != checksum:
+    if version not in VERSIONS or len(body) != length or crc32c(slot[:24] + body) != checksum:
         return None
     return sequence, json.loads(body)
 
@@ -138,7 +144,7 @@ def read_header(file):
 
 
 def read_entry(file, offset, previous):
-    """(payload, or None for a filemark; chain value; size) of an entry, or the reason why not."""
+    """(kind, payload, chain value, size) of an entry, or the reason why not."""
     file.seek(offset)
     head = file.read(HEAD)
     if len(head) < HEAD:
@@ -148,25 +154,27 @@ def read_entry(file, offset, previous):
         return "the head has a wrong checksum"
     if before != previous:
         return "the entry does not follow the one before"
-    if head[1:4] != b"\0\0\0" or kind not in b"RF":
+    if head[1:4] != b"\0\0\0" or kind not in b"REF":
         return "the entry is of no known kind"
     if kind == ord("F") and (length or payload_crc):
         return "a filemark with contents"
     if kind == ord("R") and not 1 <= length <= RECORD_MAX:
         return "a record of an impossible length"
+    if kind == ord("E") and not SEAL + MAC < length <= SEAL + MAC + RECORD_MAX:
+        return "an encrypted record of an impossible length"
     payload = file.read(length)
     tail = file.read(TAIL)
     if len(payload) < length or len(tail) < TAIL:
         return "the entry is cut off"
     if struct.unpack("<I", tail)[0] != length:
         return "the trailing length is wrong"
-    if kind == ord("R") and crc32c(payload) != payload_crc:
+    if kind != ord("F") and crc32c(payload) != payload_crc:
         return "the record has a wrong checksum"
-    return (payload if kind == ord("R") else None), checksum, HEAD + length + TAIL
+    return chr(kind), payload, checksum, HEAD + length + TAIL
 
 
 def objects(file, header):
-    """Yields the payload of each record and None for each filemark. Raises Damaged."""
+    """Yields kind and payload of each entry. Raises Damaged."""
     file.seek(0, 2)
     size = file.tell()
     offset, previous = DATA, 0
@@ -177,11 +185,23 @@ def objects(file, header):
                 raise Damaged(f"byte {offset}: {entry}")
             print(f"{size - offset} bytes at the end were never flushed: {entry}", file=sys.stderr)
             return
-        payload, previous, length = entry
-        yield payload
+        kind, payload, previous, length = entry
+        yield kind, payload
         offset += length
     if offset < header["durable"]:
         raise Damaged(f"the file ends at byte {offset}, {header['durable']} bytes were flushed")
+
+
+def key_name(payload):
+    return payload[16 : 16 + payload[1]].decode("ascii", "replace")
+
+
+def decrypt(payload, key):
+    """GCM without its check (the checksum of the entry was right): CTR from 2 on."""
+    counter = payload[4:16].hex() + "00000002"
+    command = ["openssl", "enc", "-d", "-aes-256-ctr", "-nopad", "-K", key, "-iv", counter]
+    data = payload[SEAL:-MAC]
+    return subprocess.run(command, input=data, stdout=subprocess.PIPE, check=True).stdout
 
 
 def main():
@@ -189,7 +209,9 @@ def main():
     parser.add_argument("file")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--extract", nargs=2, metavar=("FILE_NUMBER", "OUT"))
+    parser.add_argument("--key", metavar="KEYFILE")
     arguments = parser.parse_args()
+    key = open(arguments.key).read().strip() if arguments.key else None
     wanted = int(arguments.extract[0]) if arguments.extract else None
     listed, damage, tape_file = [], None, 0
     out = open(arguments.extract[1], "wb") if arguments.extract else None
@@ -200,8 +222,14 @@ def main():
             print(f"{arguments.file}: {error}", file=sys.stderr)
             return 2
         try:
-            for payload in objects(file, header):
-                if payload is None:
+            for kind, payload in objects(file, header):
+                if kind == "E" and key:
+                    kind, payload = "R", decrypt(payload, key)
+                if kind == "E":
+                    length, name = len(payload) - SEAL - MAC, key_name(payload)
+                    item = {"type": "encrypted", "length": length, "key": name}
+                    text = f"encrypted {length} {name}"
+                elif kind == "F":
                     tape_file += 1
                     item = {"type": "filemark"}
                     text = "filemark"

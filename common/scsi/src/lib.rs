@@ -8,6 +8,7 @@
 //! * [`StandardInquiry`], [`VitalPage`], [`Designator`]: who a device is.
 //! * [`ElementReport`]: READ ELEMENT STATUS; [`TagTemplate`]: SEND VOLUME TAG.
 //! * [`mode`], [`log`], [`mam`]: pages, parameters and attributes.
+//! * [`crypt`]: the pages of data encryption in the drive.
 //! * [`PositionReport`], [`BlockLimits`], [`Density`] and the other small answers.
 //!
 //! Invariants: whatever bytes come in, reading them ends without a panic, in time linear in their
@@ -20,6 +21,7 @@
 pub mod advice;
 pub mod alert;
 mod cdb;
+pub mod crypt;
 mod element;
 mod inquiry;
 pub mod log;
@@ -36,7 +38,7 @@ pub use cdb::{
 pub use element::{ElementDescriptor, ElementReport, TagTemplate};
 pub use inquiry::{Designator, StandardInquiry, VitalPage};
 pub use report::{
-    BlockLimits, Density, PositionReport, SupportedOpcode, luns, parse_luns,
+    BlockLimits, Density, MediumType, PositionReport, SupportedOpcode, luns, parse_luns,
     parse_supported_opcodes, supported_opcodes,
 };
 pub use sense::{FieldPointer, SENSE_MAX, Sense};

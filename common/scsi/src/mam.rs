@@ -16,6 +16,10 @@ pub mod id {
     pub const TAPE_ALERT: u16 = 0x0002;
     /// Load count, 8 bytes.
     pub const LOAD_COUNT: u16 = 0x0003;
+    /// Assigning organization, 8 characters.
+    pub const ORGANISATION: u16 = 0x0005;
+    /// The density that it is written in, 1 byte.
+    pub const FORMATTED_DENSITY: u16 = 0x0006;
     /// Medium manufacturer, 8 characters.
     pub const MANUFACTURER: u16 = 0x0400;
     /// Medium serial number, 32 characters.

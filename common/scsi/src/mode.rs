@@ -194,6 +194,29 @@ pub fn device_configuration(compression: bool) -> ModePage {
     ModePage::new(0x10, data)
 }
 
+/// Device configuration extension page (SSC-4 8.3.8), 10h/01h. No programmable early warning.
+/// `append_only`: WRITE MODE 01h.
+pub fn device_configuration_extension(append_only: bool) -> ModePage {
+    let mut data = vec![0; 28];
+    data[1] = u8::from(append_only) << 4;
+    ModePage { code: 0x10, subpage: 0x01, data }
+}
+
+/// Read-write error recovery page (SSC-4 8.3.5), 01h: the drive tries as often as it thinks fit.
+pub fn error_recovery() -> ModePage {
+    ModePage::new(0x01, [0; 10])
+}
+
+/// Disconnect-reconnect page (SPC-5 7.5.10), 02h: no limits.
+pub fn disconnect_reconnect() -> ModePage {
+    ModePage::new(0x02, [0; 14])
+}
+
+/// Control page (SPC-5 7.5.8), 0Ah: sense data in fixed format, busy for as long as it takes.
+pub fn control() -> ModePage {
+    ModePage::new(0x0a, [0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0])
+}
+
 /// Medium partition page (SSC-4 8.5.4), 11h: one partition and no more.
 pub fn medium_partition() -> ModePage {
     ModePage::new(0x11, [0, 0, 0x10, 0x03, 0, 0])

@@ -157,6 +157,47 @@ impl BlockLimits {
     }
 }
 
+/// One medium type of REPORT DENSITY SUPPORT (SSC-4 7.9.4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MediumType {
+    /// MEDIUM TYPE, as MODE SENSE has it.
+    pub code: u8,
+    /// PRIMARY DENSITY CODES, at most nine.
+    pub densities: Vec<u8>,
+    /// MEDIA WIDTH in tenths of a millimetre.
+    pub width: u16,
+    /// MEDIUM LENGTH in metres.
+    pub length: u16,
+    /// ASSIGNING ORGANIZATION, 8 characters.
+    pub organisation: String,
+    /// MEDIUM TYPE NAME, 8 characters.
+    pub name: String,
+    /// DESCRIPTION, 20 characters.
+    pub description: String,
+}
+
+impl MediumType {
+    /// The whole answer for a list of medium types.
+    pub fn encode_report(types: &[Self]) -> Vec<u8> {
+        let mut bytes = vec![0; 4];
+        for it in types {
+            let mut densities = it.densities.clone();
+            densities.resize(9, 0);
+            bytes.extend([it.code, 0, 0, 52, it.densities.len().min(9) as u8]);
+            bytes.extend(densities);
+            bytes.extend(it.width.to_be_bytes());
+            bytes.extend(it.length.to_be_bytes());
+            bytes.extend([0, 0]);
+            bytes.extend(padded(&it.organisation, 8));
+            bytes.extend(padded(&it.name, 8));
+            bytes.extend(padded(&it.description, 20));
+        }
+        let length = (bytes.len() - 2) as u16;
+        bytes[..2].copy_from_slice(&length.to_be_bytes());
+        bytes
+    }
+}
+
 /// One density of REPORT DENSITY SUPPORT (SSC-4 7.9.3).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Density {

@@ -127,6 +127,18 @@ known! {
     REPORTED_LUNS_CHANGED = 0x06 0x3f 0x0e;
     /// 07/27/00.
     WRITE_PROTECTED = 0x07 0x27 0x00;
+    /// 06/2A/11: data encryption parameters were changed by another initiator.
+    ENCRYPTION_PARAMETERS_CHANGED = 0x06 0x2a 0x11;
+    /// 07/50/01: append-only, and this is not the end of data.
+    APPEND_POSITION_ERROR = 0x07 0x50 0x01;
+    /// 07/74/01: an encrypted block, and no key to decrypt it.
+    UNABLE_TO_DECRYPT = 0x07 0x74 0x01;
+    /// 07/74/02: a block that is not encrypted, and only encrypted ones are to be read.
+    UNENCRYPTED_WHILE_DECRYPTING = 0x07 0x74 0x02;
+    /// 07/74/03: a block encrypted by another key.
+    INCORRECT_ENCRYPTION_KEY = 0x07 0x74 0x03;
+    /// 07/74/04: what was decrypted does not bear out its MAC.
+    CRYPTOGRAPHIC_INTEGRITY = 0x07 0x74 0x04;
     /// 08/00/05.
     END_OF_DATA = 0x08 0x00 0x05;
     /// 0B/00/00: aborted, no cause given.

@@ -96,6 +96,8 @@ messages! {
     LEASE_ENDED = "TWR-5005-W",
     /// device, sense
     DEVICE_SENSE = "TWR-5006-W",
+    /// device, cause
+    TAPE_KEY = "TWR-5007-E",
     /// count
     GENERATIONS_ADOPTED = "TWR-6001-W",
     /// cartridge, generation

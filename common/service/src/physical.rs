@@ -27,12 +27,16 @@ pub fn open(
     let name = library.name.to_string();
     Ok(match &library.backend {
         Backend::File(file) => {
-            Arc::new(FileLibrary::open(Arc::clone(vfs), &file.path, &file_spec(name, file))?)
+            let opened = FileLibrary::open(Arc::clone(vfs), &file.path, &file_spec(name, file))?;
+            Arc::new(opened.with_keys(Arc::clone(&library.keys)))
         }
         Backend::Scsi(scsi) => {
             let options = options(scsi, site);
             let ways = ways(&scsi.devices);
-            Arc::new(ScsiLibrary::open(ScsiLibrarySpec { name, ways, options })?)
+            let keys = Arc::clone(&library.keys);
+            let is_reserved = scsi.reserve;
+            let spec = ScsiLibrarySpec { name, ways, options, keys, is_reserved };
+            Arc::new(ScsiLibrary::open(spec)?)
         }
     })
 }

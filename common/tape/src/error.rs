@@ -3,6 +3,8 @@
 
 use scsi::Sense;
 
+use crate::keys::KeyError;
+
 /// A device call that did not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TapeError {
@@ -31,6 +33,10 @@ pub enum TapeError {
     /// Another owner took the device over (a lease ended, the device was removed).
     #[error("the device is no longer ours: {0}")]
     Lost(String),
+    /// The data on the tape needs a key that is not here, or can not be used. The operator brings
+    /// it; a retry does not help.
+    #[error(transparent)]
+    Key(#[from] KeyError),
 }
 
 impl From<Sense> for TapeError {

@@ -17,6 +17,7 @@ mod device;
 pub mod driver;
 mod error;
 pub mod file;
+mod keys;
 mod operation;
 pub mod physical;
 pub mod target;
@@ -27,4 +28,5 @@ pub use device::{
     MediumState, Position, ReadEnd, SpaceKind, SpaceStop, Spaced, TapeDrive, WriteEnd,
 };
 pub use error::TapeError;
+pub use keys::{KeyError, KeyId, KeyRing, TapeKey};
 pub use operation::{Operation, Outcome, perform, perform_changer};

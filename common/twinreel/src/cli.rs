@@ -115,6 +115,9 @@ enum Command {
     /// Tapes that copies and migrations may take as targets.
     #[command(subcommand)]
     Pool(PoolCommand),
+    /// Keys for the data on tapes.
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// A small backup application: inventory, backup, copy from tape to tape, restore.
     #[command(subcommand)]
     Dma(DmaCommand),
@@ -125,6 +128,24 @@ enum Command {
     LocalEngine,
     /// Run the engine of the tape site (`twinreel remote-engine --help`).
     RemoteEngine,
+}
+
+/// What is done with keys.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Make a file with a new random key, mode 0600. Keep a copy of it in a safe place: without it
+    /// the tapes that it was used for can not be read by anybody.
+    New {
+        /// The file; it must not be there yet.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Show by which identifier a key is named on tapes.
+    Show {
+        /// The file with the key.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
 }
 
 /// What is done with a store.
@@ -212,6 +233,21 @@ pub(crate) fn run(arguments: Vec<OsString>) -> u8 {
     }
 }
 
+fn key(command: &KeyCommand, output: &Output) -> Result<(), Failed> {
+    let file = match command {
+        KeyCommand::New { file } => {
+            let made = service::config::make_key(file);
+            made.map_err(|error| Failed::new(format!("{}: {error}", file.display())))?;
+            file
+        }
+        KeyCommand::Show { file } => file,
+    };
+    // The name is not the file's business; any will do to read it.
+    let read = service::config::TapeKeyFile { name: "key".to_owned(), file: file.clone() };
+    let id = read.read().map_err(Failed::new)?.id().to_string();
+    output.key(file, &id)
+}
+
 fn carry_out(command: Command, output: &Output) -> Result<(), Failed> {
     match command {
         Command::Init { dir, ndmp_port, link_port, virtual_capacity, physical_capacity } => {
@@ -222,6 +258,7 @@ fn carry_out(command: Command, output: &Output) -> Result<(), Failed> {
             output.initialised(&made)
         }
         Command::Demo(arguments) => demo::run(&arguments, output),
+        Command::Key(command) => key(&command, output),
         Command::Dma(command) => dma::run(command, output),
         Command::Doctor(command) => doctor::run(&command, output),
         Command::Status { which } => status::status(&which, output),
@@ -297,6 +334,8 @@ mod tests {
             "migrate remove vtl0:A1",
             "pool add dr dr-ptl0:B1-B9 dr-ptl0:C1",
             "pool show",
+            "key new keys/site.key",
+            "key show keys/site.key --json",
             "doctor ndmp --config a.toml --json",
             "doctor ndmp --server h:1 --user u --password-file p --auth text --protocol 3",
             "doctor smis --config a.toml --json",

@@ -53,6 +53,11 @@ impl Output {
         }
     }
 
+    pub(crate) fn key(&self, file: &std::path::Path, id: &str) -> Result<(), Failed> {
+        let value = json!({ "file": file, "id": id });
+        self.show(&value, |_| format!("{}: key {id}", file.display()))
+    }
+
     pub(crate) fn initialised(&self, made: &Initialised) -> Result<(), Failed> {
         let value = json!({
             "local": made.local,

@@ -84,9 +84,10 @@ pub fn failure(error: &TapeError) -> Failure {
         TapeError::Busy | TapeError::ReservationConflict => FailureKind::Busy,
         TapeError::TimedOut => FailureKind::TimedOut,
         TapeError::Cancelled => FailureKind::Cancelled,
-        TapeError::PositionUnknown(_) | TapeError::Unreachable(_) | TapeError::Lost(_) => {
-            FailureKind::Io
-        }
+        TapeError::PositionUnknown(_)
+        | TapeError::Unreachable(_)
+        | TapeError::Lost(_)
+        | TapeError::Key(_) => FailureKind::Io,
     };
     Failure::new(kind, error.to_string())
 }

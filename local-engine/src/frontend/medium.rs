@@ -51,6 +51,7 @@ fn passed_on(error: TapeError) -> MediumError {
     match error {
         TapeError::Check(sense) => MediumError::Device(sense),
         TapeError::Busy | TapeError::ReservationConflict => MediumError::InUse(error.to_string()),
+        TapeError::Key(_) => MediumError::Device(Sense::UNABLE_TO_DECRYPT),
         _ => MediumError::Device(UNREACHABLE),
     }
 }
@@ -62,7 +63,8 @@ fn is_of_the_copy(error: &TapeError) -> bool {
         TapeError::TimedOut
         | TapeError::PositionUnknown(_)
         | TapeError::Unreachable(_)
-        | TapeError::Lost(_) => true,
+        | TapeError::Lost(_)
+        | TapeError::Key(_) => true,
         TapeError::Busy | TapeError::ReservationConflict | TapeError::Cancelled => false,
     }
 }

@@ -300,6 +300,14 @@ impl Desk {
             let id = messages::POSITION_UNKNOWN;
             messages::note(&self.ground.catalogue, EventKind::Device, id, &words, None);
         }
+        if let Answer::Failed(TapeError::Key(cause)) = &answer
+            && let Some(open) = self.open.get(&lease)
+        {
+            let words: [(&str, &dyn std::fmt::Display); 2] =
+                [("device", &open.name), ("cause", cause)];
+            let id = messages::TAPE_KEY;
+            messages::note(&self.ground.catalogue, EventKind::Device, id, &words, None);
+        }
         if let (Some(sense), Some(open)) = (troubling(&answer), self.open.get(&lease)) {
             let (meaning, advice) = (sense.advice().meaning, sense.advice().action.words());
             let words: [(&str, &dyn std::fmt::Display); 4] = [

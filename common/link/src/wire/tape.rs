@@ -6,8 +6,9 @@ use bytes::Bytes;
 use model::{Barcode, ElementMap, ElementType};
 use scsi::{FieldPointer, Sense};
 use tape::{
-    CdbRequest, Completion, DeviceIdentity, DriveState, ElementStatus, Inventory, MediumState,
-    Operation, Outcome, Position, ReadEnd, SpaceKind, SpaceStop, Spaced, TapeError, WriteEnd,
+    CdbRequest, Completion, DeviceIdentity, DriveState, ElementStatus, Inventory, KeyError,
+    MediumState, Operation, Outcome, Position, ReadEnd, SpaceKind, SpaceStop, Spaced, TapeError,
+    WriteEnd,
 };
 
 use super::{DecodeError, narrow, read_text, text, within};
@@ -73,6 +74,7 @@ pub(super) fn error(error: &TapeError) -> proto::TapeError {
         TapeError::PositionUnknown(why) => Kind::PositionUnknown(text(why)),
         TapeError::Unreachable(why) => Kind::Unreachable(text(why)),
         TapeError::Lost(why) => Kind::Lost(text(why)),
+        TapeError::Key(error) => Kind::Key(key_error(error)),
     };
     proto::TapeError { kind: Some(kind) }
 }
@@ -88,6 +90,28 @@ pub(super) fn read_error(error: proto::TapeError) -> Result<TapeError, DecodeErr
         Kind::PositionUnknown(why) => TapeError::PositionUnknown(read_text(why)?),
         Kind::Unreachable(why) => TapeError::Unreachable(read_text(why)?),
         Kind::Lost(why) => TapeError::Lost(read_text(why)?),
+        Kind::Key(error) => TapeError::Key(read_key_error(error)?),
+    })
+}
+
+fn key_error(error: &KeyError) -> proto::KeyError {
+    use proto::key_error::Kind;
+    let kind = match error {
+        KeyError::Unknown(key) => Kind::Unknown(text(key)),
+        KeyError::Wrong(key) => Kind::Wrong(text(key)),
+        KeyError::Unsupported(why) => Kind::Unsupported(text(why)),
+        KeyError::Lost(key) => Kind::Lost(text(key)),
+    };
+    proto::KeyError { kind: Some(kind) }
+}
+
+fn read_key_error(error: proto::KeyError) -> Result<KeyError, DecodeError> {
+    use proto::key_error::Kind;
+    Ok(match error.kind.ok_or(DecodeError::Missing("what is wrong with a key"))? {
+        Kind::Unknown(key) => KeyError::Unknown(read_text(key)?),
+        Kind::Wrong(key) => KeyError::Wrong(read_text(key)?),
+        Kind::Unsupported(why) => KeyError::Unsupported(read_text(why)?),
+        Kind::Lost(key) => KeyError::Lost(read_text(key)?),
     })
 }
 

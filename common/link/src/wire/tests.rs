@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use ::tape::{
-    CdbRequest, Completion, DeviceIdentity, DriveState, ElementStatus, Inventory, MediumState,
-    Operation, Outcome, Position, ReadEnd, SpaceKind, SpaceStop, Spaced, TapeError, WriteEnd,
+    CdbRequest, Completion, DeviceIdentity, DriveState, ElementStatus, Inventory, KeyError,
+    MediumState, Operation, Outcome, Position, ReadEnd, SpaceKind, SpaceStop, Spaced, TapeError,
+    WriteEnd,
 };
 use bytes::Bytes;
 use model::{
@@ -172,6 +173,10 @@ fn tape_error() -> impl Strategy<Value = TapeError> {
         words().prop_map(TapeError::PositionUnknown),
         words().prop_map(TapeError::Unreachable),
         words().prop_map(TapeError::Lost),
+        words().prop_map(|it| TapeError::Key(KeyError::Unknown(it))),
+        words().prop_map(|it| TapeError::Key(KeyError::Wrong(it))),
+        words().prop_map(|it| TapeError::Key(KeyError::Unsupported(it))),
+        words().prop_map(|it| TapeError::Key(KeyError::Lost(it))),
     ]
 }
 

@@ -57,7 +57,10 @@ impl Cdb {
             | Self::ReadPosition { .. }
             | Self::ReportDensity { .. }
             | Self::ReadAttribute { .. }
-            | Self::WriteAttribute { .. } => self.encode_tape().0,
+            | Self::WriteAttribute { .. }
+            | Self::AllowOverwrite { .. }
+            | Self::SecurityProtocolIn { .. }
+            | Self::SecurityProtocolOut { .. } => self.encode_tape().0,
             _ => self.encode_common().0,
         }
     }
@@ -190,6 +193,17 @@ impl Cdb {
                 .flag(1, 0, write_through)
                 .byte(7, partition)
                 .number(10, 4, length.into()),
+            Self::AllowOverwrite { mode, partition, object } => {
+                Bytes::new(0x82, 16).byte(2, mode & 0x0f).byte(3, partition).number(4, 8, object)
+            }
+            Self::SecurityProtocolIn { protocol, page, allocation } => Bytes::new(0xa2, 12)
+                .byte(1, protocol)
+                .number(2, 2, page.into())
+                .number(6, 4, allocation.into()),
+            Self::SecurityProtocolOut { protocol, page, length } => Bytes::new(0xb5, 12)
+                .byte(1, protocol)
+                .number(2, 2, page.into())
+                .number(6, 4, length.into()),
             _ => Bytes::new(0x00, 6),
         }
     }

@@ -335,6 +335,33 @@ pub enum Cdb {
         /// Parameter list length.
         length: u32,
     },
+    /// ALLOW OVERWRITE, 82h.
+    AllowOverwrite {
+        /// ALLOW OVERWRITE: 0 no more, 1 at this position, 2 for FORMAT MEDIUM.
+        mode: u8,
+        /// Partition number.
+        partition: u8,
+        /// The object at which the tape stands.
+        object: u64,
+    },
+    /// SECURITY PROTOCOL IN, A2h; lengths in bytes.
+    SecurityProtocolIn {
+        /// SECURITY PROTOCOL: 00h, or 20h for data encryption.
+        protocol: u8,
+        /// SECURITY PROTOCOL SPECIFIC: the page.
+        page: u16,
+        /// Allocation length.
+        allocation: u32,
+    },
+    /// SECURITY PROTOCOL OUT, B5h; lengths in bytes.
+    SecurityProtocolOut {
+        /// SECURITY PROTOCOL.
+        protocol: u8,
+        /// SECURITY PROTOCOL SPECIFIC: the page.
+        page: u16,
+        /// Transfer length.
+        length: u32,
+    },
 
     /// INITIALIZE ELEMENT STATUS, 07h.
     InitializeElementStatus,

@@ -202,6 +202,17 @@ fn parse_tape(f: &Fields) -> Result<Option<Cdb>, Sense> {
             partition: f.byte(7),
             length: f.be32(10),
         },
+        0x82 => Cdb::AllowOverwrite {
+            mode: f.byte(2) & 0x0f,
+            partition: f.byte(3),
+            object: f.number(4, 8),
+        },
+        0xa2 => {
+            Cdb::SecurityProtocolIn { protocol: f.byte(1), page: f.be16(2), allocation: f.be32(6) }
+        }
+        0xb5 => {
+            Cdb::SecurityProtocolOut { protocol: f.byte(1), page: f.be16(2), length: f.be32(6) }
+        }
         _ => return Ok(None),
     }))
 }

@@ -1,15 +1,17 @@
 //! `[[virtual_library]]`, `[[physical_library]]` and `[[frontend_library]]`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use model::{Barcode, ByteSize, CartridgeSet, DeviceName, ElementMap, LibraryName};
 use serde::Deserialize;
+use tape::KeyRing;
 use tape::driver::Portal;
 use tape::physical::Address;
 use tape::target::{PERSONALITIES, Personality};
 
-use super::Secret;
 use super::check::{read_password, resolve};
+use super::{KeyPool, Secret};
 
 fn two() -> u16 {
     2
@@ -110,6 +112,13 @@ pub struct PhysicalLibrary {
     pub name: LibraryName,
     /// How copies onto its tapes are proven; by their position if not given.
     pub verify: Verify,
+    /// The name of the [`super::TapeKeyFile`] that its tapes are written with; in the clear if not
+    /// given.
+    pub key: Option<String>,
+    /// Tapes that are written with another one.
+    pub key_pools: Vec<KeyPool>,
+    /// After loading: all keys of the engine, and which tape has which.
+    pub keys: Arc<KeyRing>,
     /// What drives it.
     pub backend: Backend,
 }
@@ -177,6 +186,8 @@ pub struct ScsiBackend {
     pub initiator: Option<String>,
     /// Whether iSCSI PDUs carry CRC32C digests where the target has them; yes if not given.
     pub digests: bool,
+    /// Whether drives are reserved while they are used; no if not given.
+    pub reserve: bool,
 }
 
 /// Where the devices of a library are.
@@ -236,6 +247,9 @@ struct Written {
     backend: BackendName,
     #[serde(default)]
     verify: Verify,
+    key: Option<String>,
+    #[serde(default)]
+    key_pools: Vec<KeyPool>,
     path: Option<PathBuf>,
     drives: Option<Drives>,
     slots: Option<u16>,
@@ -249,19 +263,21 @@ struct Written {
     chap: Option<Chap>,
     initiator: Option<String>,
     digests: Option<bool>,
+    reserve: Option<bool>,
 }
 
 impl TryFrom<Written> for PhysicalLibrary {
     type Error = String;
 
-    fn try_from(written: Written) -> Result<Self, String> {
+    fn try_from(mut written: Written) -> Result<Self, String> {
         let (name, verify) = (written.name.clone(), written.verify);
+        let (key, key_pools) = (written.key.take(), std::mem::take(&mut written.key_pools));
         let backend = match written.backend {
             BackendName::File => written.file().map(Backend::File),
             BackendName::Scsi => written.scsi().map(Backend::Scsi),
         };
         let backend = backend.map_err(|text| format!("physical_library {name}: {text}"))?;
-        Ok(Self { name, verify, backend })
+        Ok(Self { name, verify, key, key_pools, keys: Arc::default(), backend })
     }
 }
 
@@ -274,6 +290,7 @@ impl Written {
             ("chap", self.chap.is_some()),
             ("initiator", self.initiator.is_some()),
             ("digests", self.digests.is_some()),
+            ("reserve", self.reserve.is_some()),
         ];
         only("file", "scsi", &foreign)?;
         let drives = match self.drives {
@@ -332,6 +349,7 @@ impl Written {
             chap: self.chap,
             initiator: self.initiator,
             digests: self.digests.unwrap_or(true),
+            reserve: self.reserve.unwrap_or(false),
         })
     }
 }

@@ -10,7 +10,7 @@ use super::calendar::{self, CalendarRule};
 use super::check::{Findings, frontends, libraries, read_password, resolve};
 use super::{
     Admin, ConfigError, EngineConfig, FrontendLibrary, Log, PhysicalLibrary, Secret, Site, Smis,
-    TlsFiles, Upkeep, VirtualLibrary, parse,
+    TapeKeyFile, TlsFiles, Upkeep, VirtualLibrary, keys, parse,
 };
 use crate::tls;
 
@@ -38,6 +38,9 @@ pub struct LocalConfig {
     /// `[[physical_library]]`: libraries that stand at this site.
     #[serde(default, rename = "physical_library")]
     pub physical_libraries: Vec<PhysicalLibrary>,
+    /// `[[tape_key]]`.
+    #[serde(default, rename = "tape_key")]
+    pub tape_keys: Vec<TapeKeyFile>,
     /// `[[frontend_library]]`: libraries that show tapes of the others.
     #[serde(default, rename = "frontend_library")]
     pub frontend_libraries: Vec<FrontendLibrary>,
@@ -365,6 +368,8 @@ impl EngineConfig for LocalConfig {
             .collect();
         let libraries = config.physical_libraries.iter_mut();
         texts.extend(libraries.filter_map(|library| library.read_secrets().err()));
+        resolve(&base, config.tape_keys.iter_mut().map(|key| &mut key.file));
+        texts.extend(keys::settle(&config.tape_keys, &mut config.physical_libraries));
         texts.extend(config.smis.settle(&base));
         // A password that could not be read is one problem, not two.
         if texts.is_empty() {

@@ -4,6 +4,7 @@ mod admin;
 mod calendar;
 mod check;
 mod error;
+mod keys;
 mod library;
 mod local;
 mod parse;
@@ -21,6 +22,7 @@ pub use admin::Admin;
 pub use calendar::{CalendarRule, Clock, Day, rate_at};
 pub(crate) use check::private;
 pub use error::{ConfigError, Problem};
+pub use keys::{KeyPool, TapeKeyFile, make_key};
 pub(crate) use library::read_chap;
 pub use library::{
     Backend, Chap, FileBackend, FrontendLibrary, PhysicalLibrary, ScsiBackend, ScsiDevices, Verify,

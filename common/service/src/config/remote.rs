@@ -10,7 +10,8 @@ use serde::Deserialize;
 use super::check::{Findings, directory_of, libraries, resolve};
 use super::local::default_lease;
 use super::{
-    Admin, ConfigError, EngineConfig, Log, PhysicalLibrary, Site, TlsFiles, Upkeep, parse,
+    Admin, ConfigError, EngineConfig, Log, PhysicalLibrary, Site, TapeKeyFile, TlsFiles, Upkeep,
+    keys, parse,
 };
 
 /// The configuration of `remote-engine`.
@@ -27,6 +28,9 @@ pub struct RemoteConfig {
     /// `[[physical_library]]`.
     #[serde(default, rename = "physical_library")]
     pub physical_libraries: Vec<PhysicalLibrary>,
+    /// `[[tape_key]]`.
+    #[serde(default, rename = "tape_key")]
+    pub tape_keys: Vec<TapeKeyFile>,
     /// `[store]`.
     #[serde(default)]
     pub store: Upkeep,
@@ -144,6 +148,8 @@ impl EngineConfig for RemoteConfig {
         config.physical_libraries.iter_mut().for_each(|library| library.resolve(&base));
         let libraries = config.physical_libraries.iter_mut();
         let mut texts: Vec<_> = libraries.filter_map(|it| it.read_secrets().err()).collect();
+        resolve(&base, config.tape_keys.iter_mut().map(|key| &mut key.file));
+        texts.extend(keys::settle(&config.tape_keys, &mut config.physical_libraries));
         // A secret that could not be read is one problem, not two.
         if texts.is_empty() {
             texts = config.check();

@@ -7,7 +7,8 @@ use model::{Barcode, ElementAddress, ElementMap, ElementType};
 use scsi::mode::parse_element_assignment;
 use scsi::{Cdb, DeviceType, ElementDescriptor, ElementRange, ElementReport, Sense};
 
-use super::channel::{ATTENTIONS_MAX, Channel, Fault, TRANSFER_MAX, malformed};
+use super::channel::{ATTENTIONS_MAX, Channel, Fault, TRANSFER_MAX, anew, malformed};
+use super::reserve::{self, ReservationKey};
 use super::transport::{Data, ScsiTransport};
 use crate::{
     CdbRequest, Completion, Control, DeviceIdentity, ElementStatus, Inventory, MediumChanger,
@@ -28,6 +29,8 @@ pub struct ScsiChanger<T> {
     channel: Channel<T>,
     /// Second ways to drives, for the UNLOAD before a move.
     drives: BTreeMap<ElementAddress, Channel<T>>,
+    /// The key by which drives are reserved.
+    reservation: Option<ReservationKey>,
     identity: DeviceIdentity,
     /// The changer can not report volume tags and drive identifiers in one answer.
     is_separate: bool,
@@ -43,6 +46,7 @@ impl<T: ScsiTransport> ScsiChanger<T> {
         Ok(Self {
             channel,
             drives: BTreeMap::new(),
+            reservation: None,
             identity,
             is_separate: false,
             is_composing: false,
@@ -53,6 +57,12 @@ impl<T: ScsiTransport> ScsiChanger<T> {
     /// first; without, the library itself has to unload (most do, some answer 05/3A/00).
     pub fn with_drive(mut self, address: ElementAddress, transport: T) -> Self {
         self.drives.insert(address, Channel::new(transport));
+        self
+    }
+
+    /// Drives may be reserved by this engine: what unloads them is let in by this key.
+    pub fn reserving(mut self, key: ReservationKey) -> Self {
+        self.reservation = Some(key);
         self
     }
 
@@ -174,7 +184,21 @@ impl<T: ScsiTransport> ScsiChanger<T> {
 
     /// Unloads the drive at an element, if there is a way to it and something is loaded.
     fn unload(&mut self, address: ElementAddress, control: &Control) -> Result<(), TapeError> {
+        let key = self.reservation;
         let Some(drive) = self.drives.get_mut(&address) else { return Ok(()) };
+        if let Some(key) = key {
+            anew(|| reserve::register(drive, key, control))?;
+        }
+        let unloaded = Self::unload_by(drive, control);
+        if let Some(key) = key
+            && let Err(error) = anew(|| reserve::unregister(drive, key, control))
+        {
+            tracing::debug!(%error, "a registration could not be taken back");
+        }
+        unloaded
+    }
+
+    fn unload_by(drive: &mut Channel<T>, control: &Control) -> Result<(), TapeError> {
         let cdb = Cdb::LoadUnload { immediate: false, action: 0 };
         for _ in 0..ATTENTIONS_MAX {
             // Unloading twice is unloading once, so a lost answer may be asked for again.

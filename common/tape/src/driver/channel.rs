@@ -80,11 +80,38 @@ impl Patience {
 pub(super) struct Channel<T> {
     transport: T,
     poll: Duration,
+    /// How often something happened after which a device may not be as it was left.
+    doubts: u64,
 }
 
 impl<T: ScsiTransport> Channel<T> {
     pub(super) fn new(transport: T) -> Self {
-        Self { transport, poll: Duration::from_secs(1) }
+        Self { transport, poll: Duration::from_secs(1), doubts: 0 }
+    }
+
+    pub(super) fn transport(&self) -> &T {
+        &self.transport
+    }
+
+    /// How often the device told a unit attention or the way to it broke.
+    pub(super) fn doubts(&self) -> u64 {
+        self.doubts
+    }
+
+    /// Sends a CDB and takes note of what may have changed the device.
+    fn execute(
+        &mut self,
+        cdb: &[u8],
+        data: Data<'_>,
+        timeout: Duration,
+    ) -> Result<ScsiCompletion, TransportError> {
+        let completion = self.transport.execute(cdb, data, timeout);
+        let is_doubtful = match &completion {
+            Ok(it) => Sense::parse(&it.sense).is_some_and(|sense| sense.is_unit_attention()),
+            Err(_) => true,
+        };
+        self.doubts += u64::from(is_doubtful);
+        completion
     }
 
     pub(super) fn longest(&self) -> usize {
@@ -126,7 +153,7 @@ impl<T: ScsiTransport> Channel<T> {
     ) -> Result<Result<Reply, TapeError>, Fault> {
         control.check().map_err(Fault::Told)?;
         let timeout = cdb.timeout().min(control.remaining());
-        let completion = match self.transport.execute(&cdb.encode(), data.again(), timeout) {
+        let completion = match self.execute(&cdb.encode(), data.again(), timeout) {
             Ok(completion) => completion,
             Err(TransportError::NotSent(text)) => {
                 return Err(Fault::Told(TapeError::Unreachable(text)));
@@ -296,7 +323,7 @@ impl<T: ScsiTransport> Channel<T> {
         };
         let is_in = matches!(data, Data::In(_));
         let timeout = request.timeout.min(control.remaining());
-        match self.transport.execute(&request.cdb, data, timeout) {
+        match self.execute(&request.cdb, data, timeout) {
             Ok(ScsiCompletion { status, sense, residual }) => {
                 let came = if is_in { moved(data_in.len(), residual) } else { 0 };
                 data_in.truncate(came);
@@ -307,6 +334,17 @@ impl<T: ScsiTransport> Channel<T> {
             Err(TransportError::Broken(text)) => Err(TapeError::PositionUnknown(text)),
         }
     }
+}
+
+/// Does it, passing over unit attentions.
+pub(super) fn anew(mut step: impl FnMut() -> Result<(), TapeError>) -> Result<(), TapeError> {
+    for _ in 0..ATTENTIONS_MAX {
+        match step() {
+            Err(TapeError::Check(sense)) if sense.is_unit_attention() => {}
+            result => return result,
+        }
+    }
+    step()
 }
 
 /// How much of a buffer came, by the residual.

@@ -7,17 +7,23 @@ use scsi::log::{LogPage, page as log_page};
 use scsi::mam::{Attribute, id as attribute};
 use scsi::{Cdb, Destination, DeviceType, PositionForm, PositionReport, Sense, SpaceCode};
 
-use super::channel::{ATTENTIONS_MAX, Channel, Fault, Reply, TRANSFER_MAX, malformed, moved};
+use super::channel::{ATTENTIONS_MAX, Channel, Fault, Reply, TRANSFER_MAX, malformed};
+use super::ends::{read_end, spaced, write_end};
+use super::keys::{Keys, is_locked};
 use super::place::Place;
+use super::reserve::Reservation;
 use super::transport::{Data, ScsiTransport};
 use crate::{
     CdbRequest, Completion, Control, DeviceIdentity, DriveState, MediumState, Position, ReadEnd,
     SpaceKind, SpaceStop, Spaced, TapeDrive, TapeError, WriteEnd,
 };
 
+/// How long a drive that is let go has to give up its key.
+const FAREWELL: Duration = Duration::from_secs(10);
+
 /// What to do about a command of which it is not known whether it was executed.
 #[derive(Clone, Copy, Debug)]
-enum Redo {
+pub(super) enum Redo {
     /// Doing it twice is doing it once: send it again.
     Repeat,
     /// Go back to where it began and send it again.
@@ -28,11 +34,11 @@ enum Redo {
 
 /// A [`TapeDrive`] that sends CDBs (SSC-4) over a transport.
 #[derive(Debug)]
-pub struct ScsiDrive<T> {
+pub struct ScsiDrive<T: ScsiTransport> {
     pub(super) channel: Channel<T>,
     identity: DeviceIdentity,
     /// The object number that the drive stands at as far as every answer so far tells.
-    expected: Option<ObjectNumber>,
+    pub(super) expected: Option<ObjectNumber>,
     /// READ POSITION has no long form here.
     is_short: bool,
     /// Whether READ POSITION has ever told a position, once it was asked. Of a drive that has, it
@@ -48,10 +54,14 @@ pub struct ScsiDrive<T> {
     place: Place,
     /// How often a cartridge had been moved when it was last counted.
     moves: u64,
+    pub(super) keys: Keys,
+    pub(super) reservation: Option<Reservation>,
 }
 
-impl<T> Drop for ScsiDrive<T> {
+impl<T: ScsiTransport> Drop for ScsiDrive<T> {
     fn drop(&mut self) {
+        self.forget_key(&Control::within(FAREWELL));
+        self.let_go(&Control::within(FAREWELL));
         self.place.leave(self.moves, self.expected.filter(|_| self.is_telling == Some(false)));
     }
 }
@@ -72,6 +82,8 @@ impl<T: ScsiTransport> ScsiDrive<T> {
             is_fresh: true,
             place: Place::default(),
             moves: 0,
+            keys: Keys::default(),
+            reservation: None,
         })
     }
 
@@ -81,6 +93,11 @@ impl<T: ScsiTransport> ScsiDrive<T> {
         (self.moves, self.expected) = place.look();
         self.place = place;
         self
+    }
+
+    /// How often a cartridge was moved.
+    pub(super) fn moves(&self) -> u64 {
+        self.place.look().0
     }
 
     /// What was counted before a cartridge was moved was counted on another tape.
@@ -191,8 +208,9 @@ impl<T: ScsiTransport> ScsiDrive<T> {
 
     /// The position before a command. Unknown where the drive does not tell: then the command
     /// itself will say what is wrong. A unit attention met here is the caller's.
-    fn before(&mut self, control: &Control) -> Result<Option<ObjectNumber>, TapeError> {
+    pub(super) fn before(&mut self, control: &Control) -> Result<Option<ObjectNumber>, TapeError> {
         self.follow_moves();
+        self.hold(control)?;
         if self.expected.is_none() {
             self.expected = match self.report(control) {
                 Ok(report) => report.object,
@@ -205,7 +223,7 @@ impl<T: ScsiTransport> ScsiDrive<T> {
 
     /// Sends a command that moves or writes. Afterwards the position is unknown, until the caller
     /// notes it.
-    fn act(
+    pub(super) fn act(
         &mut self,
         cdb: Cdb,
         mut data: Data<'_>,
@@ -218,6 +236,8 @@ impl<T: ScsiTransport> ScsiDrive<T> {
         };
         self.expected = None;
         self.is_fresh = false;
+        self.hold(control)?;
+        self.key_for(redo, control)?;
         let cause = match self.channel.send(cdb, &mut data, control) {
             Ok(reply) => return Ok(reply),
             Err(Fault::Told(error)) => return Err(error),
@@ -227,6 +247,8 @@ impl<T: ScsiTransport> ScsiDrive<T> {
         if self.was_done(before, redo, &cause, control)? {
             return Ok(Reply::default());
         }
+        self.hold(control)?;
+        self.key_for(redo, control)?;
         match self.channel.send(cdb, &mut data, control) {
             Ok(reply) => Ok(reply),
             Err(Fault::Told(error)) => Err(error),
@@ -355,59 +377,13 @@ fn locate(object: ObjectNumber) -> Cdb {
     Cdb::Locate { immediate: false, partition: None, destination }
 }
 
-/// How a WRITE or WRITE FILEMARKS ended.
-fn write_end(reply: &Reply) -> Result<WriteEnd, TapeError> {
-    match reply.sense {
-        None => Ok(WriteEnd::Written),
-        Some(sense) if sense.key == 0x0d => Ok(WriteEnd::Overflow),
-        Some(sense) if sense.key > 1 => Err(TapeError::Check(sense)),
-        Some(sense) if sense.eom => Ok(WriteEnd::EarlyWarning),
-        Some(_) => Ok(WriteEnd::Written),
-    }
-}
-
-/// How a READ of at most `asked` bytes ended (SSC-4 7.2, variable mode).
-fn read_end(reply: &Reply, asked: usize) -> Result<ReadEnd, TapeError> {
-    let by_residual = moved(asked, reply.residual);
-    let Some(sense) = reply.sense else {
-        return Ok(ReadEnd::Record { length: by_residual });
-    };
-    match sense {
-        Sense { key: 0x00 | 0x01, filemark: true, .. } => Ok(ReadEnd::Filemark),
-        // 08/14/03, no end of data found, is damage; other blank checks are the end.
-        Sense { key: 0x08, asc: 0x00, .. } => Ok(ReadEnd::EndOfData),
-        Sense { key: 0x00 | 0x01, ili: true, information: Some(information), .. } => {
-            let length = i64::try_from(asked).unwrap_or(i64::MAX).saturating_sub(information);
-            Ok(ReadEnd::Record { length: usize::try_from(length).unwrap_or(0) })
-        }
-        Sense { key: 0x00 | 0x01, .. } => Ok(ReadEnd::Record { length: by_residual }),
-        _ => Err(TapeError::Check(sense)),
-    }
-}
-
-/// How a SPACE ended.
-fn spaced(reply: &Reply, kind: SpaceKind, count: i64) -> Result<Spaced, TapeError> {
-    let Some(sense) = reply.sense else {
-        return Ok(Spaced { residual: 0, stop: SpaceStop::Done });
-    };
-    let residual = sense.information.map_or(count.unsigned_abs(), i64::unsigned_abs);
-    let stop = match sense {
-        Sense { key: 0x00 | 0x01, filemark: true, .. } => SpaceStop::Filemark,
-        Sense { key: 0x00 | 0x01, eom: true, .. } if count < 0 => SpaceStop::BeginningOfTape,
-        Sense { key: 0x08, asc: 0x00, .. } if kind == SpaceKind::EndOfData => SpaceStop::Done,
-        Sense { key: 0x08, asc: 0x00, .. } => SpaceStop::EndOfData,
-        Sense { key: 0x00 | 0x01, .. } => SpaceStop::Done,
-        _ => return Err(TapeError::Check(sense)),
-    };
-    Ok(Spaced { residual: if stop == SpaceStop::Done { 0 } else { residual }, stop })
-}
-
 impl<T: ScsiTransport> TapeDrive for ScsiDrive<T> {
     fn identity(&self) -> DeviceIdentity {
         self.identity.clone()
     }
 
     fn state(&mut self, control: &Control) -> Result<DriveState, TapeError> {
+        self.hold(control)?;
         let empty = DriveState { medium: None, block_length: 0 };
         match self.channel.ask(Cdb::TestUnitReady, Data::None, control) {
             Ok(reply) => reply.done()?,
@@ -427,6 +403,7 @@ impl<T: ScsiTransport> TapeDrive for ScsiDrive<T> {
 
     fn position(&mut self, control: &Control) -> Result<Position, TapeError> {
         self.follow_moves();
+        self.hold(control)?;
         let report = self.report(control)?;
         let unknown = || TapeError::PositionUnknown("the drive does not know it".to_owned());
         // For a drive that never knows is counted, from the last REWIND on.
@@ -513,7 +490,13 @@ impl<T: ScsiTransport> TapeDrive for ScsiDrive<T> {
         let buffer = &mut buffer[..asked];
         let cdb = Cdb::Read { fixed: false, sili: false, length: asked as u32 };
         let before = self.before(control)?;
-        let reply = self.act(cdb, Data::In(buffer), Redo::Return, control)?;
+        let reply = match self.act(cdb, Data::In(&mut *buffer), Redo::Return, control) {
+            Err(TapeError::Check(sense)) if is_locked(sense) => {
+                self.unlock(sense, before, control)?;
+                self.act(cdb, Data::In(buffer), Redo::Return, control)?
+            }
+            reply => reply?,
+        };
         let end = read_end(&reply, asked)?;
         self.note(before, u64::from(end != ReadEnd::EndOfData));
         self.mark = before.filter(|_| end == ReadEnd::Filemark);
@@ -550,6 +533,7 @@ impl<T: ScsiTransport> TapeDrive for ScsiDrive<T> {
         if end != WriteEnd::Overflow {
             self.note(before, count.into());
         }
+        self.key_was_kept(control)?;
         Ok(end)
     }
 
@@ -561,6 +545,8 @@ impl<T: ScsiTransport> TapeDrive for ScsiDrive<T> {
     }
 
     fn unload(&mut self, control: &Control) -> Result<(), TapeError> {
+        self.key_was_kept(control)?;
+        self.forget_key(control);
         let cdb = Cdb::LoadUnload { immediate: false, action: 0 };
         self.act(cdb, Data::None, Redo::Repeat, control)?.done()
     }
@@ -570,7 +556,10 @@ impl<T: ScsiTransport> TapeDrive for ScsiDrive<T> {
         request: &CdbRequest,
         control: &Control,
     ) -> Result<Completion, TapeError> {
-        let completion = self.channel.pass(request, control);
+        if may_move(&request.cdb) {
+            self.hold(control)?;
+        }
+        let completion = self.pass_with_keys(request, control);
         let attention = completion.as_ref().is_ok_and(|completion| {
             Sense::parse(&completion.sense).is_some_and(|sense| sense.is_unit_attention())
         });

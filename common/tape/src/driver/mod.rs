@@ -17,6 +17,9 @@
 //!   (key 0Bh), the position decides: as before, then it is sent once more; as after, then it was
 //!   done; anything else is [`TapeError::PositionUnknown`](crate::TapeError::PositionUnknown).
 //!   Nothing below ever sends a command twice.
+//! - A drive with keys ([`ScsiDrive::with_keys`]) is told the one of its tape before the first write
+//!   and after everything that may have cost it: unit attentions, a broken way, a moved cartridge.
+//!   Behind each flush it is asked whether it still has it.
 
 #[cfg(test)]
 mod advice_tests;
@@ -25,10 +28,13 @@ mod agree;
 mod changer;
 mod channel;
 mod drive;
+mod ends;
 mod health;
 mod iscsi;
+mod keys;
 mod local;
 mod place;
+mod reserve;
 mod sg;
 #[cfg(test)]
 mod tests;
@@ -38,7 +44,9 @@ pub use changer::ScsiChanger;
 pub use drive::ScsiDrive;
 pub use health::DriveHealth;
 pub use iscsi::{IscsiOptions, IscsiTransport, Portal, discover};
+pub use keys::TapeInDrive;
 pub use local::LocalTransport;
 pub use place::Place;
+pub use reserve::ReservationKey;
 pub use sg::{SgNode, SgTransport, sg_nodes};
 pub use transport::{Data, ScsiCompletion, ScsiTransport, TransportError};

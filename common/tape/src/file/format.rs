@@ -6,12 +6,14 @@ use std::collections::BTreeMap;
 use model::Barcode;
 use serde::{Deserialize, Serialize};
 
-use crate::target::MAX_BLOCK;
+use crate::target::{MAC, MAX_BLOCK, Seal};
 
 /// The first bytes of a header slot.
 const MAGIC: [u8; 8] = *b"TWRLTAPE";
-/// The version of the format that this code writes and reads.
+/// The version of the format of cartridges without encrypted blocks.
 const VERSION: u32 = 1;
+/// The one of cartridges that have had one: programs that do not know them keep away.
+const VERSION_SEALED: u32 = 2;
 /// Length of a header slot.
 pub(super) const SLOT: u64 = 64 << 10;
 /// Where the first entry begins.
@@ -22,6 +24,8 @@ const SLOT_HEAD: usize = 32;
 pub(super) const HEAD: usize = 20;
 /// Bytes after it.
 pub(super) const TAIL: usize = 4;
+/// Bytes that the payload of an encrypted block has beyond those of the record.
+const SEALED: u32 = (Seal::LENGTH + MAC) as u32;
 /// Attributes of the cartridge memory that are kept at most, so that they fit a slot.
 const ATTRIBUTES_MAX: usize = 96;
 /// The longest value of one.
@@ -37,6 +41,9 @@ pub(super) struct Header {
     /// All that lies before this offset was synced: what is wrong there is damage, what is wrong
     /// behind it is the torn end of an interrupted write.
     pub(super) durable: u64,
+    /// An encrypted block may be on it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) sealed: bool,
     /// Cartridge memory: attribute identifiers as four hexadecimal digits, values as hexadecimal.
     #[serde(default)]
     pub(super) attributes: BTreeMap<String, String>,
@@ -45,7 +52,8 @@ pub(super) struct Header {
 impl Header {
     pub(super) fn new(barcode: Barcode, capacity: u64) -> Self {
         let attributes = BTreeMap::new();
-        Self { barcode, capacity, write_protected: false, durable: DATA, attributes }
+        let (write_protected, sealed) = (false, false);
+        Self { barcode, capacity, write_protected, durable: DATA, sealed, attributes }
     }
 
     pub(super) fn attribute(&self, id: u16) -> Option<Vec<u8>> {
@@ -78,7 +86,8 @@ impl Header {
         }
         let mut slot = Vec::with_capacity(SLOT_HEAD + body.len());
         slot.extend(MAGIC);
-        slot.extend(VERSION.to_le_bytes());
+        let version = if self.sealed { VERSION_SEALED } else { VERSION };
+        slot.extend(version.to_le_bytes());
         slot.extend((body.len() as u32).to_le_bytes());
         slot.extend(sequence.to_le_bytes());
         let crc = crc32c::crc32c_append(crc32c::crc32c(&slot), &body);
@@ -95,8 +104,9 @@ impl Header {
             return Err("not a tape file".to_owned());
         }
         let version = le32(&head[8..]);
-        if version != VERSION {
-            return Err(format!("format version {version}, this program reads {VERSION}"));
+        if !(VERSION..=VERSION_SEALED).contains(&version) {
+            let known = format!("{VERSION} and {VERSION_SEALED}");
+            return Err(format!("format version {version}, this program reads {known}"));
         }
         let length = le32(&head[12..]) as usize;
         let body = slot.get(SLOT_HEAD..).and_then(|rest| rest.get(..length));
@@ -118,6 +128,8 @@ pub(super) fn le32(bytes: &[u8]) -> u32 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Record = b'R' as isize,
+    /// A record that the drive has encrypted.
+    Sealed = b'E' as isize,
     Filemark = b'F' as isize,
 }
 
@@ -138,6 +150,21 @@ impl Head {
     pub(super) fn record(payload: &[u8], previous: u32) -> Self {
         let crc = crc32c::crc32c(payload);
         Self { kind: Kind::Record, length: payload.len() as u32, crc, previous }
+    }
+
+    /// The head of an encrypted record; the payload is in two parts.
+    pub(super) fn sealed(seal: &[u8], sealed: &[u8], previous: u32) -> Self {
+        let crc = crc32c::crc32c_append(crc32c::crc32c(seal), sealed);
+        let length = (seal.len() + sealed.len()) as u32;
+        Self { kind: Kind::Sealed, length, crc, previous }
+    }
+
+    /// Bytes of the record, as it is read.
+    pub(super) fn bytes(&self) -> u32 {
+        match self.kind {
+            Kind::Sealed => self.length.saturating_sub(SEALED),
+            Kind::Record | Kind::Filemark => self.length,
+        }
     }
 
     pub(super) fn filemark(previous: u32) -> Self {
@@ -170,6 +197,7 @@ impl Head {
         let bytes = bytes.get(..HEAD)?;
         let kind = match bytes[0] {
             b'R' => Kind::Record,
+            b'E' => Kind::Sealed,
             b'F' => Kind::Filemark,
             _ => return None,
         };
@@ -177,6 +205,7 @@ impl Head {
         let head = Self { kind, length, crc, previous: le32(&bytes[12..]) };
         let fits = match kind {
             Kind::Record => (1..=MAX_BLOCK).contains(&length),
+            Kind::Sealed => (SEALED + 1..=SEALED + MAX_BLOCK).contains(&length),
             Kind::Filemark => length == 0 && crc == 0,
         };
         (fits && head.encode() == bytes).then_some(head)
@@ -213,7 +242,7 @@ impl Place {
             offset: self.offset + head.size(),
             object: self.object + 1,
             file: self.file + u64::from(head.kind == Kind::Filemark),
-            used: self.used + u64::from(head.length),
+            used: self.used + u64::from(head.bytes()),
             chain: head.chain(),
         }
     }
@@ -224,7 +253,7 @@ impl Place {
             offset: self.offset.saturating_sub(head.size()),
             object: self.object.saturating_sub(1),
             file: self.file.saturating_sub(u64::from(head.kind == Kind::Filemark)),
-            used: self.used.saturating_sub(head.length.into()),
+            used: self.used.saturating_sub(head.bytes().into()),
             chain: head.previous,
         }
     }
@@ -243,7 +272,12 @@ mod tests {
             previous: u32,
             bit in 0..HEAD * 8,
         ) {
-            for head in [Head::record(&payload, previous), Head::filemark(previous)] {
+            let heads = [
+                Head::record(&payload, previous),
+                Head::sealed(&[7; SEALED as usize], &payload, previous),
+                Head::filemark(previous),
+            ];
+            for head in heads {
                 let mut bytes = head.encode();
                 prop_assert_eq!(Head::decode(&bytes), Some(head));
                 bytes[bit / 8] ^= 1 << (bit % 8);

@@ -11,7 +11,7 @@ use super::medium::FileMedium;
 use super::shelf::FileShelf;
 use crate::driver::{LocalTransport, ScsiChanger, ScsiDrive};
 use crate::target::{DriveSpec, LibrarySpec, TargetDrive, TargetLibrary};
-use crate::{Control, DeviceIdentity, TapeError};
+use crate::{Control, DeviceIdentity, KeyRing, TapeError};
 
 type Shared<T> = Arc<Mutex<T>>;
 
@@ -22,6 +22,7 @@ pub struct FileLibrary {
     drives: Vec<Shared<TargetDrive<FileMedium>>>,
     shelf: FileShelf,
     faults: Arc<FaultFile>,
+    keys: Arc<KeyRing>,
 }
 
 impl FileLibrary {
@@ -64,7 +65,18 @@ impl FileLibrary {
         let library = TargetLibrary::open(spec, Arc::new(shelf.clone()), Box::new(directory))?;
         let drives = library.drives().cloned().collect();
         let faults = Arc::new(FaultFile::new(vfs, dir.join("faults")));
-        Ok(Self { library: Arc::new(Mutex::new(library)), drives, shelf, faults })
+        let (library, keys) = (Arc::new(Mutex::new(library)), Arc::default());
+        Ok(Self { library, drives, shelf, faults, keys })
+    }
+
+    /// With the keys that its tapes are written with, where it is used as a physical library.
+    pub fn with_keys(self, keys: Arc<KeyRing>) -> Self {
+        Self { keys, ..self }
+    }
+
+    /// The keys of its tapes.
+    pub(crate) fn keys(&self) -> &Arc<KeyRing> {
+        &self.keys
     }
 
     /// The target itself, for inventories without a command and for an operator's import and

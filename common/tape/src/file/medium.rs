@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use model::{Barcode, ObjectNumber};
+use scsi::Sense;
 use vfs::{Vfs, VfsError, VfsFile};
 
 use super::format::{DATA, HEAD, Head, Header, Kind, Place, SLOT, TAIL, le32};
 use super::index::Index;
 use super::shelf::Mount;
 use super::window::{READ_AHEAD, STEP_AHEAD, Window};
-use crate::target::{Medium, MediumError};
+use crate::target::{Medium, MediumError, Seal};
 use crate::{ReadEnd, SpaceKind, SpaceStop, Spaced};
 
 /// Bytes that are gathered before they are handed to the file.
@@ -296,9 +297,10 @@ impl FileMedium {
         Ok(())
     }
 
-    fn append(&mut self, head: &Head, payload: &[u8]) {
+    /// Takes an object in, its payload in parts.
+    fn append(&mut self, head: &Head, payload: &[&[u8]]) {
         self.pending.extend_from_slice(&head.encode());
-        self.pending.extend_from_slice(payload);
+        payload.iter().for_each(|part| self.pending.extend_from_slice(part));
         self.pending.extend_from_slice(&head.length.to_le_bytes());
         self.end = self.end.after(head);
         self.place = self.end;
@@ -430,7 +432,7 @@ impl Medium for FileMedium {
                 (SpaceKind::Records, Kind::Filemark) => {
                     return Ok(Spaced { residual, stop: SpaceStop::Filemark });
                 }
-                (SpaceKind::Filemarks, Kind::Record) => {}
+                (SpaceKind::Filemarks, Kind::Record | Kind::Sealed) => {}
                 _ => residual -= 1,
             }
         }
@@ -447,6 +449,7 @@ impl Medium for FileMedium {
                 self.payload(self.place, &head, buffer)?;
                 ReadEnd::Record { length: head.length as usize }
             }
+            Kind::Sealed => return Err(MediumError::Device(Sense::UNABLE_TO_DECRYPT)),
         };
         self.place = self.place.after(&head);
         Ok(end)
@@ -454,8 +457,38 @@ impl Medium for FileMedium {
 
     fn write(&mut self, record: &[u8]) -> Result<(), MediumError> {
         self.prepare(HEAD + record.len() + TAIL)?;
-        self.append(&Head::record(record, self.end.chain), record);
+        self.append(&Head::record(record, self.end.chain), &[record]);
         Ok(())
+    }
+
+    fn seal(&mut self) -> Result<Option<Seal>, MediumError> {
+        let Some(Head { kind: Kind::Sealed, .. }) = self.head_here(READ_AHEAD)? else {
+            return Ok(None);
+        };
+        let at = self.place.offset + HEAD as u64;
+        let bytes = self.window.fetch(&*self.file, at, Seal::LENGTH, READ_AHEAD).map_err(io)?;
+        let seal = Seal::decode(bytes);
+        seal.map(Some).ok_or_else(|| self.corrupt(self.place))
+    }
+
+    fn write_sealed(&mut self, seal: &Seal, sealed: &[u8]) -> Result<(), MediumError> {
+        if !self.header.sealed {
+            self.change_header(Header { sealed: true, ..self.header.clone() })?;
+        }
+        let seal = seal.encode();
+        self.prepare(HEAD + seal.len() + sealed.len() + TAIL)?;
+        self.append(&Head::sealed(&seal, sealed, self.end.chain), &[&seal, sealed]);
+        Ok(())
+    }
+
+    fn read_sealed(&mut self) -> Result<Vec<u8>, MediumError> {
+        let head = self.head_here(READ_AHEAD)?.filter(|head| head.kind == Kind::Sealed);
+        let head = head.ok_or_else(|| self.corrupt(self.place))?;
+        let mut payload = vec![0; head.length as usize];
+        self.payload(self.place, &head, &mut payload)?;
+        self.place = self.place.after(&head);
+        payload.drain(..Seal::LENGTH);
+        Ok(payload)
     }
 
     fn write_filemarks(&mut self, count: u32) -> Result<(), MediumError> {

@@ -63,6 +63,10 @@ impl FileShelf {
 }
 
 impl Shelf<FileMedium> for FileShelf {
+    fn seals(&self) -> bool {
+        true
+    }
+
     fn open(&self, barcode: &Barcode) -> Result<FileMedium, MediumError> {
         let taken = || MediumError::InUse(format!("{barcode} is mounted"));
         let mut mounted = self.mounted.lock().unwrap_or_else(PoisonError::into_inner);

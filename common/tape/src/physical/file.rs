@@ -1,6 +1,6 @@
 //! The embedded library as a physical one.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use model::{Barcode, DeviceRole, Element, ElementType};
 
@@ -18,10 +18,7 @@ fn target(library: &FileLibrary) -> MutexGuard<'_, TargetLibrary<FileMedium>> {
     lock(library.library())
 }
 
-fn drive(
-    library: &FileLibrary,
-    index: u16,
-) -> Option<std::sync::Arc<Mutex<TargetDrive<FileMedium>>>> {
+fn drive(library: &FileLibrary, index: u16) -> Option<Arc<Mutex<TargetDrive<FileMedium>>>> {
     target(library).drives().nth(index.into()).cloned()
 }
 
@@ -34,7 +31,10 @@ impl PhysicalLibrary for FileLibrary {
         let transport = self.drive_transport(index, nexus);
         let none = || TapeError::Unreachable(format!("there is no drive {index}"));
         let transport: Box<dyn ScsiTransport> = Box::new(transport.ok_or_else(none)?);
-        ScsiDrive::open(transport, control)
+        let target = drive(self, index);
+        let tape = move || lock(target.as_ref()?).cartridge().cloned();
+        let drive = ScsiDrive::open(transport, control)?;
+        Ok(drive.with_keys(Arc::clone(self.keys()), Box::new(tape)))
     }
 
     fn open_changer(&self, nexus: u64, control: &Control) -> Result<AnyChanger, TapeError> {

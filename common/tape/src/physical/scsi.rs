@@ -11,10 +11,10 @@ use model::{Barcode, DeviceRole};
 use super::watch::{Wake, watch};
 use super::{Address, AnyChanger, AnyDrive, LibraryLook, PhysicalLibrary};
 use crate::driver::{
-    Data, IscsiOptions, Place, Portal, ScsiChanger, ScsiCompletion, ScsiDrive, ScsiTransport,
-    TransportError,
+    Data, IscsiOptions, Place, Portal, ReservationKey, ScsiChanger, ScsiCompletion, ScsiDrive,
+    ScsiTransport, TransportError,
 };
-use crate::{Control, DriveState, MediumState, TapeError};
+use crate::{Control, DriveState, KeyRing, MediumState, TapeError};
 
 /// How long a look waits for the thread that looks.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -44,6 +44,10 @@ pub struct ScsiLibrarySpec {
     pub ways: Ways,
     /// How we come to iSCSI targets.
     pub options: IscsiOptions,
+    /// The keys of its tapes.
+    pub keys: Arc<KeyRing>,
+    /// Drives are reserved while they are used, by the key of our iSCSI name.
+    pub is_reserved: bool,
 }
 
 /// What is known of the library.
@@ -149,10 +153,10 @@ fn moves(cdb: &[u8]) -> bool {
 
 /// A [`PhysicalLibrary`] of SCSI devices. A thread of its own keeps what is known of it up to date:
 /// after every move through it, after every unit attention of the changer, and from time to time.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ScsiLibrary {
     shared: Arc<Shared>,
-    /// Dropped, it ends the thread.
+    /// Dropped by all, it ends the thread.
     wake: SyncSender<Wake>,
 }
 
@@ -180,6 +184,17 @@ impl ScsiLibrary {
         }
         let unknown = || TapeError::Unreachable("no changer was found yet".to_owned());
         self.shared.seen().changer.clone().ok_or_else(unknown)
+    }
+
+    fn reservation(&self) -> Option<ReservationKey> {
+        let spec = &self.shared.spec;
+        spec.is_reserved.then(|| ReservationKey::of(&spec.options.initiator))
+    }
+
+    /// What lies in a drive, if nothing can have moved since that was seen.
+    fn tape_now(&self, index: u16) -> Option<Barcode> {
+        let (barcode, _) = self.medium(index)?;
+        (!self.shared.is_stale.load(Ordering::Acquire)).then_some(barcode)
     }
 
     fn drive_address(&self, index: u16) -> Result<Address, TapeError> {
@@ -211,6 +226,12 @@ impl PhysicalLibrary for ScsiLibrary {
     fn open_drive(&self, index: u16, _: u64, control: &Control) -> Result<AnyDrive, TapeError> {
         let address = self.drive_address(index)?;
         let drive = ScsiDrive::open(self.shared.way(&address)?, control)?;
+        let (keys, library) = (Arc::clone(&self.shared.spec.keys), self.clone());
+        let drive = drive.with_keys(keys, Box::new(move || library.tape_now(index)));
+        let drive = match self.reservation() {
+            Some(key) => drive.reserving(key),
+            None => drive,
+        };
         Ok(drive.resuming(self.shared.place(index)))
     }
 
@@ -219,6 +240,9 @@ impl PhysicalLibrary for ScsiLibrary {
         let address = self.changer_address()?;
         let changer = ScsiChanger::open(self.shared.way(&address)?, control)?;
         let mut changer = changer.composing();
+        if let Some(key) = self.reservation() {
+            changer = changer.reserving(key);
+        }
         let drives: Vec<_> = {
             let seen = self.shared.seen();
             let looks = seen.look.iter().flat_map(|look| &look.drives);

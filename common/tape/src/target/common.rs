@@ -27,7 +27,7 @@ pub(super) fn inquiry(
     };
     let mut pages = vec![0x00, 0x80, 0x83];
     if kind == DeviceType::Tape {
-        pages.extend([0xb0, 0xb1]);
+        pages.extend([0xb0, 0xb1, 0xb2]);
     }
     if !pages.contains(&page) {
         return Err(Sense::bad_cdb_field(2, None));
@@ -37,9 +37,17 @@ pub(super) fn inquiry(
         0x83 => VitalPage::Identification(vec![designator(identity)]),
         0xb0 => VitalPage::Capabilities { worm: false },
         0xb1 => VitalPage::ManufacturerSerial(identity.serial.clone()),
+        0xb2 => VitalPage::Other(0xb2, supported_alerts()),
         _ => VitalPage::Supported(pages),
     };
     Ok(page.encode(kind))
+}
+
+/// TapeAlert supported flags (SSC-4 8.4.4): 64 bits, flag 1 first.
+fn supported_alerts() -> Vec<u8> {
+    let flags = scsi::alert::ALERTS.iter().map(|alert| alert.flag);
+    let bits = flags.fold(0u64, |bits, flag| bits | 1 << (64 - u32::from(flag.clamp(1, 64))));
+    bits.to_be_bytes().to_vec()
 }
 
 /// REPORT LUNS of a target with the unit 0 alone.

@@ -2,6 +2,7 @@
 
 use model::{Barcode, ObjectNumber};
 use scsi::Sense;
+use scsi::crypt::Kads;
 
 use crate::{ReadEnd, SpaceKind, Spaced};
 
@@ -132,6 +133,23 @@ pub trait Medium: Send {
     /// Makes everything written so far durable. An error says that some of it may be lost.
     fn flush(&mut self) -> Result<(), MediumError>;
 
+    /// What lies before the data of the encrypted block here; `None` before anything else. The
+    /// position stays.
+    fn seal(&mut self) -> Result<Option<Seal>, MediumError> {
+        Ok(None)
+    }
+
+    /// Writes a block that the drive has encrypted, as [`Medium::write`] does records; it counts as
+    /// long as it is when it is read.
+    fn write_sealed(&mut self, _seal: &Seal, _sealed: &[u8]) -> Result<(), MediumError> {
+        Err(MediumError::Io("this medium keeps no encrypted blocks".to_owned()))
+    }
+
+    /// Passes the encrypted block here and gives its bytes as they were written.
+    fn read_sealed(&mut self) -> Result<Vec<u8>, MediumError> {
+        Err(MediumError::Io("this medium keeps no encrypted blocks".to_owned()))
+    }
+
     /// Of a medium that lies in a drive of its own: whether that drive has met early warning, as
     /// far as the last motion or write told. `None` for one whose end is its capacity.
     fn warned(&self) -> Option<bool> {
@@ -161,8 +179,65 @@ pub trait Medium: Send {
     fn close(&mut self) -> Result<(), MediumError>;
 }
 
+/// The longest U-KAD, in bytes.
+pub(crate) const UNAUTHENTICATED_MAX: usize = 32;
+/// The longest A-KAD, in bytes.
+pub(crate) const AUTHENTICATED_MAX: usize = 12;
+/// Bytes of the MAC behind the data of an encrypted block.
+pub(crate) const MAC: usize = 16;
+
+/// What lies before the data of an encrypted block: enough to ask for the right key, and the nonce.
+/// The block's MAC covers all of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seal {
+    /// The nonce of AES-256-GCM, used for no other block of the key.
+    pub nonce: [u8; 12],
+    /// What is known of the key.
+    pub kads: Kads,
+}
+
+impl Seal {
+    /// Bytes of a seal: 1 version, 1 length of the U-KAD, 1 length of the A-KAD, 1 zero, 12 nonce,
+    /// 32 U-KAD, 12 A-KAD, 4 zero.
+    pub const LENGTH: usize = 64;
+
+    /// The bytes; of longer key-associated data than there is room for the first ones.
+    pub fn encode(&self) -> [u8; Self::LENGTH] {
+        let mut bytes = [0; Self::LENGTH];
+        let cut = |kad: &[u8], most: usize| kad.len().min(most);
+        let lengths = (
+            cut(&self.kads.unauthenticated, UNAUTHENTICATED_MAX),
+            cut(&self.kads.authenticated, AUTHENTICATED_MAX),
+        );
+        bytes[..3].copy_from_slice(&[1, lengths.0 as u8, lengths.1 as u8]);
+        bytes[4..16].copy_from_slice(&self.nonce);
+        bytes[16..16 + lengths.0].copy_from_slice(&self.kads.unauthenticated[..lengths.0]);
+        bytes[48..48 + lengths.1].copy_from_slice(&self.kads.authenticated[..lengths.1]);
+        bytes
+    }
+
+    /// Reads a seal; `None` if it is none.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes = bytes.first_chunk::<{ Self::LENGTH }>()?;
+        let (unauthenticated, authenticated) = (usize::from(bytes[1]), usize::from(bytes[2]));
+        let kads = Kads {
+            unauthenticated: bytes[16..48].get(..unauthenticated)?.to_vec(),
+            authenticated: bytes[48..60].get(..authenticated)?.to_vec(),
+        };
+        let mut nonce = [0; 12];
+        nonce.copy_from_slice(&bytes[4..16]);
+        let seal = Self { nonce, kads };
+        (seal.encode() == *bytes).then_some(seal)
+    }
+}
+
 /// Where cartridges come from.
 pub trait Shelf<M>: Send + Sync {
+    /// Whether its cartridges keep encrypted blocks: whether its drives can encrypt.
+    fn seals(&self) -> bool {
+        false
+    }
+
     /// Threads a cartridge: a new mount standing at BOT.
     fn open(&self, barcode: &Barcode) -> Result<M, MediumError>;
 

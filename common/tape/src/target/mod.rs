@@ -38,7 +38,8 @@ pub use library::{
     ChangerHandle, InventoryStore, LibraryError, LibrarySpec, MemoryInventory, SavedCell,
     SavedInventory, Seen, TargetLibrary,
 };
-pub use medium::{Medium, MediumError, Shelf, Told};
+pub(crate) use medium::{AUTHENTICATED_MAX, MAC, UNAUTHENTICATED_MAX};
+pub use medium::{Medium, MediumError, Seal, Shelf, Told};
 pub use memory::{MemoryMedium, MemoryShelf, MemoryTape, TapeObject};
 
 pub use personality::{Format, PERSONALITIES, Personality};

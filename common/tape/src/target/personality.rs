@@ -5,7 +5,7 @@
 //! library and drives that they know. Behaviour does not change with it: no vendor's commands are
 //! added.
 
-use scsi::Density;
+use scsi::{Density, MediumType};
 
 use crate::DeviceIdentity;
 
@@ -63,6 +63,19 @@ impl Format {
     pub fn of(drive: &DeviceIdentity) -> Self {
         let same = |p: &&Personality| p.drive.0 == drive.vendor && p.drive.1 == drive.product;
         PERSONALITIES.iter().find(same).map_or(LTO8, |personality| personality.format)
+    }
+
+    /// The data cartridge, as REPORT DENSITY SUPPORT has it.
+    pub fn medium(&self) -> MediumType {
+        MediumType {
+            code: self.medium_type,
+            densities: vec![self.density],
+            width: 127,
+            length: 960,
+            organisation: "LTO-CVE".to_owned(),
+            name: self.name.to_owned(),
+            description: "Ultrium data".to_owned(),
+        }
     }
 
     /// As REPORT DENSITY SUPPORT has it, for a cartridge of so many bytes.

@@ -6,6 +6,7 @@ mod reservation;
 mod spanning;
 mod target;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use iscsi::{Credentials, Digests, Secret};
@@ -256,7 +257,9 @@ fn what_is_behind_a_portal_is_found() {
 }
 
 fn library(ways: Ways) -> ScsiLibrary {
-    ScsiLibrary::open(ScsiLibrarySpec { name: "ptl0".into(), ways, options: options() }).unwrap()
+    let (name, options, keys) = ("ptl0".into(), options(), Arc::default());
+    let is_reserved = true;
+    ScsiLibrary::open(ScsiLibrarySpec { name, ways, options, keys, is_reserved }).unwrap()
 }
 
 /// A library whose drives are named in the wrong order.

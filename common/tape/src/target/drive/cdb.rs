@@ -29,7 +29,8 @@ fn access(cdb: &Cdb) -> Access {
         | Cdb::Verify { .. }
         | Cdb::Locate { .. }
         | Cdb::ReadPosition { .. }
-        | Cdb::ReadAttribute { .. } => Access::Read,
+        | Cdb::ReadAttribute { .. }
+        | Cdb::SecurityProtocolIn { .. } => Access::Read,
         _ => Access::Write,
     }
 }
@@ -102,6 +103,9 @@ impl<M: Medium> TargetDrive<M> {
             | Cdb::SetCapacity { .. }
             | Cdb::Erase { .. } => self.motion_command(nexus, bytes, &cdb, control),
             Cdb::ReadPosition { form, allocation } => self.read_position(form, allocation),
+            Cdb::SecurityProtocolIn { .. } | Cdb::SecurityProtocolOut { .. } => {
+                self.security_command(nexus, &cdb, transfer)
+            }
             _ => self.data_command(nexus, &cdb, transfer),
         }
     }
@@ -132,6 +136,7 @@ impl<M: Medium> TargetDrive<M> {
             },
             Cdb::FormatMedium { format, length, .. } => {
                 self.at_bot()?;
+                self.overwrite_to_format();
                 if format != 0 {
                     return Err(Sense::bad_cdb_field(2, Some(3)).into());
                 }

@@ -4,9 +4,9 @@
 use scsi::log::{LogPage, LogParameter, page};
 use scsi::mam::{Attribute, AttributeFormat, HOST_ATTRIBUTES, id};
 use scsi::mode::{self, BlockDescriptor, ModePage, ModeParameters};
-use scsi::{BlockLimits, Cdb, Density, ModeForm, Sense};
+use scsi::{BlockLimits, Cdb, Density, MediumType, ModeForm, Sense};
 
-use super::TargetDrive;
+use super::{Settings, TargetDrive};
 use crate::TapeError;
 use crate::target::answer::{Reply, Transfer};
 use crate::target::{Format, MAX_BLOCK, Medium, common};
@@ -43,11 +43,12 @@ impl<M: Medium> TargetDrive<M> {
                 Ok(Reply::Data(data))
             }
             Cdb::ReportDensity { medium_types, loaded, allocation } => {
-                if medium_types {
-                    return Err(Sense::bad_cdb_field(1, Some(1)).into());
-                }
                 if loaded {
                     self.ready()?;
+                }
+                if medium_types {
+                    let types = [self.format().medium()];
+                    return Ok(Reply::data(MediumType::encode_report(&types), allocation));
                 }
                 Ok(Reply::data(Density::encode_report(&[self.density()]), allocation))
             }
@@ -70,6 +71,9 @@ impl<M: Medium> TargetDrive<M> {
                     self.counters = super::Counters::default();
                 }
                 Ok(Reply::Done)
+            }
+            Cdb::AllowOverwrite { mode, partition, object } => {
+                self.allow_overwrite(mode, partition, object).map(|()| Reply::Done)
             }
             Cdb::ReadAttribute { action, partition, first, allocation } => {
                 let data = self.read_attribute(action, partition, first)?;
@@ -97,8 +101,12 @@ impl<M: Medium> TargetDrive<M> {
 
     fn mode_pages(&self) -> Vec<ModePage> {
         vec![
+            mode::error_recovery(),
+            mode::disconnect_reconnect(),
+            mode::control(),
             mode::data_compression(self.settings.compression),
             mode::device_configuration(self.settings.compression),
+            mode::device_configuration_extension(self.settings.append_only),
             mode::medium_partition(),
             mode::informational_exceptions(),
             mode::medium_configuration(false),
@@ -117,6 +125,8 @@ impl<M: Medium> TargetDrive<M> {
             return Err(Sense::SAVING_PARAMETERS_NOT_SUPPORTED);
         }
         let mut pages = self.mode_pages();
+        // FFh: with all subpages.
+        pages.retain(|it| it.subpage == subpage || subpage == 0xff);
         match page {
             0x3f => {}
             // Page 00h alone asks for header and block descriptor.
@@ -124,9 +134,11 @@ impl<M: Medium> TargetDrive<M> {
             _ => pages.retain(|p| p.code == page),
         }
         if pages.is_empty() && page != 0x00 {
-            return Err(Sense::bad_cdb_field(2, Some(5)));
+            let is_known = self.mode_pages().iter().any(|it| it.code == page);
+            let wrong = if is_known { (3, None) } else { (2, Some(5)) };
+            return Err(Sense::bad_cdb_field(wrong.0, wrong.1));
         }
-        if !matches!(subpage, 0x00 | 0xff) {
+        if page == 0x00 && !matches!(subpage, 0x00 | 0xff) {
             return Err(Sense::bad_cdb_field(3, None));
         }
         if control == 1 {
@@ -178,7 +190,7 @@ impl<M: Medium> TargetDrive<M> {
         }
         let mut at = header + if parameters.block.is_some() { 8 } else { 0 };
         for page in &parameters.pages {
-            settings.compression = self.select_page(page, at)?.unwrap_or(settings.compression);
+            self.select_page(page, at, &mut settings)?;
             at += page.data.len() as u16 + if page.subpage == 0 { 2 } else { 4 };
         }
         if !settings.buffered {
@@ -189,28 +201,32 @@ impl<M: Medium> TargetDrive<M> {
         Ok(Reply::Done)
     }
 
-    /// Checks a page of MODE SELECT that begins at byte `at`: only changeable bits may differ.
-    /// Gives the compression that it asks for.
-    fn select_page(&self, page: &ModePage, at: u16) -> Result<Option<bool>, Sense> {
+    /// Checks a page of MODE SELECT that begins at byte `at`: only changeable bits may differ. Takes
+    /// over what it asks for.
+    fn select_page(&self, page: &ModePage, at: u16, settings: &mut Settings) -> Result<(), Sense> {
         let own = self.mode_pages();
-        let current = own.iter().find(|own| own.code == page.code && page.subpage == 0);
+        let is_same = |own: &&ModePage| (own.code, own.subpage) == (page.code, page.subpage);
+        let header = if page.subpage == 0 { 2 } else { 4 };
+        let current = own.iter().find(is_same);
         let current = current.ok_or(Sense::bad_parameter(at, Some(5)))?;
         if page.data.len() != current.data.len() {
-            return Err(Sense::bad_parameter(at + 1, None));
+            return Err(Sense::bad_parameter(at + header - 1, None));
         }
         let mut mask = current.clone();
         changeable(&mut mask);
         let pairs = page.data.iter().zip(&current.data).zip(&mask.data);
         for (index, ((wanted, now), mask)) in pairs.enumerate() {
             if (wanted ^ now) & !mask != 0 {
-                return Err(Sense::bad_parameter(at + 2 + index as u16, None));
+                return Err(Sense::bad_parameter(at + header + index as u16, None));
             }
         }
-        Ok(match page.code {
-            0x0f => Some(page.data[0] & 0x80 != 0),
-            0x10 => Some(page.data[12] != 0),
-            _ => None,
-        })
+        match (page.code, page.subpage) {
+            (0x0f, 0) => settings.compression = page.data[0] & 0x80 != 0,
+            (0x10, 0) => settings.compression = page.data[12] != 0,
+            (0x10, 1) => settings.append_only = page.data[1] != 0,
+            _ => {}
+        }
+        Ok(())
     }
 
     fn log_sense(&mut self, code: u8, subpage: u8, first: u16) -> Result<Vec<u8>, Sense> {
@@ -334,6 +350,8 @@ impl<M: Medium> TargetDrive<M> {
             (id::MAXIMUM_CAPACITY, Binary, mib(warning)),
             (id::TAPE_ALERT, Binary, vec![0; 8]),
             (id::LOAD_COUNT, Binary, loads),
+            (id::ORGANISATION, Ascii, b"LTO-CVE ".to_vec()),
+            (id::FORMATTED_DENSITY, Binary, vec![self.format().density]),
             (id::MANUFACTURER, Ascii, b"TWINREEL".to_vec()),
             (id::SERIAL_NUMBER, Ascii, label.clone()),
             (id::DENSITY, Binary, vec![self.format().density]),
@@ -414,11 +432,12 @@ struct Extent {
     capacity: u64,
 }
 
-/// Turns a page into the mask of its changeable bits: compression on and off.
+/// Turns a page into the mask of its changeable bits: compression on and off, append-only.
 fn changeable(page: &mut ModePage) {
-    let (at, mask) = match page.code {
-        0x0f => (0, 0x80),
-        0x10 => (12, 0xff),
+    let (at, mask) = match (page.code, page.subpage) {
+        (0x0f, 0) => (0, 0x80),
+        (0x10, 0) => (12, 0xff),
+        (0x10, 1) => (1, 0x10),
         _ => (usize::MAX, 0),
     };
     page.data.iter_mut().enumerate().for_each(|(i, b)| *b = if i == at { mask } else { 0 });

@@ -2,6 +2,7 @@
 //! [`DriveHandle`]) and CDBs ([`TargetDrive::execute_cdb`]).
 
 mod cdb;
+mod crypt;
 mod data;
 mod handle;
 mod motion;
@@ -61,10 +62,23 @@ struct Settings {
     buffered: bool,
     /// What the data compression page says; the medium does as it likes.
     compression: bool,
+    /// WRITE MODE 01h: nothing that was written is written over.
+    append_only: bool,
 }
 
 impl Settings {
-    const DEFAULT: Self = Self { block_length: 0, buffered: true, compression: true };
+    const DEFAULT: Self =
+        Self { block_length: 0, buffered: true, compression: true, append_only: false };
+}
+
+/// What ALLOW OVERWRITE has allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Overwrite {
+    No,
+    /// A write at this object.
+    At(u64),
+    /// FORMAT MEDIUM.
+    Format,
 }
 
 /// Counters for the log pages, since power-on.
@@ -97,6 +111,11 @@ pub struct TargetDrive<M> {
     /// Whether `medium` is there, for the library, without the drive's lock.
     threaded: Arc<AtomicBool>,
     nexuses: Nexuses,
+    /// Whose command is done now.
+    nexus: u64,
+    crypt: crypt::Crypt,
+    /// Where ALLOW OVERWRITE lets the next write begin.
+    overwrite: Overwrite,
     settings: Settings,
     counters: Counters,
     /// Objects and bytes written since the last flush.
@@ -116,6 +135,9 @@ impl<M: Medium> TargetDrive<M> {
             load_error: None,
             cleaning: 0,
             threaded: Arc::new(AtomicBool::new(false)),
+            nexus: 0,
+            crypt: crypt::Crypt::default(),
+            overwrite: Overwrite::No,
             settings: Settings::DEFAULT,
             counters: Counters::default(),
             buffered: (0, 0),
@@ -177,6 +199,7 @@ impl<M: Medium> TargetDrive<M> {
 
     /// An initiator is gone for good: its reservations, unit attentions and its PREVENT end.
     pub fn forget_nexus(&mut self, nexus: u64) {
+        self.crypt.forget(nexus);
         if self.nexuses.forget(nexus)
             && let Some(medium) = &mut self.medium
         {
@@ -185,11 +208,13 @@ impl<M: Medium> TargetDrive<M> {
     }
 
     /// NDMP's and SAM's reset of the drive: RESERVE, PREVENT and modes are as after power-on and
-    /// every initiator finds 06/29/00. The tape stays where it is, and what is buffered stays
+    /// every initiator finds 06/29/00; encryption keys are gone. The tape stays where it is, and what is buffered stays
     /// buffered.
     pub fn reset(&mut self) {
         self.nexuses.reset();
+        self.crypt.reset();
         self.settings = Settings::DEFAULT;
+        self.overwrite = Overwrite::No;
     }
 
     /// Whether an initiator prevents removal.
@@ -264,6 +289,8 @@ impl<M: Medium> TargetDrive<M> {
             medium.close().map_err(|error| self.write_failed(&error))?;
         }
         self.medium = None;
+        self.crypt.demounted();
+        self.overwrite = Overwrite::No;
         self.buffered = (0, 0);
         self.threaded.store(false, Ordering::Release);
         Ok(())
@@ -297,6 +324,7 @@ impl<M: Medium> TargetDrive<M> {
 
     fn enter(&mut self, nexus: u64, access: Access, control: &Control) -> Result<(), TapeError> {
         control.check()?;
+        self.nexus = nexus;
         self.nexuses.enter(nexus, access)
     }
 

@@ -1,10 +1,10 @@
 //! Reading and writing: what both faces do once the command is let in.
 
-use super::TargetDrive;
 use super::handle::WriteRun;
+use super::{Overwrite, TargetDrive};
 use crate::target::fault::{FaultOperation, answer};
 use crate::target::{MAX_BLOCK, MAX_FILEMARKS, Medium, MediumError};
-use crate::{Control, ReadEnd, TapeError, WriteEnd};
+use crate::{Control, ReadEnd, SpaceKind, TapeError, WriteEnd};
 use scsi::Sense;
 
 impl<M: Medium> TargetDrive<M> {
@@ -16,7 +16,7 @@ impl<M: Medium> TargetDrive<M> {
         self.ready()?;
         let lost = self.faults.before(FaultOperation::Read, control)?;
         self.flush()?;
-        let end = self.ready()?.read(buffer).map_err(|error| self.read_failed(&error))?;
+        let end = self.read_object(buffer)?;
         if let ReadEnd::Record { length } = end {
             self.counters.bytes_read += length as u64;
         }
@@ -33,7 +33,13 @@ impl<M: Medium> TargetDrive<M> {
         }
         let length = u32::try_from(record.len()).unwrap_or(u32::MAX);
         let run = WriteRun { length, count: 1, past_warning: true };
-        self.write_run(run, control, |medium, _| medium.write(record)).map(|(_, end)| end)
+        let written = match self.crypt.encrypt(self.nexus, record)? {
+            None => self.write_run(run, control, |medium, _| medium.write(record)),
+            Some((seal, sealed)) => {
+                self.write_run(run, control, |medium, _| medium.write_sealed(&seal, &sealed))
+            }
+        };
+        written.map(|(_, end)| end)
     }
 
     /// Writes the records of a run at once: as many as fit, and as many as it takes to meet early
@@ -44,6 +50,7 @@ impl<M: Medium> TargetDrive<M> {
         control: &Control,
         write: impl FnOnce(&mut M, u64) -> Result<(), MediumError>,
     ) -> Result<(u64, WriteEnd), TapeError> {
+        self.appends()?;
         let medium = self.writable()?;
         if !(1..=MAX_BLOCK).contains(&run.length) {
             return Err(Sense::bad_cdb_field(2, None).into());
@@ -87,9 +94,9 @@ impl<M: Medium> TargetDrive<M> {
         control: &Control,
     ) -> Result<WriteEnd, TapeError> {
         match count {
-            0 => self.ready()?,
-            _ => self.writable()?,
-        };
+            0 => drop(self.ready()?),
+            _ => self.appends()?,
+        }
         if count > MAX_FILEMARKS {
             return Err(Sense::bad_cdb_field(2, None).into());
         }
@@ -113,10 +120,55 @@ impl<M: Medium> TargetDrive<M> {
     pub(super) fn erase_here(&mut self, control: &Control) -> Result<(), TapeError> {
         control.check()?;
         self.flush()?;
+        self.appends()?;
         let erased = self.writable()?.erase();
         erased.map_err(|error| self.write_failed(&error))?;
         let flushed = self.ready()?.flush();
         flushed.map_err(|error| self.write_failed(&error).into())
+    }
+
+    /// Whether what follows may be written over: in append-only mode nothing may, but for the one
+    /// place that ALLOW OVERWRITE names.
+    fn appends(&mut self) -> Result<(), TapeError> {
+        let medium = self.writable()?;
+        let here = medium.object();
+        let allowed = std::mem::replace(&mut self.overwrite, Overwrite::No);
+        if !self.settings.append_only || allowed == Overwrite::At(here) {
+            return Ok(());
+        }
+        let medium = self.writable()?;
+        let end = medium.space(SpaceKind::EndOfData, 0).map(|_| medium.object());
+        let end = end.and_then(|end| medium.locate(here).map(|_| end));
+        match end.map_err(|error| self.read_failed(&error))? == here {
+            true => Ok(()),
+            false => Err(Sense::APPEND_POSITION_ERROR.into()),
+        }
+    }
+
+    /// ALLOW OVERWRITE (SSC-4 7.1).
+    pub(super) fn allow_overwrite(
+        &mut self,
+        mode: u8,
+        partition: u8,
+        object: u64,
+    ) -> Result<(), TapeError> {
+        let here = self.writable()?.object();
+        self.overwrite = match mode {
+            0 => Overwrite::No,
+            1 if partition != 0 => return Err(Sense::bad_cdb_field(3, None).into()),
+            1 if object != here => return Err(Sense::bad_cdb_field(4, None).into()),
+            1 => Overwrite::At(here),
+            2 => Overwrite::Format,
+            _ => return Err(Sense::bad_cdb_field(2, Some(3)).into()),
+        };
+        Ok(())
+    }
+
+    /// FORMAT MEDIUM at the beginning, if that was allowed.
+    pub(super) fn overwrite_to_format(&mut self) {
+        if self.overwrite == Overwrite::Format {
+            self.overwrite = Overwrite::At(0);
+        }
     }
 
     fn note_buffered(&mut self, objects: u64, bytes: u64) -> Result<(), TapeError> {

@@ -89,11 +89,11 @@ fn modes_are_read_modified_and_written() {
     let (mut drive, shelf) = loaded(1 << 20);
     raw(&mut drive, 2, &[0; 6], 0);
     for form in [ModeForm::Six, ModeForm::Ten] {
-        for page in [0x00, 0x0f, 0x10, 0x11, 0x1c, 0x1d, 0x3f] {
+        for page in [0x00, 0x01, 0x02, 0x0a, 0x0f, 0x10, 0x11, 0x1c, 0x1d, 0x3f] {
             let data = mode_sense(&mut drive, form, 0, page).data;
             let list = ModeParameters::parse(&data, form).unwrap();
             let expected = match page {
-                0x3f => 5,
+                0x3f => 8,
                 0x00 => 0,
                 _ => 1,
             };
@@ -101,12 +101,21 @@ fn modes_are_read_modified_and_written() {
             assert_eq!(list.encode(form), data);
         }
     }
+    let form = ModeForm::Ten;
+    let (no_descriptors, control, allocation) = (true, 0, 250);
+    for (page, subpage, count) in [(0x3f, 0xff, 9), (0x10, 0xff, 2), (0x10, 0x01, 1)] {
+        let cdb = Cdb::ModeSense { form, no_descriptors, control, page, subpage, allocation };
+        let list = ModeParameters::parse(&ask(&mut drive, cdb, 250).data, form).unwrap();
+        assert_eq!(list.pages.len(), count, "{page:02x}/{subpage:02x}");
+    }
     let all = mode_sense(&mut drive, ModeForm::Ten, 0, 0x3f).data;
     let mut list = ModeParameters::parse(&all, ModeForm::Ten).unwrap();
     assert!(!list.write_protected());
     list.block.as_mut().unwrap().length = 512;
-    list.pages[0].data[0] &= 0x7f;
-    list.pages.remove(1);
+    // Two pages speak of compression: one of them is enough.
+    list.pages.retain(|page| page.code != 0x10);
+    let compression = list.pages.iter_mut().find(|page| page.code == 0x0f).unwrap();
+    compression.data[0] &= 0x7f;
     assert_eq!(mode_select(&mut drive, &list.encode_select(ModeForm::Ten)), None);
     let now = mode_sense(&mut drive, ModeForm::Ten, 0, 0x0f).data;
     let now = ModeParameters::parse(&now, ModeForm::Ten).unwrap();
