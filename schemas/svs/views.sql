@@ -73,6 +73,11 @@ LEFT JOIN job_status j ON j.id = m.job
 LEFT JOIN media f ON f.medium = m.source_medium
 ORDER BY m.source_medium;
 
+-- Who has drives, and who waits for them, in their order.
+DROP VIEW IF EXISTS mount_queue;
+CREATE VIEW mount_queue AS
+SELECT * FROM mounts ORDER BY state, rank, ticket;
+
 DROP VIEW IF EXISTS audit;
 CREATE VIEW audit AS
 SELECT at, text, subject FROM events WHERE kind = 'audit' ORDER BY id;

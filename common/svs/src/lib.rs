@@ -40,6 +40,7 @@ mod jobs;
 mod lease;
 mod library;
 mod maps;
+mod mount;
 mod recover;
 mod replication;
 mod schema;
@@ -60,6 +61,7 @@ pub use maps::{
     MediumFacts, MediumRef, MigrationEntry, MigrationRule, Places, Pooled, ReferenceError, Settled,
     TapeRange,
 };
+pub use mount::{Mount, MountPriority, MountState};
 pub use recover::{PeerFact, Recovered};
 pub use replication::{Replication, ReplicationState};
 pub use schema::VERSION as SCHEMA_VERSION;
