@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use link::Message;
-use model::{EngineId, JobId, SiteName};
+use link::{LibraryReport, Message};
+use model::{DeviceName, EngineId, JobId, LibraryName, SiteName};
 use service::cli::Failure;
 use service::config::RemoteConfig;
 use service::messages;
@@ -68,6 +68,18 @@ pub struct Ground {
 }
 
 impl Ground {
+    /// What a library looks like now, with how its drives and cartridges are.
+    pub fn report(&self, name: &LibraryName) -> Option<LibraryReport> {
+        let mut report = self.libraries.report(name)?;
+        for (index, drive) in (0u16..).zip(&mut report.drives) {
+            let device = DeviceName::drive(name.clone(), index);
+            drive.in_use = self.held.contains(&device);
+            drive.down = self.health.refuses(&device);
+        }
+        report.frozen = self.health.frozen(name);
+        Some(report)
+    }
+
     /// Tells a site how a copy of it was proven, if it is done.
     pub fn send_proof(&self, site: &SiteName, job: JobId) {
         if let Some(how) = self.jobs.proof(job) {
@@ -115,7 +127,7 @@ fn open(config: RemoteConfig, reporter: Reporter) -> Result<Arc<Ground>, Failure
     let jobs = Jobs::open(Arc::clone(&catalogue))?;
     recovery::recover(&store, &found, &catalogue, &jobs)?;
     let libraries = Libraries::open(&vfs, &config)?;
-    let health = HealthBook::open(Arc::clone(&catalogue))?;
+    let health = HealthBook::open(Arc::clone(&catalogue), reporter.clone())?;
     Ok(Arc::new(Ground {
         engine: EngineId::generate(now_ms()),
         store,

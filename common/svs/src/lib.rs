@@ -41,6 +41,7 @@ mod lease;
 mod library;
 mod maps;
 mod mount;
+mod outside;
 mod recover;
 mod replication;
 mod schema;
@@ -62,6 +63,7 @@ pub use maps::{
     TapeRange,
 };
 pub use mount::{Mount, MountPriority, MountState};
+pub use outside::{Outside, OutsidePlace};
 pub use recover::{PeerFact, Recovered};
 pub use replication::{Replication, ReplicationState};
 pub use schema::VERSION as SCHEMA_VERSION;

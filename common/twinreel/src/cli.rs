@@ -11,8 +11,10 @@ use service::init::{InitOptions, init};
 use crate::demo::{self, DemoArguments};
 use crate::dma::{self, DmaCommand};
 use crate::doctor::{self, DoctorCommand};
+use crate::drive::{self, DriveCommand};
 use crate::maps::{self, CopyCommand, MapCommand, MigrateCommand, PoolCommand};
 use crate::output::Output;
+use crate::queue::{self, QueueCommand};
 use crate::{catalogue, health, status};
 
 /// Administer a pair of Twinreel engines.
@@ -89,6 +91,17 @@ enum Command {
         #[arg(long, value_name = "SUBJECT")]
         clear: Option<String>,
     },
+    /// Show who waits for drives, and who has them.
+    #[command(args_conflicts_with_subcommands = true)]
+    Queue {
+        #[command(flatten)]
+        which: Which,
+        #[command(subcommand)]
+        command: Option<QueueCommand>,
+    },
+    /// Take drives of a remote engine out of use, and bring them back.
+    #[command(subcommand)]
+    Drive(DriveCommand),
     /// Replicate the newest generation of a cartridge to every site, now.
     Replicate {
         #[command(flatten)]
@@ -236,6 +249,8 @@ fn carry_out(command: Command, output: &Output) -> Result<(), Failed> {
         Command::Jobs { which, watch, active } => catalogue::jobs(&which, watch, active, output),
         Command::Libraries { which } => catalogue::libraries(&which, output),
         Command::Cartridges { which } => catalogue::cartridges(&which, output),
+        Command::Queue { which, command } => queue::run(&which, command.as_ref(), output),
+        Command::Drive(command) => drive::run(&command, output),
         Command::Health { which, clear } => health::run(&which, clear.as_deref(), output),
         // Taken by name before the arguments are parsed; listed here for the help.
         Command::LocalEngine | Command::RemoteEngine => Ok(()),
@@ -274,6 +289,11 @@ mod tests {
             "store lock vtl0:VTA001L8",
             "cartridges --config a.toml",
             "health --config remote.toml --clear ptl0/drive0",
+            "queue --config a.toml --json",
+            "queue cancel 7 --config a.toml",
+            "queue priority 01JD0000000000000000000000 restore",
+            "drive down ptl0/drive0 --reason noise --config remote.toml",
+            "drive up ptl0/drive0",
             "replicate vtl0:VTA001L8 --wait",
             "dma inventory --config a.toml vtl0",
             "dma copy --server h:1 --user u --password-file p --source vtl0/drive0 --target a:B,C",

@@ -20,9 +20,11 @@ mod cli;
 mod demo;
 mod dma;
 mod doctor;
+mod drive;
 mod health;
 mod maps;
 mod output;
+mod queue;
 mod status;
 
 use std::ffi::OsString;

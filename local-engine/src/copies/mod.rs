@@ -254,6 +254,8 @@ impl Engine {
             }
             ended |= runs || waits;
         }
+        // Those that wait for drives look whether they still do.
+        self.ground.registry.bell().ring();
         ended
     }
 
@@ -272,6 +274,7 @@ impl Engine {
             cancel.cancel();
             stopped = true;
         }
+        self.ground.registry.bell().ring();
         stopped
     }
 

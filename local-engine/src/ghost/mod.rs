@@ -20,7 +20,9 @@ use scsi::Sense;
 use svs::LibraryRole;
 use tape::{Completion, Control, Operation, TapeError};
 
-use crate::device::{DeviceLine, EngineChanger, Library, LibraryView, Opener, failure};
+use crate::device::{
+    Conditions, DeviceLine, DriveCondition, EngineChanger, Library, LibraryView, Opener, failure,
+};
 use crate::link::{OpenError, RemoteSite};
 use crate::mover::EngineDrive;
 
@@ -124,12 +126,20 @@ impl Library for GhostLibrary {
 
     fn view(&self) -> Option<LibraryView> {
         let report = self.report();
+        let condition = |drive: &link::DriveReport| DriveCondition {
+            down: drive.down.clone(),
+            in_use: drive.in_use,
+            readying: drive.readying,
+        };
+        let drives = report.drives.iter().map(condition).collect();
+        let conditions = Conditions { drives, frozen: report.frozen };
         Some(LibraryView {
             role: LibraryRole::Ghost,
             online: report.online && self.site.is_up(),
             identity: report.identity,
             inventory: report.inventory,
             capacity: report.capacity,
+            conditions,
         })
     }
 

@@ -292,6 +292,10 @@ impl RemoteSite {
                 None => "empty".to_owned(),
             };
             let name = DeviceName::drive(report.name.clone(), index);
+            let state = match &drive.down {
+                Some(why) => format!("{state}, down: {why}"),
+                None => state,
+            };
             devices.push(device(name, &drive.identity, state));
         }
         let library = svs::Library {

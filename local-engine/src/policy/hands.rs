@@ -8,7 +8,9 @@ use copy::policy::{CopyWish, Found, Hands, JobEnd, MigrationWish, Refusal, Where
 use copy::upkeep::retire_superseded;
 use model::{Barcode, ElementType, JobId, LibraryName};
 use service::messages;
-use svs::{CopyStart, EventKind, JobState, MediumFacts, MediumRef, Settled, Verified};
+use svs::{
+    CopyStart, EventKind, JobState, MediumFacts, MediumRef, MountPriority, Settled, Verified,
+};
 
 use super::names;
 use crate::copies::{Order, Purpose, Refused, Section, TapeAt};
@@ -82,6 +84,10 @@ impl EngineHands {
             section: Section { start: from, count: None },
             append: false,
             requested_by: "policy".into(),
+            priority: match purpose {
+                Purpose::Migration(..) => MountPriority::Migration,
+                Purpose::Copy(_) | Purpose::Asked => MountPriority::Policy,
+            },
             generation: None,
             begins: (from > 0).then_some(from),
             verify: Some(verify),

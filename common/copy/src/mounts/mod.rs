@@ -242,11 +242,14 @@ impl Queue {
         Some(ticket)
     }
 
-    /// One who waits wants something else from now on.
-    pub fn revise(&mut self, ticket: Ticket, choices: Vec<Choice>) {
-        if let Some(waiter) = self.waiting.get_mut(&ticket) {
-            waiter.choices = choices;
+    /// One who waits wants this from now on; whether that is something else than before.
+    pub fn revise(&mut self, ticket: Ticket, choices: &[Choice]) -> bool {
+        let Some(waiter) = self.waiting.get_mut(&ticket) else { return false };
+        let differs = waiter.choices != choices;
+        if differs {
+            waiter.choices = choices.to_vec();
         }
+        differs
     }
 
     /// One who waits is as urgent as that. `false`: he does not wait.

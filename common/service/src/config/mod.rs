@@ -6,6 +6,7 @@ mod check;
 mod error;
 mod library;
 mod local;
+mod mounts;
 mod parse;
 mod remote;
 mod secret;
@@ -27,6 +28,7 @@ pub use library::{
     VirtualLibrary,
 };
 pub use local::{Auth, LinkTo, LocalConfig, Ndmp, NdmpUser, Replication, ReplicationStart};
+pub use mounts::Mounts;
 pub use remote::{LinkListen, Peer, RemoteConfig};
 pub use secret::Secret;
 pub use smis::{Smis, SmisUser};
