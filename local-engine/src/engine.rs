@@ -184,6 +184,7 @@ pub(crate) fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
     let engine = Engine { ground, links, copies, policy, frontends, ordering, stopping };
     let engine = Arc::new(engine);
     policy::start(&engine)?;
+    crate::mounting::follow(&engine)?;
     Ok(engine)
 }
 

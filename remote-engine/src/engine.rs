@@ -1,8 +1,9 @@
 //! Putting the engine together: state, store, libraries, leases, the listener; and taking it down
 //! again.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use link::{LibraryReport, Message};
@@ -55,6 +56,8 @@ pub struct Ground {
     pub health: HealthBook,
     /// The devices that are open.
     pub held: Held,
+    /// Drives that make a cartridge ready, and how far they are.
+    pub readying: Mutex<BTreeMap<DeviceName, u16>>,
     /// Who is connected.
     pub peers: Peers,
     /// What is done for them.
@@ -75,9 +78,26 @@ impl Ground {
             let device = DeviceName::drive(name.clone(), index);
             drive.in_use = self.held.contains(&device);
             drive.down = self.health.refuses(&device);
+            drive.readying = self.readying().get(&device).copied();
         }
         report.frozen = self.health.frozen(name);
         Some(report)
+    }
+
+    fn readying(&self) -> MutexGuard<'_, BTreeMap<DeviceName, u16>> {
+        self.readying.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A drive makes a cartridge ready, or does not any more.
+    pub fn note_readying(&self, drive: &DeviceName, part: Option<u16>) {
+        let mut readying = self.readying();
+        let before = match part {
+            Some(part) => readying.insert(drive.clone(), part),
+            None => readying.remove(drive),
+        };
+        if before != part {
+            self.reporter.poke();
+        }
     }
 
     /// Tells a site how a copy of it was proven, if it is done.
@@ -135,6 +155,7 @@ fn open(config: RemoteConfig, reporter: Reporter) -> Result<Arc<Ground>, Failure
         libraries,
         health,
         held: Held::default(),
+        readying: Mutex::default(),
         peers: Peers::default(),
         jobs,
         replicas: Replicas::default(),

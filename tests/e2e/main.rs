@@ -8,6 +8,7 @@ mod doctor;
 mod faults;
 mod frontends;
 mod kill;
+mod library;
 mod listing;
 mod malformed;
 mod page;

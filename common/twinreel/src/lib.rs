@@ -22,6 +22,7 @@ mod dma;
 mod doctor;
 mod drive;
 mod health;
+mod library;
 mod maps;
 mod output;
 mod queue;

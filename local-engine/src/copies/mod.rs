@@ -31,6 +31,7 @@ use crate::device::{ENGINE_NEXUS, Opener};
 use crate::engine::Engine;
 
 pub use list::{OnFailure, parts_of};
+pub(crate) use order::job_with;
 pub use order::{Order, Purpose, Refused, Section, TapeAt};
 
 /// Copies that run or wait at a time.

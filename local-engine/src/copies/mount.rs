@@ -44,7 +44,9 @@ pub(super) fn mount(
         for seat in seats {
             let home = line.home(&seat.tape);
             let (tape, drive) = (&seat.tape, Some(seat.drive));
-            let wish = Wish { tape, opener, cancel, drive, home, left_over: false };
+            let told = std::cell::RefCell::new(&mut *waiting);
+            let tell = |what: &str| (told.borrow_mut())(what);
+            let wish = Wish { tape, opener, cancel, drive, home, left_over: false, tell: &tell };
             match attempt(registry, &wish) {
                 Ok(Tried::Mounted(it)) => {
                     line.took(&seat.tape);

@@ -187,12 +187,24 @@ fn reach_back(engine: &Engine, order: &mut Order, generation: GenerationId) {
 /// Whether a copy that has not ended writes the tape, or reads what would be written over. Several
 /// may read the same tape: it goes from one to the next.
 fn is_busy(engine: &Engine, tape: &TapeAt, is_read: bool) -> Result<bool, SvsError> {
+    let all = job_ends(engine, tape)?;
+    Ok(all.iter().any(|(_, reads, writes)| *writes || (*reads && !is_read)))
+}
+
+/// A copy that has not ended and reads or writes the tape.
+pub(crate) fn job_with(engine: &Engine, tape: &TapeAt) -> Result<Option<JobId>, SvsError> {
+    let all = job_ends(engine, tape)?;
+    Ok(all.iter().find(|(_, reads, writes)| *reads || *writes).map(|(job, ..)| *job))
+}
+
+/// The copies that have not ended, whether they read the tape, and whether they write it.
+fn job_ends(engine: &Engine, tape: &TapeAt) -> Result<Vec<(JobId, bool, bool)>, SvsError> {
     let name = tape.to_string();
     let kinds = vec![JobKind::Copy, JobKind::Migration];
     let filter = JobFilter { kinds, ..JobFilter::unfinished() };
     let jobs = engine.ground.catalogue.jobs(&filter)?;
     let writes = |target: &str| target.split(", ").any(|it| it == name);
-    Ok(jobs.iter().any(|job| (job.source == name && !is_read) || writes(&job.target)))
+    Ok(jobs.iter().map(|job| (job.id, job.source == name, writes(&job.target))).collect())
 }
 
 /// The row of a virtual tape.

@@ -351,7 +351,8 @@ impl Access {
         let opener = self.opener(&place.name);
         let cancel = self.stopping.clone();
         let (drive, home) = (Some(seat.drive), line.home(tape));
-        let wish = Wish { tape, opener: &opener, cancel: &cancel, drive, home, left_over };
+        let (opener, cancel, tell) = (&opener, &cancel, &|_: &str| {});
+        let wish = Wish { tape, opener, cancel, drive, home, left_over, tell };
         let going = Going::begin(self, &view.identity.serial);
         let tried = attempt(&self.registry(), &wish);
         drop(going);

@@ -1,17 +1,19 @@
-//! Answers about the mount queue to the command line.
+//! Answers to the command line about the mount queue and import/export stations.
 
 use std::sync::Arc;
 
-use model::JobId;
+use model::{Barcode, JobId, LibraryName};
 use serde_json::{Value, json};
 use service::admin::{AdminFault, FaultCode};
 use svs::MountPriority;
 
+use super::Door;
 use crate::engine::Engine;
 
 /// Whether a method is answered here.
 pub fn is_ours(method: &str) -> bool {
-    matches!(method, "queue_cancel" | "queue_priority")
+    const OURS: [&str; 4] = ["queue_cancel", "queue_priority", "library_export", "library_import"];
+    OURS.contains(&method)
 }
 
 /// Answers it. Blocks on the catalogue.
@@ -19,6 +21,9 @@ pub fn is_ours(method: &str) -> bool {
 /// # Errors
 /// Why it can not be done.
 pub fn call(engine: &Arc<Engine>, method: &str, params: &Value) -> Result<Value, AdminFault> {
+    if method.starts_with("library_") {
+        return door(engine, method, params);
+    }
     let job = job(engine, params)?;
     match method {
         "queue_cancel" => match engine.end_copy(job) {
@@ -37,6 +42,20 @@ pub fn call(engine: &Arc<Engine>, method: &str, params: &Value) -> Result<Value,
         }
         other => Err(bad(format!("no method {other:?}"))),
     }
+}
+
+/// Cartridges through the import/export station.
+fn door(engine: &Engine, method: &str, params: &Value) -> Result<Value, AdminFault> {
+    let library = LibraryName::new(text(params, "library")?).map_err(|e| bad(e.to_string()))?;
+    let barcode = params.get("barcode").and_then(Value::as_str).map(Barcode::new).transpose();
+    let barcode = barcode.map_err(|error| bad(error.to_string()))?;
+    let mut door = Door::open(engine, &library).map_err(conflict)?;
+    let moved = match (method, &barcode) {
+        ("library_export", Some(barcode)) => vec![door.export(barcode).map_err(conflict)?],
+        ("library_export", None) => return Err(bad("\"barcode\" is missing".to_owned())),
+        _ => door.import(barcode.as_ref()).map_err(conflict)?,
+    };
+    Ok(json!(moved))
 }
 
 fn bad(text: String) -> AdminFault {

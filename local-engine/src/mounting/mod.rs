@@ -2,6 +2,7 @@
 //! session.
 
 pub mod admin;
+mod doors;
 mod queue;
 
 use std::sync::{Arc, PoisonError};
@@ -12,11 +13,12 @@ use model::{DeviceName, DeviceRole, ElementAddress, ElementType};
 use ndmp::tape::FailureKind;
 use scsi::Sense;
 use svs::{DeviceRef, LibraryRole, MediumRef, OutsidePlace};
-use tape::{CancelToken, Control, ElementStatus, TapeError};
+use tape::{CancelToken, CdbRequest, Control, ElementStatus, TapeError};
 
 use crate::device::{Claim, Device, Library, LibraryView, Opener, Registry};
 use crate::mover::EngineDrive;
 
+pub use doors::{Door, Moved, follow};
 pub use queue::{Asker, Heard, InLine, Mounts};
 
 /// How long one movement may take.
@@ -24,6 +26,8 @@ const MOVE: Duration = Duration::from_secs(900);
 /// How long is waited for a change before it is looked without one: a drive of another site may be
 /// let go by somebody of whom nothing is heard here.
 pub const LOOK: Duration = Duration::from_millis(500);
+/// How long a drive may make a tape ready: the calibration of LTO-9 with some room.
+const READY: Duration = Duration::from_secs(8100);
 /// Unit attentions that are met one after the other before a command.
 const ATTENTIONS: usize = 8;
 
@@ -153,6 +157,8 @@ pub struct Wish<'a> {
     pub home: Option<ElementAddress>,
     /// A tape that lies in a drive already was left there: it goes to its slot afterwards.
     pub left_over: bool,
+    /// Hears what is waited for in a drive that makes the tape ready.
+    pub tell: &'a dyn Fn(&str),
 }
 
 /// A tape in a drive that is ours.
@@ -165,6 +171,8 @@ pub struct Mounted {
     element: ElementAddress,
     /// Where it came from; `None` if it was in the drive already.
     home: Option<ElementAddress>,
+    /// The drive makes it ready still.
+    is_readying: bool,
 }
 
 /// Does something again while a unit attention comes in its way.
@@ -176,6 +184,31 @@ pub fn past_attentions<T>(mut work: impl FnMut() -> Result<T, TapeError>) -> Res
         }
     }
     work()
+}
+
+/// What a drive says to TEST UNIT READY if it is not ready. The driver would wait by itself, and
+/// tell nobody how far it is.
+fn asked(drive: &mut dyn EngineDrive, control: &Control) -> Result<Option<Sense>, TapeError> {
+    let ask = |cdb: scsi::Cdb, data_in_max| CdbRequest {
+        cdb: cdb.encode(),
+        data_out: bytes::Bytes::new(),
+        data_in_max,
+        timeout: MOVE,
+    };
+    let ready = drive.execute(&ask(scsi::Cdb::TestUnitReady, 0), control)?;
+    let Some(sense) = Sense::parse(&ready.sense).filter(|_| ready.status == 0x02) else {
+        return Ok(None);
+    };
+    if sense.is_unit_attention() {
+        return Err(TapeError::Check(sense));
+    }
+    if sense.is_becoming_ready() && sense.progress.is_none() {
+        let request = scsi::Cdb::RequestSense { descriptor: false, allocation: 252 };
+        let told = drive.execute(&ask(request, 252), control)?;
+        let more = Sense::parse(&told.data_in).filter(Sense::is_becoming_ready);
+        return Ok(more.or(Some(sense)));
+    }
+    Ok(Some(sense))
 }
 
 /// Tries to bring a tape into a drive.
@@ -230,12 +263,19 @@ pub fn attempt(registry: &Registry, wish: &Wish<'_>) -> Result<Tried, Halt> {
             });
         }
     };
-    let mut mounted = Mounted { drive, claim, tape: tape.clone(), index, element, home };
-    match mounted.make_ready(&control) {
+    let is_readying = false;
+    let mut mounted =
+        Mounted { drive, claim, tape: tape.clone(), index, element, home, is_readying };
+    match mounted.make_ready(registry, wish) {
         Ok(true) => Ok(Tried::Mounted(mounted)),
         // What is in the drive now is another's.
         Ok(false) => Ok(Tried::Busy),
         Err(halt) => {
+            if mounted.is_readying {
+                // It does not let the tape go until that is done.
+                registry.mounts().takes_home(mounted);
+                return Err(halt);
+            }
             if let Err(cause) = mounted.unmount(registry, wish.opener) {
                 tracing::warn!(%tape, cause, "a tape stays in its drive");
             }
@@ -307,7 +347,9 @@ impl Mounted {
 
     /// Waits until the tape is threaded; `false` if it is not here any more: somebody has moved it
     /// since it was seen.
-    fn make_ready(&mut self, control: &Control) -> Result<bool, Halt> {
+    fn make_ready(&mut self, registry: &Registry, wish: &Wish<'_>) -> Result<bool, Halt> {
+        self.await_ready(registry, wish)?;
+        let control = &Control::new(MOVE, wish.cancel.clone());
         let drive = &mut self.drive;
         let state = match past_attentions(|| drive.state(control)) {
             // It could not be threaded when it came; it may be now.
@@ -326,6 +368,28 @@ impl Mounted {
         }
         past_attentions(|| drive.position(control))?;
         Ok(true)
+    }
+
+    /// Waits while the drive says that it makes the tape ready. The first load of an LTO-9
+    /// cartridge calibrates it, which takes up to two hours.
+    fn await_ready(&mut self, registry: &Registry, wish: &Wish<'_>) -> Result<(), Halt> {
+        let control = Control::new(READY, wish.cancel.clone());
+        let name = drive_name(&self.tape, self.index);
+        loop {
+            let heard = registry.bell().rings();
+            let sense = past_attentions(|| asked(self.drive.as_mut(), &control))?;
+            let Some(sense) = sense.filter(|sense| sense.is_becoming_ready()) else {
+                self.is_readying = false;
+                return Ok(());
+            };
+            self.is_readying = true;
+            (wish.tell)(&match sense.percent() {
+                Some(percent) => format!("{name} makes {} ready: {percent} %", self.tape),
+                None => format!("{name} makes {} ready", self.tape),
+            });
+            control.check()?;
+            registry.bell().wait(heard, LOOK);
+        }
     }
 
     /// Takes the tape back to where it was.

@@ -134,6 +134,13 @@ impl Mounts {
         Ok(())
     }
 
+    /// A tape can not leave its drive now: it goes home later, unless somebody wants it there.
+    pub(super) fn takes_home(&self, mounted: Mounted) {
+        if let Some(home) = mounted.home {
+            locked(&self.state).homes.insert(mounted.tape.clone(), home);
+        }
+    }
+
     /// Where media are noted that are outside of their libraries.
     pub(super) fn catalogue(&self) -> Option<&Arc<Catalogue>> {
         self.catalogue.get()
@@ -381,8 +388,16 @@ impl Drop for InLine {
         self.mounts.show();
         self.wake();
         let Some(registry) = self.registry.upgrade() else { return };
-        for (tape, home) in left {
-            put_away(&registry, &tape, home);
+        if left.is_empty() {
+            return;
+        }
+        // A drive that makes a tape ready does not let it go for hours.
+        let thread = std::thread::Builder::new().name("put-away".into());
+        let started = thread.spawn(move || {
+            left.into_iter().for_each(|(tape, home)| put_away(&registry, &tape, home));
+        });
+        if let Err(error) = started {
+            tracing::error!(%error, "tapes are left in their drives");
         }
     }
 }
@@ -398,6 +413,7 @@ fn put_away(registry: &Registry, tape: &TapeAt, home: ElementAddress) {
         drive: None,
         home: Some(home),
         left_over: false,
+        tell: &|_| {},
     };
     let put = match attempt(registry, &wish) {
         Ok(super::Tried::Mounted(mounted)) => mounted.unmount(registry, &opener),

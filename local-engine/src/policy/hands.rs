@@ -67,6 +67,18 @@ impl EngineHands {
         seen
     }
 
+    /// A medium outside of its library is waited for.
+    fn is_inside(&self, medium: &MediumRef) -> Result<(), Refusal> {
+        match self.engine.ground.catalogue.find_outside(medium) {
+            Ok(None) => Ok(()),
+            Ok(Some(it)) => {
+                let text = format!("{medium} is {} since {}", it.place, it.since);
+                Err(Refusal::Busy(text))
+            }
+            Err(error) => Err(Refusal::Busy(error.to_string())),
+        }
+    }
+
     fn tape(&self, medium: &MediumRef) -> Result<TapeAt, Refusal> {
         let known = names::tape(&self.engine, medium);
         known.ok_or_else(|| Refusal::Busy(format!("the library of {medium} is not known now")))
@@ -78,6 +90,8 @@ impl EngineHands {
         (from, verify): (u64, Verified),
         purpose: &Purpose<'_>,
     ) -> Result<JobId, Refusal> {
+        self.is_inside(read)?;
+        self.is_inside(target)?;
         let order = Order {
             source: self.tape(read)?,
             target: self.tape(target)?,

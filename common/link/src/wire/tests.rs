@@ -41,10 +41,10 @@ prop_compose! {
         (key, asc, ascq) in any::<(u8, u8, u8)>(),
         (filemark, eom, ili, deferred) in any::<(bool, bool, bool, bool)>(),
         information in any::<Option<i64>>(),
-        field in any::<Option<(bool, u16, Option<u8>)>>(),
+        (field, progress) in any::<(Option<(bool, u16, Option<u8>)>, Option<u16>)>(),
     ) -> Sense {
         let field = field.map(|(in_cdb, byte, bit)| FieldPointer { in_cdb, byte, bit });
-        Sense { key, asc, ascq, filemark, eom, ili, information, deferred, field }
+        Sense { key, asc, ascq, filemark, eom, ili, information, deferred, field, progress }
     }
 }
 
