@@ -1,5 +1,7 @@
 //! Taking cartridges out of libraries and bringing them in.
 
+use std::time::Duration;
+
 use clap::Subcommand;
 use model::{Barcode, LibraryName};
 use serde_json::json;
@@ -7,7 +9,10 @@ use serde_json::json;
 use crate::catalogue::open;
 use crate::cli::{Failed, Which, cartridge};
 use crate::output::{Output, or_dash, table};
-use crate::status::ask;
+use crate::status::ask_within;
+
+/// How long an arm may take to move all that lies in a station.
+const ARM: Duration = Duration::from_secs(4 * 3600);
 
 /// What is done with the import/export station of a library.
 #[derive(Debug, Subcommand)]
@@ -49,12 +54,18 @@ fn barcode(text: &str) -> Result<Barcode, String> {
 /// Does it.
 pub(crate) fn run(command: &LibraryCommand, output: &Output) -> Result<(), Failed> {
     let moved = match command {
-        LibraryCommand::Export { which, cartridge: (library, barcode) } => {
-            ask(which, "library_export", json!({ "library": library, "barcode": barcode }))?
-        }
-        LibraryCommand::Import { which, library, barcode } => {
-            ask(which, "library_import", json!({ "library": library, "barcode": barcode }))?
-        }
+        LibraryCommand::Export { which, cartridge: (library, barcode) } => ask_within(
+            ARM,
+            which,
+            "library_export",
+            json!({ "library": library, "barcode": barcode }),
+        )?,
+        LibraryCommand::Import { which, library, barcode } => ask_within(
+            ARM,
+            which,
+            "library_import",
+            json!({ "library": library, "barcode": barcode }),
+        )?,
         LibraryCommand::Outside { which } => return outside(which, output),
     };
     output.show(&moved, |moved| {

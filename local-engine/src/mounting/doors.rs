@@ -30,7 +30,8 @@ pub struct Moved {
     pub to: ElementAddress,
 }
 
-/// The import/export station of a library. Nobody takes anything from it by hand while this lives.
+/// The import/export station of a library. As far as the changer allows it, nobody takes anything
+/// from it by hand while this lives.
 pub struct Door<'a> {
     engine: &'a Engine,
     library: LibraryName,
@@ -114,9 +115,17 @@ impl<'a> Door<'a> {
     fn carry(&mut self, from: &ElementStatus, to: ElementAddress) -> Result<Moved, String> {
         let arm = self.engine.ground.registry.mounts().arm(&self.library);
         let _arm = arm.lock().unwrap_or_else(PoisonError::into_inner);
+        let shut = |error: &TapeError| matches!(error, TapeError::Check(sense) if sense.is(Sense::MEDIUM_REMOVAL_PREVENTED));
         let control = Control::within(MOVE);
-        let moved = past_attentions(|| self.changer.move_medium(from.address, to, &control));
-        moved.map_err(|error| format!("{} {}: {error}", self.library, from.address))?;
+        let mut moved = past_attentions(|| self.changer.move_medium(from.address, to, &control));
+        // To some changers a station that is shut is shut for the arm too.
+        if moved.as_ref().is_err_and(shut) && self.prevent(false).is_ok() {
+            moved = past_attentions(|| self.changer.move_medium(from.address, to, &control));
+        }
+        moved.map_err(|error| match shut(&error) {
+            true => format!("another host keeps the station of {} shut: {error}", self.library),
+            false => format!("{} {}: {error}", self.library, from.address),
+        })?;
         Ok(Moved { barcode: from.barcode.clone(), from: from.address, to })
     }
 

@@ -174,12 +174,14 @@ impl Mounts {
 
     /// Those of the queue who are a job are as urgent as that. `false`: none of them waits.
     pub fn set_priority(&self, registry: &Registry, job: JobId, priority: MountPriority) -> bool {
-        let mut state = locked(&self.state);
-        let state = &mut *state;
+        let mut guard = locked(&self.state);
+        let state = &mut *guard;
         let its = state.people.iter().filter(|(_, asker)| asker.job == Some(job));
         let tickets: Vec<_> = its.map(|(ticket, _)| *ticket).collect();
         let set = tickets.iter().filter(|it| state.queue.set_priority(**it, priority)).count();
         state.decided = None;
+        drop(guard);
+        self.show();
         registry.bell().ring();
         set > 0
     }

@@ -161,7 +161,9 @@ impl fmt::Display for Obstacle {
             Self::TapeInUse(tape) => write!(f, "{tape} is in use"),
             Self::TapeKept(tape) => write!(f, "{tape} is wanted by one before it"),
             Self::NoDrive(library) => write!(f, "no drive of {library} is free"),
-            Self::TooFewDrives(library) => write!(f, "too few drives of {library} can be used"),
+            Self::TooFewDrives(library) => {
+                write!(f, "drives of {library} are held by others or out of service")
+            }
             Self::Again => f.write_str("drive or changer were in use; it is tried again"),
         }
     }
