@@ -75,7 +75,7 @@ pub(crate) fn back_up(scene: &Scene, number: usize, rng: &mut Rng, records: usiz
     }
     session.write_filemarks(1).expect("a filemark");
     objects.push(Object::Filemark);
-    drop(session);
+    session.close_tape().expect("it closes");
     scene.operator.unload("vtl0", 0);
     objects
 }
@@ -237,6 +237,7 @@ fn a_locked_source_waits_for_its_replication() {
     let record = rng.bytes(RECORD);
     let written = session.write_block(record.clone().into()).expect("a record");
     assert!(written == Wrote::Done && replicated(), "the write waits for the replication");
+    session.close_tape().expect("it closes");
     drop(session);
     scene.operator.unload("vtl0", 0);
     scene.pair.relay.bandwidth(None);
