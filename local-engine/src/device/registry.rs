@@ -77,7 +77,7 @@ pub struct Conditions {
 pub struct DriveCondition {
     /// Why it is not used, where it is out of use.
     pub down: Option<String>,
-    /// Somebody holds it at its own site.
+    /// Somebody else holds it at its own site.
     pub in_use: bool,
     /// A cartridge is made ready in it, and so much of that is done, in 65536ths.
     pub readying: Option<u16>,

@@ -126,12 +126,15 @@ impl Library for GhostLibrary {
 
     fn view(&self) -> Option<LibraryView> {
         let report = self.report();
-        let condition = |drive: &link::DriveReport| DriveCondition {
-            down: drive.down.clone(),
-            in_use: drive.in_use,
-            readying: drive.readying,
+        let condition = |(index, drive): (u16, &link::DriveReport)| {
+            let ours = || self.site.holds(&DeviceName::drive(report.name.clone(), index));
+            DriveCondition {
+                down: drive.down.clone(),
+                in_use: drive.in_use && !ours(),
+                readying: drive.readying,
+            }
         };
-        let drives = report.drives.iter().map(condition).collect();
+        let drives = (0u16..).zip(&report.drives).map(condition).collect();
         let conditions = Conditions { drives, frozen: report.frozen };
         Some(LibraryView {
             role: LibraryRole::Ghost,

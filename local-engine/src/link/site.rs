@@ -432,6 +432,11 @@ impl RemoteSite {
         }
     }
 
+    /// Whether a lease of this engine holds a device, or is about to let it go.
+    pub fn holds(&self, device: &DeviceName) -> bool {
+        self.lock().leases.values().any(|slot| slot.client.device() == device)
+    }
+
     /// Opens a device of the site. Blocks.
     pub fn open(
         self: &Arc<Self>,
