@@ -52,7 +52,10 @@ pub(super) fn mount(
                     line.took(&seat.tape);
                     mounted.push(it);
                 }
-                Ok(Tried::Busy) => lacks = Some(Ok("drive or changer are in use")),
+                Ok(Tried::Busy) => {
+                    line.refused(&seat);
+                    lacks = Some(Ok("drive or changer are in use"));
+                }
                 Ok(Tried::Offline) => lacks = Some(Ok("the library can not be reached")),
                 Err(halt) => lacks = Some(Err(halt)),
             }

@@ -261,7 +261,10 @@ impl Access {
                 self.tell_if_copy(place, &reached, &standing[0].candidate, round);
                 return Ok(Some(reached));
             }
-            Ok(Tried::Busy) => round.busy = true,
+            Ok(Tried::Busy) => {
+                line.refused(&seat);
+                round.busy = true;
+            }
             Ok(Tried::Offline) => round.offline = true,
             Err(Halt::Cancelled) => {}
             Err(Halt::Failed(cause) | Halt::Unfit(cause)) => {

@@ -93,6 +93,12 @@ impl GhostLibrary {
         *self.report.write().unwrap_or_else(PoisonError::into_inner) = report;
     }
 
+    /// The link is down: who holds the drives from now on is not known.
+    pub fn forget_holders(&self) {
+        let mut report = self.report.write().unwrap_or_else(PoisonError::into_inner);
+        report.drives.iter_mut().for_each(|drive| drive.in_use = false);
+    }
+
     fn report(&self) -> LibraryReport {
         self.report.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

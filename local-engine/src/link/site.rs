@@ -200,7 +200,10 @@ impl RemoteSite {
         let former = self.ground.catalogue.inventories().unwrap_or_default();
         for row in former.into_iter().filter(|row| row.site == name) {
             match serde_json::from_str(&row.report) {
-                Ok(report) => self.list(&name, report),
+                Ok(report) => {
+                    self.list(&name, report);
+                    self.lock().libraries.values().for_each(|ghost| ghost.forget_holders());
+                }
                 Err(error) => tracing::warn!(library = %row.library, %error, "an old report"),
             }
         }
@@ -353,6 +356,7 @@ impl RemoteSite {
             slot.client.on_disconnect(now);
             drop(slot.events.send(DeviceEvent::Down));
         }
+        state.libraries.values().for_each(|ghost| ghost.forget_holders());
         drop(state);
         self.changed.notify_all();
         self.ground.registry.bell().ring();

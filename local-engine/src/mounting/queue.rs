@@ -19,6 +19,8 @@ use crate::engine::now_ms;
 
 /// How long an attempt that failed is not made again.
 const PAUSE: u64 = 500;
+/// How long a drive that was refused is passed over.
+const REFUSED: Duration = Duration::from_secs(1);
 /// What one step of priority is worth where nobody says otherwise.
 const STEP_SECONDS: u32 = 600;
 /// How old a decision may be that is not made anew although nothing was heard.
@@ -52,6 +54,8 @@ struct State {
     /// Tapes that stay in their drives for the next who wants them, and where they go afterwards.
     homes: BTreeMap<TapeAt, ElementAddress>,
     people: BTreeMap<Ticket, Asker>,
+    /// Drives that were refused, and when.
+    refused: BTreeMap<(LibraryName, u16), Instant>,
     /// Rings of the bell before the last decision, and when it was made.
     decided: Option<(u64, Instant)>,
 }
@@ -63,6 +67,7 @@ impl Default for Mounts {
             turns: BTreeMap::new(),
             homes: BTreeMap::new(),
             people: BTreeMap::new(),
+            refused: BTreeMap::new(),
             decided: None,
         };
         let (rows, catalogue, arms) = Default::default();
@@ -98,7 +103,9 @@ fn library_now(registry: &Registry, name: &LibraryName, view: &LibraryView) -> L
         let held = registry.holder(&DeviceName::drive(name.clone(), index)).is_some();
         DriveNow {
             in_service: condition.down.is_none(),
-            taken: held || condition.in_use,
+            taken: held,
+            // The report lags behind those who have just let go.
+            rumoured: condition.in_use,
             full: element.full,
         }
     };
@@ -218,7 +225,11 @@ impl State {
             for tape in wanted.iter().filter(|tape| tape.library == *library.name()) {
                 seen.tapes.insert((*tape).clone(), spot(&view, tape));
             }
-            let now = library_now(registry, library.name(), &view);
+            let mut now = library_now(registry, library.name(), &view);
+            for (index, drive) in (0u16..).zip(&mut now.drives) {
+                let refused = self.refused.get(&(library.name().clone(), index));
+                drive.taken |= refused.is_some_and(|when| when.elapsed() < REFUSED);
+            }
             seen.libraries.insert(library.name().clone(), now);
         }
         seen
@@ -233,6 +244,9 @@ impl State {
         }
         let seen = self.seen(registry);
         let turns = self.queue.decide(now_ms(), &seen);
+        if !turns.is_empty() {
+            tracing::debug!(?turns, ?seen, "drives are given");
+        }
         self.turns.extend(turns);
         self.decided = Some((heard, Instant::now()));
         true
@@ -317,6 +331,13 @@ impl InLine {
     /// A tape was taken over, with the duty to take it home.
     pub fn took(&self, tape: &TapeAt) {
         locked(&self.mounts.state).homes.remove(tape);
+    }
+
+    /// A drive that was given is another's: it is not tried again at once.
+    pub fn refused(&self, seat: &Seat) {
+        let mut state = locked(&self.mounts.state);
+        state.refused.retain(|_, when| when.elapsed() < REFUSED);
+        state.refused.insert((seat.tape.library.clone(), seat.drive), Instant::now());
     }
 
     /// What was given could not be used. He waits again in his old place; with `pause`, a moment

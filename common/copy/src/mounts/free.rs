@@ -115,7 +115,9 @@ impl<'a> Free<'a> {
         match self.spot(tape) {
             Spot::Away => return Err(Obstacle::TapeInUse(tape.clone())),
             Spot::Drive(index) => match self.drive(library, index) {
-                Some(drive) if drive.taken || self.is_busy(library, index) => return in_use(),
+                Some(drive) if drive.taken || drive.rumoured || self.is_busy(library, index) => {
+                    return in_use();
+                }
                 Some(drive) if drive.in_service => {
                     return Ok(Seat { tape: tape.clone(), drive: index, fetch: false });
                 }
@@ -146,15 +148,18 @@ impl<'a> Free<'a> {
             let ours = self.is_busy(library, *index) || is_kept || is_picked;
             free && !ours && !need.spared.contains(index)
         };
-        let all = || self.drives(library).filter(fits).map(|(index, _)| index);
-        need.prefer.and_then(|wanted| all().find(|index| *index == wanted)).or_else(|| all().next())
+        let all = || self.drives(library).filter(fits);
+        let preferred = need.prefer.and_then(|wanted| all().find(|(index, _)| *index == wanted));
+        let found = preferred.or_else(|| all().find(|(_, drive)| !drive.rumoured));
+        found.map(|(index, _)| index)
     }
 
     /// Drives that a tape can be brought to now or when somebody of the queue is done.
     fn usable(&self, need: &Need) -> usize {
         let library = &need.tape.library;
         let usable = |(index, drive): &(u16, &DriveNow)| {
-            let able = self.is_busy(library, *index) || !(drive.taken || drive.full);
+            let able =
+                self.is_busy(library, *index) || !(drive.taken || drive.rumoured || drive.full);
             drive.in_service && able && !need.spared.contains(index)
         };
         self.drives(library).filter(usable).count()

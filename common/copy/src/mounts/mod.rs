@@ -90,6 +90,9 @@ pub struct DriveNow {
     pub in_service: bool,
     /// Somebody holds it. Where that is the queue's doing it does not matter.
     pub taken: bool,
+    /// Somebody was said to hold it a moment ago: it is not taken by those who have no preference
+    /// for it.
+    pub rumoured: bool,
     /// A tape is in it.
     pub full: bool,
 }

@@ -19,7 +19,7 @@ fn need(name: &str) -> Need {
     tape(name).into()
 }
 
-const FREE: DriveNow = DriveNow { in_service: true, taken: false, full: false };
+const FREE: DriveNow = DriveNow { in_service: true, taken: false, rumoured: false, full: false };
 const DOWN: DriveNow = DriveNow { in_service: false, ..FREE };
 const TAKEN: DriveNow = DriveNow { taken: true, ..FREE };
 
@@ -153,6 +153,11 @@ fn a_drive_of_ones_own_is_preferred_and_those_of_others_are_spared() {
     queue.join(1, Copy, vec![vec![spare]]).unwrap();
     let all = seen(&[FREE, FREE], &[]);
     assert_eq!(words(&queue.decide(5, &all)), ["1: A in 1"]);
+    assert_eq!(obstacle(&queue, 2), Some(Obstacle::NoDrive(library())));
+    // It is tried although somebody is said to have it; others go elsewhere.
+    queue.back(1, 5);
+    let rumour = DriveNow { rumoured: true, ..FREE };
+    assert_eq!(words(&queue.decide(5, &seen(&[FREE, rumour], &[]))), ["1: A in 1"]);
     assert_eq!(obstacle(&queue, 2), Some(Obstacle::NoDrive(library())));
     // The preferred one goes down: another is taken.
     queue.back(1, 5);
@@ -332,6 +337,7 @@ impl World {
             .map(|drive| DriveNow {
                 in_service: !self.down[drive],
                 taken: self.outsider[drive] || self.held(drive),
+                rumoured: false,
                 full: self.inside[drive].is_some(),
             })
             .collect();
