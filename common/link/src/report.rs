@@ -125,7 +125,7 @@ mod tests {
             address,
             kind,
             full: tag.is_some(),
-            barcode: tag.map(|tag| model::Barcode::new(tag).unwrap()),
+            barcode: tag.map(|tag| Barcode::new(tag).unwrap()),
             accessible: true,
             imported: false,
             source: None,

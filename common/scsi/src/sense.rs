@@ -188,7 +188,7 @@ impl Sense {
 
     /// What is under way as percent, where that is known.
     pub fn percent(&self) -> Option<u8> {
-        self.progress.map(|part| (u32::from(part) * 100 >> 16) as u8)
+        self.progress.map(|part| ((u32::from(part) * 100) >> 16) as u8)
     }
 
     /// Whether a cartridge is made ready: threaded, or calibrated (02/04/01).

@@ -245,24 +245,38 @@ impl Access {
                 return Ok(None);
             }
         };
-        let candidate = &standing[able[choice]];
-        match self.attempt(place, candidate, &seat, line) {
+        let reached = self.mount(place, &standing[able[choice]], &seat, round, line)?;
+        if let Some(reached) = &reached {
+            self.tell_if_copy(place, reached, &standing[0].candidate, round);
+        }
+        Ok(reached)
+    }
+
+    /// Brings a candidate into the drive that was given for it.
+    fn mount(
+        self: &Arc<Self>,
+        place: &Place,
+        candidate: &Standing,
+        seat: &Seat,
+        round: &mut Round,
+        line: &InLine,
+    ) -> Result<Option<Reached>, MediumError> {
+        match self.attempt(place, candidate, seat, line) {
             Ok(Tried::Mounted(mounted)) => {
                 let (medium, primary) = (candidate.medium.clone(), candidate.candidate.primary);
                 let (opener, line_of) = (self.opener(&place.name), None);
                 let reached = Reached { mounted, medium, primary, opener, line: line_of };
-                if !self.is_current(place, &reached)? {
-                    // It was written while it was mounted: this round looks at what is old.
-                    self.release(place, reached);
-                    round.busy = true;
-                    line.again(false);
-                    return Ok(None);
+                if self.is_current(place, &reached)? {
+                    return Ok(Some(reached));
                 }
-                self.tell_if_copy(place, &reached, &standing[0].candidate, round);
-                return Ok(Some(reached));
+                // It was written while it was mounted: this round looks at what is old.
+                self.release(place, reached);
+                round.busy = true;
+                line.again(false);
+                return Ok(None);
             }
             Ok(Tried::Busy) => {
-                line.refused(&seat);
+                line.refused(seat);
                 round.busy = true;
             }
             Ok(Tried::Offline) => round.offline = true,

@@ -115,7 +115,11 @@ impl<'a> Door<'a> {
     fn carry(&mut self, from: &ElementStatus, to: ElementAddress) -> Result<Moved, String> {
         let arm = self.engine.ground.registry.mounts().arm(&self.library);
         let _arm = arm.lock().unwrap_or_else(PoisonError::into_inner);
-        let shut = |error: &TapeError| matches!(error, TapeError::Check(sense) if sense.is(Sense::MEDIUM_REMOVAL_PREVENTED));
+        let prevented = Sense::MEDIUM_REMOVAL_PREVENTED;
+        let shut = |error: &TapeError| match error {
+            TapeError::Check(sense) => sense.is(prevented),
+            _ => false,
+        };
         let control = Control::within(MOVE);
         let mut moved = past_attentions(|| self.changer.move_medium(from.address, to, &control));
         // To some changers a station that is shut is shut for the arm too.
@@ -266,6 +270,7 @@ fn look(engine: &Engine) -> Result<(), SvsError> {
         }
         let there = |it: &&ElementStatus| it.full && it.barcode.as_ref() == Some(volser);
         let found = view.inventory.elements.iter().find(there).map(|element| element.kind);
+        let changer = DeviceName::changer(holding.name().clone());
         let is_exported = outside.place == OutsidePlace::Exported;
         match found {
             None if is_exported => {

@@ -108,12 +108,6 @@ fn who_goes_first() {
             &["1: A in 1"],
         ),
         (
-            "another's tape in a drive is left alone",
-            &[(Copy, &["A"])],
-            seen(&[FREE, FREE], &[("B", Spot::Drive(0))]),
-            &["1: A in 1"],
-        ),
-        (
             "two tapes at once or none; nobody takes the drive that is kept",
             &[(Copy, &["A", "B"]), (Copy, &["C"])],
             seen(&[FREE, TAKEN, FREE], &[]),

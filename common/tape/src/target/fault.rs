@@ -11,7 +11,7 @@
 //!   drive0  write      7      lost                done, but the answer never comes
 //!   drive0  write      1      alert 20            done, and TapeAlert flag 20 is raised
 //!   changer move       1      sense 04/15/01
-//!   drive0  load       1      calibrate 5         ready when it was asked five times, as LTO-9 does
+//!   drive0  load       1      calibrate 5         ready when asked five times, as LTO-9 is
 //! ```
 //!
 //! Operations are `read`, `write`, `filemarks` (a count of 1 or more), `flush` (a count of 0),
