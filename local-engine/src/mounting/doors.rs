@@ -281,11 +281,7 @@ fn look(engine: &Engine) -> Result<(), SvsError> {
             }
             None | Some(ElementType::ImportExport) => {}
             // It may be on its way out: that is one movement, behind which it is looked again.
-            Some(_)
-                if ground
-                    .registry
-                    .holder(&DeviceName::changer(holding.name().clone()))
-                    .is_some() => {}
+            Some(_) if ground.registry.holder(&changer).is_some() => {}
             Some(_) => drop(ground.catalogue.remove_outside(&outside.medium)?),
         }
     }
