@@ -39,6 +39,15 @@ impl AdminHandler for Handler {
                     Err(AdminFault::new(FaultCode::Failed, error.to_string()))
                 })
             }
+            ours if crate::mounting::admin::is_ours(ours) => {
+                let (engine, method) = (Arc::clone(&self.engine), ours.to_owned());
+                let asked = tokio::task::spawn_blocking(move || {
+                    crate::mounting::admin::call(&engine, &method, &params)
+                });
+                asked.await.unwrap_or_else(|error| {
+                    Err(AdminFault::new(FaultCode::Failed, error.to_string()))
+                })
+            }
             ours if crate::policy::admin::is_ours(ours) => {
                 let (engine, method) = (Arc::clone(&self.engine), ours.to_owned());
                 let asked = tokio::task::spawn_blocking(move || {

@@ -151,6 +151,7 @@ pub(crate) fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
     let registry = Arc::new(Registry::default());
     let bell = registry.bell().clone();
     catalogue.on_write(move || bell.ring());
+    registry.mounts().begin(&catalogue, config.mounts.step_seconds)?;
     let (config, policy) = (Arc::new(config), Arc::default());
     let ground = Arc::new(Ground { config, store, catalogue, registry, policy });
     // Our own libraries first: of two with one name it is the ghost that is refused.
@@ -183,6 +184,7 @@ pub(crate) fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
     let engine = Engine { ground, links, copies, policy, frontends, ordering, stopping };
     let engine = Arc::new(engine);
     policy::start(&engine)?;
+    crate::mounting::follow(&engine)?;
     Ok(engine)
 }
 

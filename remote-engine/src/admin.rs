@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use model::{DeviceName, DeviceRole};
 use serde_json::{Value, json};
 use service::admin::{AdminFault, AdminHandler, AdminServer, FaultCode};
 use service::shutdown::Shutdown;
@@ -31,6 +32,7 @@ impl AdminHandler for Handler {
         match method {
             "status" => Ok(status(&self.0)),
             "health_clear" => health_clear(&self.0, &params),
+            "drive_down" | "drive_up" => drive(&self.0, method, &params),
             other => self.1.call(other, params).await.unwrap_or_else(|| {
                 Err(AdminFault::new(FaultCode::BadRequest, format!("no method {other:?}")))
             }),
@@ -50,6 +52,27 @@ fn health_clear(ground: &Ground, params: &Value) -> Result<Value, AdminFault> {
     }
 }
 
+/// A drive is taken out of use, or is brought back.
+fn drive(ground: &Ground, method: &str, params: &Value) -> Result<Value, AdminFault> {
+    let text = |key| params.get(key).and_then(Value::as_str).unwrap_or_default();
+    let named = text("drive");
+    let parsed = named.parse::<DeviceName>().ok().filter(|name| match name.role {
+        DeviceRole::Drive(index) => {
+            let report = ground.libraries.report(&name.library);
+            report.is_some_and(|report| usize::from(index) < report.drives.len())
+        }
+        DeviceRole::Changer => false,
+    });
+    let unknown = || AdminFault::new(FaultCode::NotFound, format!("there is no drive {named:?}"));
+    let drive = parsed.ok_or_else(unknown)?;
+    match method {
+        "drive_down" => ground.health.take_down(&drive, text("reason")),
+        // One of which nothing is known is well.
+        _ => drop(ground.health.clear(named)),
+    }
+    Ok(json!({ "drive": named }))
+}
+
 /// Who this is, what it holds, who is connected, what is open.
 fn status(ground: &Ground) -> Value {
     let statistics = ground.store.statistics();
@@ -63,8 +86,7 @@ fn status(ground: &Ground) -> Value {
             "libraries": peer.libraries,
         })
     });
-    let held = |name: &model::DeviceName| ground.held.contains(name);
-    let reports = ground.libraries.names().filter_map(|name| ground.libraries.report(name, held));
+    let reports = ground.libraries.names().filter_map(|name| ground.report(name));
     let libraries = reports.map(|report| {
         let drives = (0u16..).zip(&report.drives).map(|(index, drive)| {
             let medium = drive.state.as_ref().and_then(|state| state.medium.as_ref());
@@ -73,6 +95,7 @@ fn status(ground: &Ground) -> Value {
                 "serial": drive.identity.serial,
                 "barcode": medium.and_then(|medium| medium.barcode.clone()),
                 "in_use": drive.in_use,
+                "down": drive.down,
             })
         });
         let full = report.inventory.elements.iter().filter(|element| element.full).count();

@@ -1,12 +1,13 @@
 //! Putting the engine together: state, store, libraries, leases, the listener; and taking it down
 //! again.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use link::Message;
-use model::{EngineId, JobId, SiteName};
+use link::{LibraryReport, Message};
+use model::{DeviceName, EngineId, JobId, LibraryName, SiteName};
 use service::cli::Failure;
 use service::config::RemoteConfig;
 use service::messages;
@@ -55,6 +56,8 @@ pub struct Ground {
     pub health: HealthBook,
     /// The devices that are open.
     pub held: Held,
+    /// Drives that make a cartridge ready, and how far they are.
+    pub readying: Mutex<BTreeMap<DeviceName, u16>>,
     /// Who is connected.
     pub peers: Peers,
     /// What is done for them.
@@ -68,6 +71,35 @@ pub struct Ground {
 }
 
 impl Ground {
+    /// What a library looks like now, with how its drives and cartridges are.
+    pub fn report(&self, name: &LibraryName) -> Option<LibraryReport> {
+        let mut report = self.libraries.report(name)?;
+        for (index, drive) in (0u16..).zip(&mut report.drives) {
+            let device = DeviceName::drive(name.clone(), index);
+            drive.in_use = self.held.contains(&device);
+            drive.down = self.health.refuses(&device);
+            drive.readying = self.readying().get(&device).copied();
+        }
+        report.frozen = self.health.frozen(name);
+        Some(report)
+    }
+
+    fn readying(&self) -> MutexGuard<'_, BTreeMap<DeviceName, u16>> {
+        self.readying.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A drive makes a cartridge ready, or does not any more.
+    pub fn note_readying(&self, drive: &DeviceName, part: Option<u16>) {
+        let mut readying = self.readying();
+        let before = match part {
+            Some(part) => readying.insert(drive.clone(), part),
+            None => readying.remove(drive),
+        };
+        if before != part {
+            self.reporter.poke();
+        }
+    }
+
     /// Tells a site how a copy of it was proven, if it is done.
     pub fn send_proof(&self, site: &SiteName, job: JobId) {
         if let Some(how) = self.jobs.proof(job) {
@@ -115,7 +147,7 @@ fn open(config: RemoteConfig, reporter: Reporter) -> Result<Arc<Ground>, Failure
     let jobs = Jobs::open(Arc::clone(&catalogue))?;
     recovery::recover(&store, &found, &catalogue, &jobs)?;
     let libraries = Libraries::open(&vfs, &config)?;
-    let health = HealthBook::open(Arc::clone(&catalogue))?;
+    let health = HealthBook::open(Arc::clone(&catalogue), reporter.clone())?;
     Ok(Arc::new(Ground {
         engine: EngineId::generate(now_ms()),
         store,
@@ -123,6 +155,7 @@ fn open(config: RemoteConfig, reporter: Reporter) -> Result<Arc<Ground>, Failure
         libraries,
         health,
         held: Held::default(),
+        readying: Mutex::default(),
         peers: Peers::default(),
         jobs,
         replicas: Replicas::default(),

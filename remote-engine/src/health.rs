@@ -11,9 +11,13 @@ use service::messages;
 use svs::{Catalogue, Condition, EventKind, Health, HealthKind, SvsError};
 use tape::driver::DriveHealth;
 
+use crate::report::Reporter;
+
 /// How every drive and cartridge is that was looked at.
 pub struct HealthBook {
     catalogue: Arc<Catalogue>,
+    /// Tells of every change.
+    reporter: Reporter,
     rows: Mutex<BTreeMap<String, Health>>,
     /// Drives that are being cleaned.
     pub(crate) cleaning: Mutex<BTreeSet<DeviceName>>,
@@ -42,10 +46,11 @@ impl HealthBook {
     ///
     /// # Errors
     /// The catalogue can not be read.
-    pub fn open(catalogue: Arc<Catalogue>) -> Result<Self, SvsError> {
+    pub fn open(catalogue: Arc<Catalogue>, reporter: Reporter) -> Result<Self, SvsError> {
         let rows = catalogue.health()?.into_iter().map(|row| (row.subject.clone(), row)).collect();
         Ok(Self {
             catalogue,
+            reporter,
             rows: Mutex::new(rows),
             cleaning: Mutex::default(),
             is_stopping: AtomicBool::new(false),
@@ -85,6 +90,26 @@ impl HealthBook {
         self.condition(&subject_of(library, barcode)) == Condition::Frozen
     }
 
+    /// The cartridges of a library on which nothing is to be written any more, and why.
+    pub fn frozen(&self, library: &LibraryName) -> Vec<(Barcode, String)> {
+        let rows = self.rows();
+        let frozen = rows.values().filter(|row| row.condition == Condition::Frozen);
+        let its = frozen.filter_map(|row| {
+            let (of, barcode) = row.subject.split_once('/')?;
+            let barcode = Barcode::new(barcode).ok().filter(|_| of == library.as_str())?;
+            Some((barcode, row.message.clone().unwrap_or_default()))
+        });
+        its.take(link::FROZEN_MAX).collect()
+    }
+
+    /// An administrator takes a drive out of use. Whoever holds it keeps it.
+    pub fn take_down(&self, drive: &DeviceName, because: &str) {
+        let name = drive.to_string();
+        self.set(&name, HealthKind::Drive, Condition::Down, because);
+        let words: [(&str, &dyn Display); 2] = [("device", drive), ("cause", &because)];
+        self.say(messages::DRIVE_DOWN, &words, &name);
+    }
+
     /// The drives that want a cleaning cartridge.
     pub fn wants_cleaning(&self) -> Vec<DeviceName> {
         let rows = self.rows();
@@ -102,11 +127,14 @@ impl HealthBook {
         let row = rows.entry(subject.to_owned()).or_insert_with(|| fresh(subject.into(), kind));
         let before = row.clone();
         change(row);
-        if *row != before
-            && let Err(error) = self.catalogue.put_health(row)
-        {
+        if *row == before {
+            return;
+        }
+        if let Err(error) = self.catalogue.put_health(row) {
             tracing::warn!(subject, %error, "how a device is could not be kept");
         }
+        // The other side shows it at once.
+        self.reporter.poke();
     }
 
     /// What a drive told of itself, with this cartridge in it: kept, and acted upon.
@@ -143,9 +171,7 @@ impl HealthBook {
         let because = format!("TapeAlert {flag}: {}", known.meaning);
         match (known.action, barcode) {
             (AlertAction::TakeDown, _) => {
-                self.set(&name, HealthKind::Drive, Condition::Down, &because);
-                let words: [(&str, &dyn Display); 2] = [("device", drive), ("cause", &because)];
-                self.say(messages::DRIVE_DOWN, &words, &name);
+                self.take_down(drive, &because);
             }
             (AlertAction::Clean, _) => {
                 self.set(&name, HealthKind::Drive, Condition::Clean, &because);

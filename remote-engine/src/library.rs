@@ -148,19 +148,16 @@ impl Libraries {
         self.open.get(&name.library)?.library.medium(index)
     }
 
-    /// What a library looks like now. Nothing is asked of a device that is in use: no unit
-    /// attention is taken, no fault met.
-    pub fn report(
-        &self,
-        name: &LibraryName,
-        in_use: impl Fn(&DeviceName) -> bool,
-    ) -> Option<LibraryReport> {
+    /// What a library looks like now; who holds its drives and how they are is not told. Nothing is
+    /// asked of a device that is in use: no unit attention is taken, no fault met.
+    pub fn report(&self, name: &LibraryName) -> Option<LibraryReport> {
         let open = self.open.get(name)?;
         let LibraryLook { identity, inventory, drives, online } = open.library.look()?;
-        let drives = (0u16..).zip(drives).map(|(index, DriveLook { element, identity, state })| {
-            let in_use = in_use(&DeviceName::drive(name.clone(), index));
-            DriveReport { element, identity, state, in_use }
-        });
+        let drive = |DriveLook { element, identity, state }| {
+            let (in_use, down, readying) = Default::default();
+            DriveReport { element, identity, state, in_use, down, readying }
+        };
+        let drives = drives.into_iter().map(drive);
         Some(LibraryReport {
             name: name.clone(),
             identity,
@@ -168,6 +165,7 @@ impl Libraries {
             inventory,
             capacity: open.config.file().map(|file| file.capacity.0),
             online,
+            frozen: Vec::new(),
         })
     }
 }

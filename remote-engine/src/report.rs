@@ -112,8 +112,7 @@ impl Told {
     fn look(&mut self, ground: &Arc<Ground>) {
         self.cleaner.look(ground);
         let names = ground.libraries.names();
-        let held = |device: &DeviceName| ground.held.contains(device);
-        let now: Vec<_> = names.filter_map(|name| ground.libraries.report(name, held)).collect();
+        let now: Vec<_> = names.filter_map(|name| ground.report(name)).collect();
         for library in &now {
             let before = self.libraries.iter().find(|before| before.name == library.name);
             if before.is_none_or(|before| differs(before, library)) {
@@ -207,7 +206,10 @@ fn keep(ground: &Ground, report: &LibraryReport) -> Result<(), SvsError> {
         let medium = drive.state.as_ref().and_then(|state| state.medium.as_ref());
         let barcode = medium.and_then(|medium| medium.barcode.as_ref());
         let loaded = barcode.map_or("empty".to_owned(), |barcode| format!("loaded {barcode}"));
-        let state = if drive.in_use { format!("{loaded}, in use") } else { loaded };
+        let mut state = if drive.in_use { format!("{loaded}, in use") } else { loaded };
+        if drive.down.is_some() {
+            state.push_str(", down");
+        }
         devices.push(device(drive_name(&report.name, index), &drive.identity, state));
     }
     let library = Library {

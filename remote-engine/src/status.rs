@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use model::DeviceName;
 use service::shutdown::Shutdown;
 use service::status::{self, Link, Status};
 use svs::SvsError;
@@ -32,8 +31,7 @@ fn look(ground: &Ground) -> Result<Status, SvsError> {
         up: connected.iter().any(|it| it.site == peer.name),
         waiting: None,
     });
-    let held = |name: &DeviceName| ground.held.contains(name);
-    let reports = ground.libraries.names().filter_map(|name| ground.libraries.report(name, held));
+    let reports = ground.libraries.names().filter_map(|name| ground.report(name));
     let libraries = reports.map(|report| {
         let holder = |index: u16| {
             let in_use = report.drives.get(usize::from(index)).is_some_and(|drive| drive.in_use);

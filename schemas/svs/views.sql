@@ -57,9 +57,12 @@ SELECT
     m.source_medium, m.target_medium, m.policy, m.status,
     m.changed_from IS NULL AS current,
     m.changed_from, m.schedule, m.verify, m.proven, m.copied,
-    m.job, j.state AS job_state, j.percent, m.attempts, m.message
+    m.job, j.state AS job_state, j.percent, m.attempts, m.message,
+    -- Where the target is, if it is not in its library.
+    o.place AS target_place
 FROM copy_map m
 LEFT JOIN job_status j ON j.id = m.job
+LEFT JOIN outside o ON o.medium = m.target_medium
 ORDER BY m.source_medium, m.target_medium;
 
 DROP VIEW IF EXISTS migration_status;
@@ -67,11 +70,18 @@ CREATE VIEW migration_status AS
 SELECT
     m.source_medium, m.migration_medium, m.policy, m.days, m.schedule, m.status,
     m.verify, m.proven, m.moved, f.freed,
-    m.job, j.state AS job_state, j.percent, m.attempts, m.message
+    m.job, j.state AS job_state, j.percent, m.attempts, m.message,
+    o.place AS migration_place
 FROM migration_map m
 LEFT JOIN job_status j ON j.id = m.job
 LEFT JOIN media f ON f.medium = m.source_medium
+LEFT JOIN outside o ON o.medium = m.migration_medium
 ORDER BY m.source_medium;
+
+-- Who has drives, and who waits for them, in their order.
+DROP VIEW IF EXISTS mount_queue;
+CREATE VIEW mount_queue AS
+SELECT * FROM mounts ORDER BY state, rank, ticket;
 
 DROP VIEW IF EXISTS audit;
 CREATE VIEW audit AS

@@ -9,6 +9,7 @@ mod faults;
 mod frontends;
 mod keys;
 mod kill;
+mod library;
 mod listing;
 mod malformed;
 mod page;

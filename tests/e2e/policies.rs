@@ -28,7 +28,7 @@ fn scene(name: &str) -> Scene {
 }
 
 /// `twinreel WORDS --json` of the local engine.
-fn call(scene: &Scene, words: &str) -> (i32, Value, String) {
+pub(crate) fn call(scene: &Scene, words: &str) -> (i32, Value, String) {
     let config = scene.pair.directory().join("local.toml");
     let config = config.to_str().expect("a scratch path is text").to_owned();
     let words = words.split(' ').map(|word| word.replace('_', " "));
@@ -37,17 +37,17 @@ fn call(scene: &Scene, words: &str) -> (i32, Value, String) {
     (code, serde_json::from_str(&out).unwrap_or_default(), errors)
 }
 
-fn done(scene: &Scene, words: &str) -> Value {
+pub(crate) fn done(scene: &Scene, words: &str) -> Value {
     let (code, value, errors) = call(scene, words);
     assert_eq!(code, 0, "{words}: {errors}");
     value
 }
 
-fn copies(scene: &Scene) -> Vec<CopyEntry> {
+pub(crate) fn copies(scene: &Scene) -> Vec<CopyEntry> {
     scene.pair.catalogue(Role::Local).copy_entries().expect("the map")
 }
 
-fn copy(scene: &Scene, number: usize) -> CopyEntry {
+pub(crate) fn copy(scene: &Scene, number: usize) -> CopyEntry {
     let tape = format!("VTA{number:03}L8");
     let mut all = copies(scene).into_iter();
     all.find(|entry| entry.source_medium.to_string().ends_with(&tape)).expect("its entry")
@@ -62,7 +62,7 @@ fn migration(scene: &Scene, number: usize) -> MigrationEntry {
 
 /// Mounts a virtual tape, writes random records from its beginning on, at most until early
 /// warning, and a filemark, and dismounts it. What is on it then.
-fn back_up(scene: &Scene, number: usize, rng: &mut Rng, records: usize) -> Vec<Object> {
+pub(crate) fn back_up(scene: &Scene, number: usize, rng: &mut Rng, records: usize) -> Vec<Object> {
     scene.operator.load("vtl0", &format!("VTA{number:03}L8"), 0);
     let mut session = scene.operator.tape(SOURCE);
     let mut objects = Vec::new();
@@ -75,18 +75,18 @@ fn back_up(scene: &Scene, number: usize, rng: &mut Rng, records: usize) -> Vec<O
     }
     session.write_filemarks(1).expect("a filemark");
     objects.push(Object::Filemark);
-    drop(session);
+    session.close_tape().expect("it closes");
     scene.operator.unload("vtl0", 0);
     objects
 }
 
-fn wait_copy(scene: &Scene, number: usize, status: MapStatus) -> CopyEntry {
+pub(crate) fn wait_copy(scene: &Scene, number: usize, status: MapStatus) -> CopyEntry {
     until(&format!("copy {number} is {status}"), || {
         Some(copy(scene, number)).filter(|entry| entry.status == status)
     })
 }
 
-fn ghost(scene: &Scene, number: usize) -> Vec<Object> {
+pub(crate) fn ghost(scene: &Scene, number: usize) -> Vec<Object> {
     read_tape(&scene.pair.ghost_files(), &format!("PTA{number:03}L8"))
 }
 
@@ -237,6 +237,7 @@ fn a_locked_source_waits_for_its_replication() {
     let record = rng.bytes(RECORD);
     let written = session.write_block(record.clone().into()).expect("a record");
     assert!(written == Wrote::Done && replicated(), "the write waits for the replication");
+    session.close_tape().expect("it closes");
     drop(session);
     scene.operator.unload("vtl0", 0);
     scene.pair.relay.bandwidth(None);

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod copying;
+mod health;
 mod hostile;
 mod jobs;
 mod wire;

@@ -3,6 +3,7 @@
 //! - [`plan()`] says who moves the bytes of a copy. A pure function over what source and target are
 //!   and what the engines can do now; tested as a table.
 //! - [`access::order`] says which copy of a tape a host is given. A pure function as well.
+//! - [`mounts`] decides who is given which drive, and when: the queue of those who need tapes.
 //! - [`run::write_range`] moves the bytes of one range to a drive: prefetching from its source so
 //!   that the drive never waits, counting only what the drive answered GOOD.
 //! - [`policy`] decides which entries of the maps are due, and sees them through.
@@ -14,6 +15,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod access;
+pub mod mounts;
 pub mod plan;
 pub mod policy;
 pub mod proof;

@@ -1,6 +1,6 @@
 //! Device reports: what the remote site has, and what it knows of copies.
 
-use model::{ElementAddress, ElementType, EngineId, JobId, LibraryName, ObjectNumber};
+use model::{Barcode, ElementAddress, ElementType, EngineId, JobId, LibraryName, ObjectNumber};
 use serde::{Deserialize, Serialize};
 use tape::{DeviceIdentity, DriveState, Inventory};
 
@@ -29,7 +29,13 @@ pub struct LibraryReport {
     pub capacity: Option<u64>,
     /// Whether the library answers.
     pub online: bool,
+    /// Cartridges that are not to be written on any more, and why; at most [`FROZEN_MAX`].
+    #[serde(default)]
+    pub frozen: Vec<(Barcode, String)>,
 }
+
+/// Cartridges of a library that are told to be frozen.
+pub const FROZEN_MAX: usize = 1024;
 
 impl LibraryReport {
     /// A cartridge was moved, and the report that says so has not come yet.
@@ -62,6 +68,13 @@ pub struct DriveReport {
     pub state: Option<DriveState>,
     /// Whether someone holds it open.
     pub in_use: bool,
+    /// Why it is not used, where it is out of use; at most 1024 bytes.
+    #[serde(default)]
+    pub down: Option<String>,
+    /// A cartridge is made ready (threaded, or calibrated, which takes up to two hours), and this
+    /// much of it is done, in 65536ths; 0 where that is not known.
+    #[serde(default)]
+    pub readying: Option<u16>,
 }
 
 /// What the remote knows of a copy whose session was gone when it ended. The remote is the
@@ -112,7 +125,7 @@ mod tests {
             address,
             kind,
             full: tag.is_some(),
-            barcode: tag.map(|tag| model::Barcode::new(tag).unwrap()),
+            barcode: tag.map(|tag| Barcode::new(tag).unwrap()),
             accessible: true,
             imported: false,
             source: None,
@@ -143,6 +156,7 @@ mod tests {
             drives: Vec::new(),
             capacity: None,
             online: true,
+            frozen: Vec::new(),
         };
         let seen = |report: &LibraryReport| {
             let elements = report.inventory.elements.iter();

@@ -37,6 +37,9 @@ pub struct Sense {
     pub deferred: bool,
     /// With ILLEGAL REQUEST: the field in error.
     pub field: Option<FieldPointer>,
+    /// With NO SENSE and NOT READY: how much is done of what is under way, in 65536ths (SPC-5
+    /// 4.4.2.4.4, progress indication).
+    pub progress: Option<u16>,
 }
 
 macro_rules! known {
@@ -169,6 +172,7 @@ impl Sense {
             information: None,
             deferred: false,
             field: None,
+            progress: None,
         }
     }
 
@@ -187,6 +191,21 @@ impl Sense {
     /// The same with INFORMATION.
     pub const fn with_information(self, information: i64) -> Self {
         Self { information: Some(information), ..self }
+    }
+
+    /// The same with a progress indication.
+    pub const fn with_progress(self, progress: u16) -> Self {
+        Self { progress: Some(progress), ..self }
+    }
+
+    /// What is under way as percent, where that is known.
+    pub fn percent(&self) -> Option<u8> {
+        self.progress.map(|part| ((u32::from(part) * 100) >> 16) as u8)
+    }
+
+    /// Whether a cartridge is made ready: threaded, or calibrated (02/04/01).
+    pub const fn is_becoming_ready(&self) -> bool {
+        self.is(Self::BECOMING_READY)
     }
 
     /// Whether key and code are those of `other`, whatever the bits and INFORMATION.
@@ -212,10 +231,32 @@ impl Sense {
         bytes[7] = 10;
         bytes[12] = self.asc;
         bytes[13] = self.ascq;
-        if let Some(field) = self.field {
-            bytes[15..18].copy_from_slice(&field.encode());
+        if let Some(specific) = self.key_specific() {
+            bytes[15..18].copy_from_slice(&specific);
         }
         bytes
+    }
+
+    /// The three bytes that depend on the sense key.
+    fn key_specific(&self) -> Option<[u8; 3]> {
+        let progress = self.progress.filter(|_| self.has_progress()).map(|part| {
+            let [high, low] = part.to_be_bytes();
+            [0x80, high, low]
+        });
+        self.field.map(FieldPointer::encode).or(progress)
+    }
+
+    fn has_progress(&self) -> bool {
+        matches!(self.key, 0x00 | 0x02)
+    }
+
+    fn set_key_specific(&mut self, bytes: [u8; 3]) {
+        let [flags, high, low] = bytes;
+        if self.key == 0x05 {
+            self.field = FieldPointer::decode(bytes);
+        } else if self.has_progress() && flags & 0x80 != 0 {
+            self.progress = Some(u16::from_be_bytes([high, low]));
+        }
     }
 
     /// Descriptor format (SPC-5 4.4.2) with information, sense key specific and stream commands
@@ -227,9 +268,9 @@ impl Sense {
             bytes.extend([0x00, 0x0a, 0x80, 0]);
             bytes.extend(information.to_be_bytes());
         }
-        if let Some(field) = self.field {
+        if let Some(specific) = self.key_specific() {
             bytes.extend([0x02, 0x06, 0, 0]);
-            bytes.extend(field.encode());
+            bytes.extend(specific);
             bytes.push(0);
         }
         if self.stream_bits() != 0 {
@@ -261,9 +302,7 @@ impl Sense {
             let information = [byte(3), byte(4), byte(5), byte(6)];
             sense.information = Some(i32::from_be_bytes(information).into());
         }
-        if sense.key == 0x05 {
-            sense.field = FieldPointer::decode([byte(15), byte(16), byte(17)]);
-        }
+        sense.set_key_specific([byte(15), byte(16), byte(17)]);
         Some(sense)
     }
 
@@ -280,9 +319,7 @@ impl Sense {
                     let value = value.first_chunk::<8>();
                     sense.information = value.map(|value| i64::from_be_bytes(*value));
                 }
-                (0x02, [_, _, a, b, c, ..]) if sense.key == 0x05 => {
-                    sense.field = FieldPointer::decode([*a, *b, *c]);
-                }
+                (0x02, [_, _, a, b, c, ..]) => sense.set_key_specific([*a, *b, *c]),
                 (0x04, [_, flags, ..]) => sense.set_stream_bits(*flags),
                 _ => {}
             }
@@ -336,8 +373,10 @@ mod tests {
         let bits = any::<[bool; 4]>();
         let information = proptest::option::of(any::<i32>());
         let field = proptest::option::of(field);
-        (0u8..16, any::<u8>(), any::<u8>(), bits, information, field).prop_map(
-            |(key, asc, ascq, bits, information, field)| Sense {
+        let progress = proptest::option::of(any::<u16>());
+        (0u8..16, any::<u8>(), any::<u8>(), bits, information, field, progress).prop_map(
+            |(key, asc, ascq, bits, information, field, progress)| Sense {
+                progress: progress.filter(|_| matches!(key, 0 | 2)),
                 key,
                 asc,
                 ascq,
@@ -378,6 +417,10 @@ mod tests {
         assert_eq!(expected.to_fixed(), filemark);
         let long = [0x70, 0, 0x05, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x24, 0, 0, 0xcb, 0, 1];
         assert_eq!(Sense::parse(&long), Some(Sense::bad_cdb_field(1, Some(3))));
+        let calibrating = [0x70, 0, 2, 0, 0, 0, 0, 10, 0, 0, 0, 0, 4, 1, 0, 0x80, 0x40, 0];
+        let calibrating = Sense::parse(&calibrating).unwrap();
+        assert_eq!(calibrating, Sense::BECOMING_READY.with_progress(0x4000));
+        assert_eq!(calibrating.percent(), Some(25));
         assert_eq!(Sense::parse(&[]), None);
         assert_eq!(Sense::parse(&[0x7f, 0, 5]), None);
     }

@@ -122,6 +122,10 @@ messages! {
     DRIVE_DOWN = "TWR-6021-E",
     /// barcode, cause
     CARTRIDGE_FROZEN = "TWR-6022-E",
+    /// library, barcode
+    CARTRIDGE_EXPORTED = "TWR-6025-I",
+    /// library, barcode
+    CARTRIDGE_IMPORTED = "TWR-6026-I",
     /// device, barcode
     DRIVE_CLEANED = "TWR-6023-I",
     /// device, cause

@@ -40,6 +40,8 @@ mod jobs;
 mod lease;
 mod library;
 mod maps;
+mod mount;
+mod outside;
 mod recover;
 mod replication;
 mod schema;
@@ -60,6 +62,8 @@ pub use maps::{
     MediumFacts, MediumRef, MigrationEntry, MigrationRule, Places, Pooled, ReferenceError, Settled,
     TapeRange,
 };
+pub use mount::{Mount, MountPriority, MountState};
+pub use outside::{Outside, OutsidePlace};
 pub use recover::{PeerFact, Recovered};
 pub use replication::{Replication, ReplicationState};
 pub use schema::VERSION as SCHEMA_VERSION;

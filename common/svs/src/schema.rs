@@ -7,12 +7,13 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::SvsError;
 
 /// Step n leads from version n to n + 1. A step that has been released is never edited.
-const STEPS: [&str; 5] = [
+const STEPS: [&str; 6] = [
     include_str!("../../../schemas/svs/0001_catalogue.sql"),
     include_str!("../../../schemas/svs/0002_leases.sql"),
     include_str!("../../../schemas/svs/0003_maps.sql"),
     include_str!("../../../schemas/svs/0004_frontends.sql"),
     include_str!("../../../schemas/svs/0005_health.sql"),
+    include_str!("../../../schemas/svs/0006_mounts.sql"),
 ];
 
 const VIEWS: &str = include_str!("../../../schemas/svs/views.sql");

@@ -11,8 +11,11 @@ use service::init::{InitOptions, init};
 use crate::demo::{self, DemoArguments};
 use crate::dma::{self, DmaCommand};
 use crate::doctor::{self, DoctorCommand};
+use crate::drive::{self, DriveCommand};
+use crate::library::{self, LibraryCommand};
 use crate::maps::{self, CopyCommand, MapCommand, MigrateCommand, PoolCommand};
 use crate::output::Output;
+use crate::queue::{self, QueueCommand};
 use crate::{catalogue, health, status};
 
 /// Administer a pair of Twinreel engines.
@@ -89,6 +92,20 @@ enum Command {
         #[arg(long, value_name = "SUBJECT")]
         clear: Option<String>,
     },
+    /// Show who waits for drives, and who has them.
+    #[command(args_conflicts_with_subcommands = true)]
+    Queue {
+        #[command(flatten)]
+        which: Which,
+        #[command(subcommand)]
+        command: Option<QueueCommand>,
+    },
+    /// Take drives of a remote engine out of use, and bring them back.
+    #[command(subcommand)]
+    Drive(DriveCommand),
+    /// Take cartridges out of a library, and bring them in.
+    #[command(subcommand)]
+    Library(LibraryCommand),
     /// Replicate the newest generation of a cartridge to every site, now.
     Replicate {
         #[command(flatten)]
@@ -187,7 +204,7 @@ fn last_day(text: &str) -> Result<u64, String> {
     u64::try_from(end).map_err(|_| "that is before 1970".to_owned())
 }
 
-fn cartridge(text: &str) -> Result<(LibraryName, Barcode), String> {
+pub(crate) fn cartridge(text: &str) -> Result<(LibraryName, Barcode), String> {
     let (library, barcode) = text.split_once(':').ok_or("write LIBRARY:BARCODE")?;
     let library = LibraryName::new(library).map_err(|error| error.to_string())?;
     let barcode = Barcode::new(barcode).map_err(|error| error.to_string())?;
@@ -273,6 +290,9 @@ fn carry_out(command: Command, output: &Output) -> Result<(), Failed> {
         Command::Jobs { which, watch, active } => catalogue::jobs(&which, watch, active, output),
         Command::Libraries { which } => catalogue::libraries(&which, output),
         Command::Cartridges { which } => catalogue::cartridges(&which, output),
+        Command::Queue { which, command } => queue::run(&which, command.as_ref(), output),
+        Command::Drive(command) => drive::run(&command, output),
+        Command::Library(command) => library::run(&command, output),
         Command::Health { which, clear } => health::run(&which, clear.as_deref(), output),
         // Taken by name before the arguments are parsed; listed here for the help.
         Command::LocalEngine | Command::RemoteEngine => Ok(()),
@@ -311,6 +331,15 @@ mod tests {
             "store lock vtl0:VTA001L8",
             "cartridges --config a.toml",
             "health --config remote.toml --clear ptl0/drive0",
+            "queue --config a.toml --json",
+            "queue cancel 7 --config a.toml",
+            "queue priority 01JD0000000000000000000000 restore",
+            "drive down ptl0/drive0 --reason noise --config remote.toml",
+            "drive up ptl0/drive0",
+            "library export dr-ptl0:PTA001L8 --config a.toml",
+            "library import dr-ptl0 --json",
+            "library import dr-ptl0 PTA001L8",
+            "library outside",
             "replicate vtl0:VTA001L8 --wait",
             "dma inventory --config a.toml vtl0",
             "dma copy --server h:1 --user u --password-file p --source vtl0/drive0 --target a:B,C",

@@ -20,9 +20,12 @@ mod cli;
 mod demo;
 mod dma;
 mod doctor;
+mod drive;
 mod health;
+mod library;
 mod maps;
 mod output;
+mod queue;
 mod status;
 
 use std::ffi::OsString;

@@ -21,8 +21,18 @@ const EVERY: Duration = Duration::from_millis(250);
 
 /// Asks a running engine.
 pub(crate) fn ask(which: &Which, method: &str, params: Value) -> Result<Value, Failed> {
+    ask_within(ANSWER, which, method, params)
+}
+
+/// Asks a running engine for what takes longer.
+pub(crate) fn ask_within(
+    patience: Duration,
+    which: &Which,
+    method: &str,
+    params: Value,
+) -> Result<Value, Failed> {
     let socket = site(which)?.admin_socket();
-    let mut client = AdminClient::connect(&socket, ANSWER).map_err(Failed::new)?;
+    let mut client = AdminClient::connect(&socket, patience).map_err(Failed::new)?;
     client.call(method, params).map_err(Failed::new)
 }
 

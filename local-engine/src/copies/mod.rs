@@ -31,6 +31,7 @@ use crate::device::{ENGINE_NEXUS, Opener};
 use crate::engine::Engine;
 
 pub use list::{OnFailure, parts_of};
+pub(crate) use order::job_with;
 pub use order::{Order, Purpose, Refused, Section, TapeAt};
 
 /// Copies that run or wait at a time.
@@ -254,6 +255,8 @@ impl Engine {
             }
             ended |= runs || waits;
         }
+        // Those that wait for drives look whether they still do.
+        self.ground.registry.bell().ring();
         ended
     }
 
@@ -272,6 +275,7 @@ impl Engine {
             cancel.cancel();
             stopped = true;
         }
+        self.ground.registry.bell().ring();
         stopped
     }
 

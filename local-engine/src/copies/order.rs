@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use copy::generation_row;
-use model::{GenerationId, JobId};
+use model::{ElementType, GenerationId, JobId};
 use serde::{Deserialize, Serialize};
 use store::ObjectRun;
 use svs::{
-    Cartridge, CopyStart, JobFilter, JobKind, JobOwner, LibraryRole, MediumRef, NewJob, SvsError,
-    Verified,
+    Cartridge, CopyStart, JobFilter, JobKind, JobOwner, LibraryRole, MediumRef, MountPriority,
+    NewJob, SvsError, Verified,
 };
 use tape::Control;
 
@@ -29,6 +29,11 @@ pub struct Section {
     pub count: Option<u64>,
 }
 
+/// The priority of a copy that somebody asked for.
+fn asked() -> MountPriority {
+    MountPriority::Copy
+}
+
 /// A copy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
@@ -45,6 +50,9 @@ pub struct Order {
     pub verify: Option<Verified>,
     /// For people: `smis admin at 192.0.2.1`.
     pub requested_by: String,
+    /// How urgent it is where drives are short.
+    #[serde(default = "asked")]
+    pub priority: MountPriority,
     /// Of a virtual source, what is read. Known when it is written down.
     #[serde(default)]
     pub generation: Option<GenerationId>,
@@ -89,8 +97,10 @@ fn invalid(text: impl Into<String>) -> Refused {
 }
 
 fn find(engine: &Engine, tape: &TapeAt) -> Result<Found, Refused> {
-    let found = mounting::find(&engine.ground.registry, tape);
-    found.ok_or_else(|| invalid(format!("there is no tape {tape}")))
+    let registry = &engine.ground.registry;
+    let found = mounting::find(registry, tape);
+    let there = found.filter(|found| found.element.kind != ElementType::ImportExport);
+    there.ok_or_else(|| invalid(mounting::why_not(registry, tape)))
 }
 
 /// Checks a copy and writes its job.
@@ -103,13 +113,15 @@ pub(super) fn write_down(
         return Err(invalid("a tape is not copied to itself"));
     }
     let (source, target) = (find(engine, &order.source)?, find(engine, &order.target)?);
-    for tape in [&order.source, &order.target] {
-        if is_busy(engine, tape)? {
+    for (tape, is_read) in [(&order.source, true), (&order.target, false)] {
+        if is_busy(engine, tape, is_read)? {
             return Err(Refused::InUse(tape.to_string()));
         }
     }
     for (tape, found) in [(&order.source, &source), (&order.target, &target)] {
-        if let Some(index) = drive_of(&found.view, &found.element)
+        // What a virtual tape holds is settled now; another one is waited for in the queue.
+        if found.view.role == LibraryRole::Virtual
+            && let Some(index) = drive_of(&found.view, &found.element)
             && engine.ground.registry.holder(&drive_name(tape, index)).is_some()
         {
             return Err(Refused::InUse(tape.to_string()));
@@ -172,13 +184,27 @@ fn reach_back(engine: &Engine, order: &mut Order, generation: GenerationId) {
     }
 }
 
-/// Whether a copy that has not ended reads or writes the tape.
-pub(super) fn is_busy(engine: &Engine, tape: &TapeAt) -> Result<bool, SvsError> {
+/// Whether a copy that has not ended writes the tape, or reads what would be written over. Several
+/// may read the same tape: it goes from one to the next.
+fn is_busy(engine: &Engine, tape: &TapeAt, is_read: bool) -> Result<bool, SvsError> {
+    let all = job_ends(engine, tape)?;
+    Ok(all.iter().any(|(_, reads, writes)| *writes || (*reads && !is_read)))
+}
+
+/// A copy that has not ended and reads or writes the tape.
+pub(crate) fn job_with(engine: &Engine, tape: &TapeAt) -> Result<Option<JobId>, SvsError> {
+    let all = job_ends(engine, tape)?;
+    Ok(all.iter().find(|(_, reads, writes)| *reads || *writes).map(|(job, ..)| *job))
+}
+
+/// The copies that have not ended, whether they read the tape, and whether they write it.
+fn job_ends(engine: &Engine, tape: &TapeAt) -> Result<Vec<(JobId, bool, bool)>, SvsError> {
     let name = tape.to_string();
     let kinds = vec![JobKind::Copy, JobKind::Migration];
     let filter = JobFilter { kinds, ..JobFilter::unfinished() };
     let jobs = engine.ground.catalogue.jobs(&filter)?;
-    Ok(jobs.iter().any(|job| job.source == name || job.target.split(", ").any(|t| t == name)))
+    let writes = |target: &str| target.split(", ").any(|it| it == name);
+    Ok(jobs.iter().map(|job| (job.id, job.source == name, writes(&job.target))).collect())
 }
 
 /// The row of a virtual tape.

@@ -11,12 +11,12 @@ use svs::JobState;
 use tape::{CancelToken, Control, ReadEnd, SpaceKind, TapeError, WriteEnd};
 
 use super::Note;
-use super::mount::{self, mount};
+use super::mount::{self, Taken, mount};
 use super::order::{Order, Stretch, stretches};
 use super::proof::{Written, prove};
 use crate::device::Opener;
 use crate::engine::Engine;
-use crate::mounting::{Halt, Mounted, past_attentions};
+use crate::mounting::{Asker, Halt, Mounted, past_attentions};
 use crate::mover::{EngineDrive, Extent, JobHandle, RECORD_MAX, RangeEnd, RangeRequest};
 
 /// How long a copy may take in all.
@@ -92,10 +92,19 @@ impl Copying<'_> {
         Control::new(COPY, self.cancel.clone())
     }
 
-    fn mount(&self, tape: &super::TapeAt) -> Result<Mounted, Halt> {
+    /// The target, and before it the source where that is no generation, in drives.
+    fn mount(&self) -> Result<Taken, Halt> {
         let job = self.job;
         let mut told = String::new();
-        mount(self.engine, tape, &self.opener, &self.cancel, &mut |why| {
+        let source = self.order.generation.is_none().then(|| self.order.source.clone());
+        let tapes: Vec<_> = source.into_iter().chain([self.order.target.clone()]).collect();
+        let asker = Asker {
+            job: Some(job.id()),
+            who: self.order.requested_by.clone(),
+            priority: self.order.priority,
+        };
+        let by = (&self.opener, &self.cancel);
+        mount(self.engine, asker, &tapes, by, &mut |why| {
             if told != why {
                 told = why.to_owned();
                 job.enter(JobState::WaitingDrive, Some(why));
@@ -104,28 +113,14 @@ impl Copying<'_> {
     }
 
     fn copy(&mut self) -> Result<(), Halt> {
-        let source = match self.order.generation {
-            Some(_) => None,
-            None => Some(self.mount(&self.order.source)?),
+        let mut taken = self.mount()?;
+        let written = match &mut taken.mounted[..] {
+            [target] => self.write(None, target),
+            [source, target] => self.write(Some(source), target),
+            _ => Err(Halt::Failed("there is no target".into())),
         };
-        let target = self.mount(&self.order.target);
-        let (mut source, mut target) = match target {
-            Ok(target) => (source, target),
-            Err(halt) => {
-                self.put_back(source);
-                return Err(halt);
-            }
-        };
-        let written = self.write(source.as_mut(), &mut target);
-        self.put_back(source);
-        self.put_back(Some(target));
+        mount::put_back(self.engine, taken, &self.opener);
         written
-    }
-
-    fn put_back(&self, mounted: Option<Mounted>) {
-        if let Some(mounted) = mounted {
-            mount::put_back(self.engine, mounted, &self.opener);
-        }
     }
 
     fn write(&mut self, source: Option<&mut Mounted>, target: &mut Mounted) -> Result<(), Halt> {

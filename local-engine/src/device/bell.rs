@@ -1,6 +1,7 @@
 //! Tells that something has changed.
 
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use model::ElementAddress;
 use tape::{CdbRequest, Completion, Control, DeviceIdentity, Inventory, MediumChanger, TapeError};
@@ -10,24 +11,43 @@ use super::EngineChanger;
 
 /// Rung when what [`super::Library::view`], a holder or a job row says may have changed. Whoever
 /// listens looks for himself; rings that nobody heard are one.
-#[derive(Clone, Debug)]
-pub struct Bell(Arc<watch::Sender<()>>);
+#[derive(Clone, Debug, Default)]
+pub struct Bell(Arc<Inner>);
 
-impl Default for Bell {
-    fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(())))
-    }
+#[derive(Debug, Default)]
+struct Inner {
+    tasks: watch::Sender<()>,
+    /// How often it was rung, for threads.
+    rings: Mutex<u64>,
+    rung: Condvar,
 }
 
 impl Bell {
     /// Something has changed.
     pub fn ring(&self) {
-        self.0.send_replace(());
+        self.0.tasks.send_replace(());
+        *self.locked() += 1;
+        self.0.rung.notify_all();
+    }
+
+    fn locked(&self) -> MutexGuard<'_, u64> {
+        self.0.rings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How often it was rung.
+    pub fn rings(&self) -> u64 {
+        *self.locked()
+    }
+
+    /// Returns when it was rung more often than `heard` times, or after so long. Blocks.
+    pub fn wait(&self, heard: u64, patience: Duration) {
+        let silent = |rings: &mut u64| *rings == heard;
+        drop(self.0.rung.wait_timeout_while(self.locked(), patience, silent));
     }
 
     /// Hears every ring from now on.
     pub fn listen(&self) -> watch::Receiver<()> {
-        self.0.subscribe()
+        self.0.tasks.subscribe()
     }
 }
 

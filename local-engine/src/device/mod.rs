@@ -8,7 +8,8 @@ mod watch;
 pub use bell::Bell;
 pub(crate) use registry::ENGINE_NEXUS;
 pub use registry::{
-    Claim, Device, DeviceLine, EngineChanger, Library, LibraryView, Opener, Registry,
+    Claim, Conditions, Device, DeviceLine, DriveCondition, EngineChanger, Library, LibraryView,
+    Opener, Registry,
 };
 pub use service::owner::{Gone, Owner};
 pub use steps::{failure, run_step};

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
-use model::{DeviceName, DeviceRole, LibraryName};
+use model::{Barcode, DeviceName, DeviceRole, LibraryName};
 use ndmp::tape::{Failure, FailureKind};
 use svs::LibraryRole;
 use tape::{CdbRequest, Completion, Control, DeviceIdentity, Inventory, MediumChanger, TapeError};
 
 use super::bell::{Bell, Told};
 use super::watch::{Watch, WatchedChanger, WatchedDrive};
+use crate::mounting::Mounts;
 use crate::mover::EngineDrive;
 
 /// A line of the device lists.
@@ -51,6 +52,35 @@ pub struct LibraryView {
     pub inventory: Inventory,
     /// Bytes that fit on a cartridge, if that is known.
     pub capacity: Option<u64>,
+    /// How its drives and cartridges are.
+    pub conditions: Conditions,
+}
+
+impl LibraryView {
+    /// How a drive is.
+    pub fn condition(&self, drive: u16) -> DriveCondition {
+        self.conditions.drives.get(usize::from(drive)).cloned().unwrap_or_default()
+    }
+}
+
+/// How drives and cartridges are. What is not named is well.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Conditions {
+    /// The drives, in order.
+    pub drives: Vec<DriveCondition>,
+    /// Cartridges that are not to be written on, and why.
+    pub frozen: Vec<(Barcode, String)>,
+}
+
+/// How a drive is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DriveCondition {
+    /// Why it is not used, where it is out of use.
+    pub down: Option<String>,
+    /// Somebody else holds it at its own site.
+    pub in_use: bool,
+    /// A cartridge is made ready in it, and so much of that is done, in 65536ths.
+    pub readying: Option<u16>,
 }
 
 /// Who opens a device.
@@ -148,6 +178,7 @@ pub struct Registry {
     claimed: Arc<Claimed>,
     watch: OnceLock<Arc<dyn Watch>>,
     bell: Bell,
+    mounts: Arc<Mounts>,
 }
 
 /// The exclusive right to a device; given back when dropped.
@@ -175,6 +206,11 @@ impl Registry {
     /// Rung by every change of what is here.
     pub fn bell(&self) -> &Bell {
         &self.bell
+    }
+
+    /// Who waits for drives of these libraries.
+    pub fn mounts(&self) -> &Arc<Mounts> {
+        &self.mounts
     }
 
     /// Adds a library.

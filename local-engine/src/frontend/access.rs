@@ -1,21 +1,24 @@
 //! Which copy of a tape is mounted for a host, and where.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use copy::access::{Candidate, order};
+use copy::mounts::{Need, Seat};
 use scsi::Sense;
 use service::messages;
-use svs::{Catalogue, DeviceRef, EventKind, MediumRef};
+use svs::{Catalogue, DeviceRef, EventKind, MediumRef, MountPriority};
 use tape::CancelToken;
 use tape::target::MediumError;
 
 use super::left::LeftOver;
 use crate::device::{Library, LibraryView, Opener, Registry};
-use crate::mounting::{self, Halt, LOOK, Mounted, TapeAt, Tried, Wish, attempt};
+use crate::mounting::{
+    self, Asker, Halt, Heard, InLine, LOOK, Mounted, Mounts, TapeAt, Tried, Wish, attempt, why_not,
+};
 
 /// How long a mount waits for what is in use.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -63,6 +66,8 @@ pub struct Reached {
     /// Whether it may be written.
     pub primary: bool,
     opener: Opener,
+    /// Its place in the queue, once it is sure to stay.
+    line: Option<InLine>,
 }
 
 /// A candidate, where its library is known.
@@ -166,11 +171,18 @@ impl Access {
     ) -> Result<Reached, (MediumError, String)> {
         let begun = Instant::now();
         let mut round = Round::default();
+        let (job, who) = (None, place.name.clone());
+        let asker = Asker { job, who, priority: MountPriority::Restore };
+        let line = Mounts::join(&self.registry(), asker).map_err(|_| {
+            let cause = "too many wait for drives".to_owned();
+            (MediumError::InUse(cause.clone()), cause)
+        })?;
         loop {
             (round.busy, round.offline) = (false, false);
-            match self.round(place, primary_only, &mut round) {
-                Ok(Some(reached)) => {
+            match self.round(place, primary_only, &mut round, &line) {
+                Ok(Some(mut reached)) => {
                     self.note_device(place, Some(&reached));
+                    reached.line = Some(line);
                     return Ok(reached);
                 }
                 Ok(None) => {}
@@ -183,17 +195,16 @@ impl Access {
             if over || self.is_over() {
                 return Err(round.verdict());
             }
-            // Nothing tells of drives of another site.
-            std::thread::sleep(LOOK);
         }
     }
 
-    /// Tries each candidate once, the best first.
+    /// Waits a moment for one of the candidates, the best first, and tries it if it is its turn.
     fn round(
         self: &Arc<Self>,
         place: &Place,
         primary_only: bool,
         round: &mut Round,
+        line: &InLine,
     ) -> Result<Option<Reached>, MediumError> {
         let places = self.catalogue.places(&place.medium).map_err(catalogue_error)?;
         let copies = places.copies.into_iter().filter(|_| !primary_only);
@@ -201,38 +212,95 @@ impl Access {
         let standing = media.into_iter().enumerate();
         let standing: Vec<_> = standing.map(|(n, medium)| self.standing(medium, n == 0)).collect();
         let candidates: Vec<_> = standing.iter().map(|it| it.candidate).collect();
+        let (mut able, mut choices) = (Vec::new(), Vec::new());
         for index in order(&candidates) {
-            let candidate = &standing[index];
-            if round.failed.contains_key(&candidate.medium) {
-                continue;
-            }
-            match self.attempt(place, candidate) {
-                Ok(Tried::Mounted(mounted)) => {
-                    let (medium, primary) = (candidate.medium.clone(), candidate.candidate.primary);
-                    let opener = self.opener(&place.name);
-                    let reached = Reached { mounted, medium, primary, opener };
-                    if !self.is_current(place, &reached)? {
-                        // It was written while it was mounted: this round looks at what is old.
-                        self.release(place, reached);
-                        round.busy = true;
-                        return Ok(None);
-                    }
-                    self.tell_if_copy(place, &reached, &standing[0].candidate, round);
-                    return Ok(Some(reached));
+            match self.need(place, &standing[index]) {
+                _ if round.failed.contains_key(&standing[index].medium) => {}
+                Ok(Some(need)) => {
+                    able.push(index);
+                    choices.push(vec![need]);
                 }
-                Ok(Tried::Busy) => round.busy = true,
-                Ok(Tried::Offline) => round.offline = true,
-                Err(Halt::Cancelled) => return Ok(None),
-                Err(Halt::Failed(cause) | Halt::Unfit(cause)) => {
-                    self.avoid(&candidate.medium);
-                    let words: [(&str, &dyn Display); 3] =
-                        [("tape", &place.name), ("medium", &candidate.medium), ("cause", &cause)];
-                    self.tell(messages::FRONTEND_MOUNT_FAILED, &words, &place.name);
-                    round.failed.insert(candidate.medium.clone(), cause);
-                }
+                Ok(None) => round.offline = true,
+                Err(cause) => self.failed(place, &standing[index], cause, round),
             }
         }
+        if choices.is_empty() {
+            return Ok(None);
+        }
+        let (choice, seat) = match line.turn(&choices, LOOK) {
+            Heard::Go(choice, seats) => match seats.into_iter().next() {
+                Some(seat) => (choice, seat),
+                None => return Ok(None),
+            },
+            // It was there a moment ago.
+            Heard::Never(tape) => {
+                let cause = why_not(&self.registry(), &tape);
+                for index in able {
+                    self.failed(place, &standing[index], cause.clone(), round);
+                }
+                return Ok(None);
+            }
+            Heard::Wait(_) => {
+                round.busy = true;
+                return Ok(None);
+            }
+        };
+        let reached = self.mount(place, &standing[able[choice]], &seat, round, line)?;
+        if let Some(reached) = &reached {
+            self.tell_if_copy(place, reached, &standing[0].candidate, round);
+        }
+        Ok(reached)
+    }
+
+    /// Brings a candidate into the drive that was given for it.
+    fn mount(
+        self: &Arc<Self>,
+        place: &Place,
+        candidate: &Standing,
+        seat: &Seat,
+        round: &mut Round,
+        line: &InLine,
+    ) -> Result<Option<Reached>, MediumError> {
+        match self.attempt(place, candidate, seat, line) {
+            Ok(Tried::Mounted(mounted)) => {
+                let (medium, primary) = (candidate.medium.clone(), candidate.candidate.primary);
+                let (opener, line_of) = (self.opener(&place.name), None);
+                let reached = Reached { mounted, medium, primary, opener, line: line_of };
+                if self.is_current(place, &reached)? {
+                    return Ok(Some(reached));
+                }
+                // It was written while it was mounted: this round looks at what is old.
+                self.release(place, reached);
+                round.busy = true;
+                line.again(false);
+                return Ok(None);
+            }
+            Ok(Tried::Busy) => {
+                line.refused(seat);
+                round.busy = true;
+            }
+            Ok(Tried::Offline) => round.offline = true,
+            Err(Halt::Cancelled) => {}
+            Err(Halt::Failed(cause) | Halt::Unfit(cause)) => {
+                self.failed(place, candidate, cause, round);
+                // Another may do.
+                round.busy = true;
+                line.again(false);
+                return Ok(None);
+            }
+        }
+        line.again(true);
         Ok(None)
+    }
+
+    /// A candidate failed: the operator is told, and others are taken for a while.
+    fn failed(&self, place: &Place, standing: &Standing, cause: String, round: &mut Round) {
+        let medium = &standing.medium;
+        self.avoid(medium);
+        let words: [(&str, &dyn Display); 3] =
+            [("tape", &place.name), ("medium", medium), ("cause", &cause)];
+        self.tell(messages::FRONTEND_MOUNT_FAILED, &words, &place.name);
+        round.failed.insert(medium.clone(), cause);
     }
 
     /// How the library of a medium stands.
@@ -262,32 +330,54 @@ impl Access {
         Standing { medium, candidate, library }
     }
 
-    fn attempt(&self, place: &Place, standing: &Standing) -> Result<Tried, Halt> {
+    /// The tape of a candidate and the drives for it; `None` while its library does not answer.
+    fn need(&self, place: &Place, standing: &Standing) -> Result<Option<Need>, String> {
         let (MediumRef::Tape { volser, .. }, Some((library, view))) =
             (&standing.medium, &standing.library)
         else {
-            return Ok(Tried::Offline);
+            return Ok(None);
         };
         if !view.online {
-            return Ok(Tried::Offline);
+            return Ok(None);
         }
         let tape = TapeAt { library: library.name().clone(), barcode: volser.clone() };
-        let (prefer, spared) = self.drives_for(place, library.as_ref(), view).map_err(|error| {
-            Halt::Failed(format!("the frontend-backend map can not be read: {error}"))
-        })?;
-        let left_over = self.left.take(&tape).map_err(Halt::Failed)?;
+        let there = |element: &tape::ElementStatus| {
+            element.full
+                && element.barcode.as_ref() == Some(volser)
+                && element.kind != model::ElementType::ImportExport
+        };
+        if !view.inventory.elements.iter().any(there) {
+            return Err(why_not(&self.registry(), &tape));
+        }
+        let drives = self.drives_for(place, library.as_ref(), view);
+        let (prefer, spared) =
+            drives.map_err(|error| format!("the frontend-backend map can not be read: {error}"))?;
+        Ok(Some(Need { tape, prefer, spared }))
+    }
+
+    fn attempt(
+        &self,
+        place: &Place,
+        standing: &Standing,
+        seat: &Seat,
+        line: &InLine,
+    ) -> Result<Tried, Halt> {
+        let Some((_, view)) = &standing.library else { return Ok(Tried::Offline) };
+        let tape = &seat.tape;
+        let left_over = self.left.take(tape).map_err(Halt::Failed)?;
         let opener = self.opener(&place.name);
         let cancel = self.stopping.clone();
-        let wish =
-            Wish { tape: &tape, opener: &opener, cancel: &cancel, prefer, spared, left_over };
+        let (drive, home) = (Some(seat.drive), line.home(tape));
+        let (opener, cancel, tell) = (&opener, &cancel, &|_: &str| {});
+        let wish = Wish { tape, opener, cancel, drive, home, left_over, tell };
         let going = Going::begin(self, &view.identity.serial);
         let tried = attempt(&self.registry(), &wish);
         drop(going);
         match &tried {
-            Ok(Tried::Mounted(_)) => {}
+            Ok(Tried::Mounted(_)) => line.took(tape),
             // It was not moved.
-            Ok(Tried::Busy | Tried::Offline) if !left_over => self.left.home(&tape),
-            _ => self.left.leave(&tape),
+            Ok(Tried::Busy | Tried::Offline) if !left_over => self.left.home(tape),
+            _ => self.left.leave(tape),
         }
         tried
     }
@@ -298,7 +388,7 @@ impl Access {
         place: &Place,
         library: &dyn Library,
         view: &LibraryView,
-    ) -> Result<(Option<u16>, BTreeSet<u16>), svs::SvsError> {
+    ) -> Result<(Option<u16>, std::collections::BTreeSet<u16>), svs::SvsError> {
         let number = |device: &DeviceRef| match device {
             DeviceRef::Drive { library: serial, drive } if *serial == view.identity.serial => {
                 mounting::drive_by_serial(library, drive)
@@ -361,9 +451,19 @@ impl Access {
         }
     }
 
-    /// Takes a tape back to its slot; what fails is tried again later.
+    /// Takes a tape back to its slot, unless somebody waits for it; what fails is tried again
+    /// later.
     pub(super) fn release(self: &Arc<Self>, place: &Place, reached: Reached) {
-        let Reached { mounted, medium, opener, .. } = reached;
+        let Reached { mounted, medium, opener, line, .. } = reached;
+        let tape = mounted.tape().clone();
+        let mounted = match &line {
+            Some(line) => line.finish(vec![mounted]).pop(),
+            None => Some(mounted),
+        };
+        let Some(mounted) = mounted else {
+            // Whoever has it now takes it home; after a crash it is looked for.
+            return self.left.leave(&tape);
+        };
         if let Err(cause) = self.unmount(mounted, &opener) {
             let words: [(&str, &dyn Display); 2] = [("medium", &medium), ("cause", &cause)];
             self.tell(messages::FRONTEND_LEFT_IN_DRIVE, &words, &place.name);

@@ -119,8 +119,9 @@ impl Access {
         }
         let opener = self.opener(&format!("return of {tape}"));
         let cancel = CancelToken::new();
-        let (prefer, spared) = Default::default();
-        let wish = Wish { tape, opener: &opener, cancel: &cancel, prefer, spared, left_over: true };
+        let (drive, home) = (None, None);
+        let (cancel, tell) = (&cancel, &|_: &str| {});
+        let wish = Wish { tape, opener: &opener, cancel, drive, home, left_over: true, tell };
         match attempt(&self.registry(), &wish) {
             Ok(Tried::Mounted(mounted)) => match self.unmount(mounted, &opener) {
                 Ok(()) => tracing::info!(%tape, "a tape left in a drive is back in its slot"),

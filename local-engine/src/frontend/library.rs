@@ -20,7 +20,7 @@ use tape::{Control, DeviceIdentity, TapeError};
 use super::access::{Access, Place};
 use super::drive::FrontendDrive;
 use super::medium::Switched;
-use crate::device::{DeviceLine, EngineChanger, Library, LibraryView, Opener};
+use crate::device::{Conditions, DeviceLine, EngineChanger, Library, LibraryView, Opener};
 use crate::library::SetUpError;
 use crate::library::forgetting::{Forgetting, Home};
 use crate::library::virtuals::{SavedInCatalogue, line, serial_base};
@@ -321,6 +321,7 @@ impl Library for FrontendLibrary {
             identity: self.identity.clone(),
             inventory: self.seen.inventory()?,
             capacity: None,
+            conditions: Conditions::default(),
         })
     }
 

@@ -20,7 +20,9 @@ use scsi::Sense;
 use svs::LibraryRole;
 use tape::{Completion, Control, Operation, TapeError};
 
-use crate::device::{DeviceLine, EngineChanger, Library, LibraryView, Opener, failure};
+use crate::device::{
+    Conditions, DeviceLine, DriveCondition, EngineChanger, Library, LibraryView, Opener, failure,
+};
 use crate::link::{OpenError, RemoteSite};
 use crate::mover::EngineDrive;
 
@@ -91,6 +93,12 @@ impl GhostLibrary {
         *self.report.write().unwrap_or_else(PoisonError::into_inner) = report;
     }
 
+    /// The link is down: who holds the drives from now on is not known.
+    pub fn forget_holders(&self) {
+        let mut report = self.report.write().unwrap_or_else(PoisonError::into_inner);
+        report.drives.iter_mut().for_each(|drive| drive.in_use = false);
+    }
+
     fn report(&self) -> LibraryReport {
         self.report.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -124,12 +132,23 @@ impl Library for GhostLibrary {
 
     fn view(&self) -> Option<LibraryView> {
         let report = self.report();
+        let condition = |(index, drive): (u16, &link::DriveReport)| {
+            let ours = || self.site.holds(&DeviceName::drive(report.name.clone(), index));
+            DriveCondition {
+                down: drive.down.clone(),
+                in_use: drive.in_use && !ours(),
+                readying: drive.readying,
+            }
+        };
+        let drives = (0u16..).zip(&report.drives).map(condition).collect();
+        let conditions = Conditions { drives, frozen: report.frozen };
         Some(LibraryView {
             role: LibraryRole::Ghost,
             online: report.online && self.site.is_up(),
             identity: report.identity,
             inventory: report.inventory,
             capacity: report.capacity,
+            conditions,
         })
     }
 

@@ -16,7 +16,7 @@ use vfs::Vfs;
 
 use super::forgetting::{Forgetting, Home};
 use super::virtuals::line;
-use crate::device::{DeviceLine, EngineChanger, Library, LibraryView, Opener, failure};
+use crate::device::{Conditions, DeviceLine, EngineChanger, Library, LibraryView, Opener, failure};
 use crate::mover::EngineDrive;
 
 /// A library that stands here.
@@ -87,6 +87,7 @@ impl Library for LocalPhysical {
             identity: look.identity,
             inventory: look.inventory,
             capacity: self.capacity,
+            conditions: Conditions::default(),
         })
     }
 

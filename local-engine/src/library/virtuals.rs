@@ -17,7 +17,7 @@ use super::cartridge::StoreShelf;
 use super::drive::VirtualDrive;
 use super::forgetting::{Forgetting, Home};
 use super::moved::VirtualMedium;
-use crate::device::{DeviceLine, EngineChanger, Library, LibraryView, Opener};
+use crate::device::{Conditions, DeviceLine, EngineChanger, Library, LibraryView, Opener};
 use crate::mover::EngineDrive;
 
 /// A library whose cartridges are in the store.
@@ -202,6 +202,7 @@ impl Library for VirtualLibrary {
             identity: self.identity.clone(),
             inventory: self.seen.inventory()?,
             capacity: Some(self.capacity),
+            conditions: Conditions::default(),
         })
     }
 

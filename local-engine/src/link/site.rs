@@ -200,7 +200,10 @@ impl RemoteSite {
         let former = self.ground.catalogue.inventories().unwrap_or_default();
         for row in former.into_iter().filter(|row| row.site == name) {
             match serde_json::from_str(&row.report) {
-                Ok(report) => self.list(&name, report),
+                Ok(report) => {
+                    self.list(&name, report);
+                    self.lock().libraries.values().for_each(|ghost| ghost.forget_holders());
+                }
                 Err(error) => tracing::warn!(library = %row.library, %error, "an old report"),
             }
         }
@@ -292,6 +295,10 @@ impl RemoteSite {
                 None => "empty".to_owned(),
             };
             let name = DeviceName::drive(report.name.clone(), index);
+            let state = match &drive.down {
+                Some(why) => format!("{state}, down: {why}"),
+                None => state,
+            };
             devices.push(device(name, &drive.identity, state));
         }
         let library = svs::Library {
@@ -349,6 +356,7 @@ impl RemoteSite {
             slot.client.on_disconnect(now);
             drop(slot.events.send(DeviceEvent::Down));
         }
+        state.libraries.values().for_each(|ghost| ghost.forget_holders());
         drop(state);
         self.changed.notify_all();
         self.ground.registry.bell().ring();
@@ -426,6 +434,11 @@ impl RemoteSite {
         if let Some(control) = &state.control {
             control.send(Message::JobOver(job));
         }
+    }
+
+    /// Whether a lease of this engine holds a device, or is about to let it go.
+    pub fn holds(&self, device: &DeviceName) -> bool {
+        self.lock().leases.values().any(|slot| slot.client.device() == device)
     }
 
     /// Opens a device of the site. Blocks.

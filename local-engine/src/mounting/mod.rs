@@ -1,42 +1,35 @@
 //! A drive for a tape, and the tape in it: for whoever in this engine needs one without being a
 //! session.
 
-use std::collections::BTreeSet;
-use std::fmt;
-use std::sync::Arc;
+pub mod admin;
+mod doors;
+mod queue;
+
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use model::{Barcode, DeviceName, DeviceRole, ElementAddress, ElementType, LibraryName};
+pub use copy::mounts::TapeAt;
+use model::{DeviceName, DeviceRole, ElementAddress, ElementType};
 use ndmp::tape::FailureKind;
 use scsi::Sense;
-use serde::{Deserialize, Serialize};
-use svs::{DeviceRef, LibraryRole};
-use tape::{CancelToken, Control, ElementStatus, TapeError};
+use svs::{DeviceRef, LibraryRole, MediumRef, OutsidePlace};
+use tape::{CancelToken, CdbRequest, Control, ElementStatus, TapeError};
 
 use crate::device::{Claim, Device, Library, LibraryView, Opener, Registry};
 use crate::mover::EngineDrive;
 
+pub use doors::{Door, Moved, follow};
+pub use queue::{Asker, Heard, InLine, Mounts};
+
 /// How long one movement may take.
 const MOVE: Duration = Duration::from_secs(900);
-/// How often a library is looked at for a free drive: nothing tells of drives of another site.
+/// How long is waited for a change before it is looked without one: a drive of another site may be
+/// let go by somebody of whom nothing is heard here.
 pub const LOOK: Duration = Duration::from_millis(500);
+/// How long a drive may make a tape ready: the calibration of LTO-9 with some room.
+const READY: Duration = Duration::from_secs(8100);
 /// Unit attentions that are met one after the other before a command.
 const ATTENTIONS: usize = 8;
-
-/// A tape by its library and its volume tag.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct TapeAt {
-    /// The library, by its name here.
-    pub library: LibraryName,
-    /// The volume tag.
-    pub barcode: Barcode,
-}
-
-impl fmt::Display for TapeAt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.library, self.barcode)
-    }
-}
 
 /// A tape where it was found.
 pub struct Found {
@@ -54,6 +47,30 @@ pub fn find(registry: &Registry, tape: &TapeAt) -> Option<Found> {
         |element: &&ElementStatus| element.full && element.barcode.as_ref() == Some(&tape.barcode);
     let element = view.inventory.elements.iter().find(there).cloned()?;
     Some(Found { view, element })
+}
+
+/// Why a tape can not be mounted at all, for people.
+pub fn why_not(registry: &Registry, tape: &TapeAt) -> String {
+    let view = registry.libraries().into_iter().find(|library| *library.name() == tape.library);
+    let Some(view) = view.and_then(|library| library.view()) else {
+        return format!("there is no tape {tape}");
+    };
+    let medium =
+        MediumRef::Tape { library: view.identity.serial.clone(), volser: tape.barcode.clone() };
+    let outside = registry.mounts().catalogue();
+    let outside = outside.and_then(|catalogue| catalogue.find_outside(&medium).ok().flatten());
+    let found = find(registry, tape).map(|found| found.element.kind);
+    match (found, outside) {
+        (Some(ElementType::ImportExport), _) => {
+            format!("{tape} lies in the import/export station of {}; import it first", tape.library)
+        }
+        (None, Some(it)) if it.place == OutsidePlace::OffSite => {
+            format!("{tape} is off site since {}; bring it back and import it", it.since)
+        }
+        (None, Some(it)) => format!("{tape} was exported at {}; import it first", it.since),
+        (None, None) => format!("there is no tape {tape}"),
+        (Some(_), _) => format!("{tape} can not be taken where it is"),
+    }
 }
 
 /// The library with this serial number that has drives of its own, not those of others.
@@ -134,12 +151,14 @@ pub struct Wish<'a> {
     pub opener: &'a Opener,
     /// Ends it.
     pub cancel: &'a CancelToken,
-    /// The drive to take if it is free.
-    pub prefer: Option<u16>,
-    /// Drives not to take.
-    pub spared: BTreeSet<u16>,
+    /// The drive that is his; none to use the one in which the tape lies.
+    pub drive: Option<u16>,
+    /// Where a tape goes afterwards that was left in the drive for this.
+    pub home: Option<ElementAddress>,
     /// A tape that lies in a drive already was left there: it goes to its slot afterwards.
     pub left_over: bool,
+    /// Hears what is waited for in a drive that makes the tape ready.
+    pub tell: &'a dyn Fn(&str),
 }
 
 /// A tape in a drive that is ours.
@@ -152,6 +171,8 @@ pub struct Mounted {
     element: ElementAddress,
     /// Where it came from; `None` if it was in the drive already.
     home: Option<ElementAddress>,
+    /// The drive makes it ready still.
+    is_readying: bool,
 }
 
 /// Does something again while a unit attention comes in its way.
@@ -165,6 +186,31 @@ pub fn past_attentions<T>(mut work: impl FnMut() -> Result<T, TapeError>) -> Res
     work()
 }
 
+/// What a drive says to TEST UNIT READY if it is not ready. The driver would wait by itself, and
+/// tell nobody how far it is.
+fn asked(drive: &mut dyn EngineDrive, control: &Control) -> Result<Option<Sense>, TapeError> {
+    let ask = |cdb: scsi::Cdb, data_in_max| CdbRequest {
+        cdb: cdb.encode(),
+        data_out: bytes::Bytes::new(),
+        data_in_max,
+        timeout: MOVE,
+    };
+    let ready = drive.execute(&ask(scsi::Cdb::TestUnitReady, 0), control)?;
+    let Some(sense) = Sense::parse(&ready.sense).filter(|_| ready.status == 0x02) else {
+        return Ok(None);
+    };
+    if sense.is_unit_attention() {
+        return Err(TapeError::Check(sense));
+    }
+    if sense.is_becoming_ready() && sense.progress.is_none() {
+        let request = scsi::Cdb::RequestSense { descriptor: false, allocation: 252 };
+        let told = drive.execute(&ask(request, 252), control)?;
+        let more = Sense::parse(&told.data_in).filter(Sense::is_becoming_ready);
+        return Ok(more.or(Some(sense)));
+    }
+    Ok(Some(sense))
+}
+
 /// Tries to bring a tape into a drive.
 ///
 /// # Errors
@@ -172,22 +218,29 @@ pub fn past_attentions<T>(mut work: impl FnMut() -> Result<T, TapeError>) -> Res
 pub fn attempt(registry: &Registry, wish: &Wish<'_>) -> Result<Tried, Halt> {
     let tape = wish.tape;
     let found = find(registry, tape);
-    let found = found.ok_or_else(|| Halt::Failed(format!("there is no tape {tape}")))?;
+    let found = found.ok_or_else(|| Halt::Failed(why_not(registry, tape)))?;
     if !found.view.online {
         return Ok(Tried::Offline);
     }
-    let (index, element, home) = match drive_of(&found.view, &found.element) {
-        Some(index) => {
-            let home = if wish.left_over { slot_for(&found) } else { None };
+    if found.element.kind == ElementType::ImportExport {
+        return Err(Halt::Failed(why_not(registry, tape)));
+    }
+    let lies_in = drive_of(&found.view, &found.element);
+    let (index, element, home) = match (lies_in, wish.drive) {
+        (Some(index), wanted) if wanted.is_none_or(|wanted| wanted == index) => {
+            let home = wish.home.or_else(|| slot_for(&found).filter(|_| wish.left_over));
             (index, found.element.address, home)
         }
-        None => {
-            let Some((index, target)) = free_drive(registry, wish, &found) else {
-                return Ok(Tried::Busy);
-            };
-            let from = found.element.address;
-            match carry(registry, tape, wish.opener, wish.cancel, (from, target))? {
-                Carried::There => (index, target, Some(from)),
+        (_, None) => return Ok(Tried::Busy),
+        (from, Some(index)) => {
+            let bay = drives(&found.view).find(|(number, bay)| *number == index && !bay.full);
+            let Some((_, bay)) = bay else { return Ok(Tried::Busy) };
+            let at = found.element.address;
+            // Out of a drive that is not used any more it goes to a slot in the end.
+            let home =
+                if from.is_some() { wish.home.or_else(|| slot_for(&found)) } else { Some(at) };
+            match carry(registry, tape, wish.opener, wish.cancel, (at, bay.address))? {
+                Carried::There => (index, bay.address, home),
                 Carried::Busy => return Ok(Tried::Busy),
                 Carried::Offline => return Ok(Tried::Offline),
             }
@@ -210,12 +263,19 @@ pub fn attempt(registry: &Registry, wish: &Wish<'_>) -> Result<Tried, Halt> {
             });
         }
     };
-    let mut mounted = Mounted { drive, claim, tape: tape.clone(), index, element, home };
-    match mounted.make_ready(&control) {
+    let is_readying = false;
+    let mut mounted =
+        Mounted { drive, claim, tape: tape.clone(), index, element, home, is_readying };
+    match mounted.make_ready(registry, wish) {
         Ok(true) => Ok(Tried::Mounted(mounted)),
         // What is in the drive now is another's.
         Ok(false) => Ok(Tried::Busy),
         Err(halt) => {
+            if mounted.is_readying {
+                // It does not let the tape go until that is done.
+                registry.mounts().takes_home(mounted);
+                return Err(halt);
+            }
             if let Err(cause) = mounted.unmount(registry, wish.opener) {
                 tracing::warn!(%tape, cause, "a tape stays in its drive");
             }
@@ -230,21 +290,6 @@ fn slot_for(found: &Found) -> Option<ElementAddress> {
     let mut slots = found.view.inventory.elements.iter().filter(free).map(|slot| slot.address);
     let home = slots.clone().find(|slot| Some(*slot) == found.element.source);
     home.or_else(|| slots.next())
-}
-
-/// An empty drive that nobody here holds.
-fn free_drive(
-    registry: &Registry,
-    wish: &Wish<'_>,
-    found: &Found,
-) -> Option<(u16, ElementAddress)> {
-    let free = |(index, element): &(u16, &ElementStatus)| {
-        let is_free = registry.holder(&drive_name(wish.tape, *index)).is_none();
-        !element.full && is_free && !wish.spared.contains(index)
-    };
-    let mut all = drives(&found.view).filter(free);
-    let preferred = all.clone().find(|(index, _)| Some(*index) == wish.prefer);
-    preferred.or_else(|| all.next()).map(|(index, element)| (index, element.address))
 }
 
 /// What came of a movement.
@@ -264,6 +309,8 @@ fn carry(
     (from, to): (ElementAddress, ElementAddress),
 ) -> Result<Carried, Halt> {
     let control = Control::new(MOVE, cancel.clone());
+    let arm = registry.mounts().arm(&tape.library);
+    let _arm = arm.lock().unwrap_or_else(PoisonError::into_inner);
     let name = DeviceName::changer(tape.library.clone()).to_string();
     let opened = registry.open_scsi(&name, opener, &control);
     let (_claim, mut changer) = match opened {
@@ -300,7 +347,9 @@ impl Mounted {
 
     /// Waits until the tape is threaded; `false` if it is not here any more: somebody has moved it
     /// since it was seen.
-    fn make_ready(&mut self, control: &Control) -> Result<bool, Halt> {
+    fn make_ready(&mut self, registry: &Registry, wish: &Wish<'_>) -> Result<bool, Halt> {
+        self.await_ready(registry, wish)?;
+        let control = &Control::new(MOVE, wish.cancel.clone());
         let drive = &mut self.drive;
         let state = match past_attentions(|| drive.state(control)) {
             // It could not be threaded when it came; it may be now.
@@ -319,6 +368,28 @@ impl Mounted {
         }
         past_attentions(|| drive.position(control))?;
         Ok(true)
+    }
+
+    /// Waits while the drive says that it makes the tape ready. The first load of an LTO-9
+    /// cartridge calibrates it, which takes up to two hours.
+    fn await_ready(&mut self, registry: &Registry, wish: &Wish<'_>) -> Result<(), Halt> {
+        let control = Control::new(READY, wish.cancel.clone());
+        let name = drive_name(&self.tape, self.index);
+        loop {
+            let heard = registry.bell().rings();
+            let sense = past_attentions(|| asked(self.drive.as_mut(), &control))?;
+            let Some(sense) = sense.filter(|sense| sense.is_becoming_ready()) else {
+                self.is_readying = false;
+                return Ok(());
+            };
+            self.is_readying = true;
+            (wish.tell)(&match sense.percent() {
+                Some(percent) => format!("{name} makes {} ready: {percent} %", self.tape),
+                None => format!("{name} makes {} ready", self.tape),
+            });
+            control.check()?;
+            registry.bell().wait(heard, LOOK);
+        }
     }
 
     /// Takes the tape back to where it was.

@@ -8,7 +8,9 @@ use copy::policy::{CopyWish, Found, Hands, JobEnd, MigrationWish, Refusal, Where
 use copy::upkeep::retire_superseded;
 use model::{Barcode, ElementType, JobId, LibraryName};
 use service::messages;
-use svs::{CopyStart, EventKind, JobState, MediumFacts, MediumRef, Settled, Verified};
+use svs::{
+    CopyStart, EventKind, JobState, MediumFacts, MediumRef, MountPriority, Settled, Verified,
+};
 
 use super::names;
 use crate::copies::{Order, Purpose, Refused, Section, TapeAt};
@@ -65,6 +67,18 @@ impl EngineHands {
         seen
     }
 
+    /// A medium outside of its library is waited for.
+    fn is_inside(&self, medium: &MediumRef) -> Result<(), Refusal> {
+        match self.engine.ground.catalogue.find_outside(medium) {
+            Ok(None) => Ok(()),
+            Ok(Some(it)) => {
+                let text = format!("{medium} is {} since {}", it.place, it.since);
+                Err(Refusal::Busy(text))
+            }
+            Err(error) => Err(Refusal::Busy(error.to_string())),
+        }
+    }
+
     fn tape(&self, medium: &MediumRef) -> Result<TapeAt, Refusal> {
         let known = names::tape(&self.engine, medium);
         known.ok_or_else(|| Refusal::Busy(format!("the library of {medium} is not known now")))
@@ -76,12 +90,18 @@ impl EngineHands {
         (from, verify): (u64, Verified),
         purpose: &Purpose<'_>,
     ) -> Result<JobId, Refusal> {
+        self.is_inside(read)?;
+        self.is_inside(target)?;
         let order = Order {
             source: self.tape(read)?,
             target: self.tape(target)?,
             section: Section { start: from, count: None },
             append: false,
             requested_by: "policy".into(),
+            priority: match purpose {
+                Purpose::Migration(..) => MountPriority::Migration,
+                Purpose::Copy(_) | Purpose::Asked => MountPriority::Policy,
+            },
             generation: None,
             begins: (from > 0).then_some(from),
             verify: Some(verify),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cim::{Caller, CimError, Instance, Invoked, Method, Path, Value};
 use model::JobId;
-use svs::{Job, JobFilter, JobKind, JobState};
+use svs::{Job, JobFilter, JobKind, JobState, MountPriority};
 
 use super::capabilities;
 use super::model::{Look, Model, TapeName, job_errors, job_of, job_path, tape_of};
@@ -140,7 +140,18 @@ impl Calling<'_> {
         let requested_by = format!("{BY}{} at {}", self.caller.user, self.caller.host);
         let (generation, begins) = (None, None);
         let verify = None;
-        Ok(Order { source, target, section, append, verify, requested_by, generation, begins })
+        let priority = MountPriority::Copy;
+        Ok(Order {
+            source,
+            target,
+            section,
+            append,
+            verify,
+            requested_by,
+            priority,
+            generation,
+            begins,
+        })
     }
 
     /// Begins a copy: the job, or the return code.

@@ -201,11 +201,25 @@ impl Seat {
         if let Ok(Outcome::State(state)) = &outcome {
             self.ground.libraries.learn(&self.name, state);
         }
+        self.note_readying(&outcome);
         let flushed = outcome.is_ok() && !self.unflushed && flushes(operation);
         if flushed && self.copying.is_some() {
             self.note_flush(operation, &control)?;
         }
         outcome
+    }
+
+    /// What an answer says of a cartridge that is made ready, for the report.
+    fn note_readying(&self, outcome: &Result<Outcome, TapeError>) {
+        let sense = match outcome {
+            Ok(Outcome::Completion(completion)) if completion.status == 0x02 => {
+                scsi::Sense::parse(&completion.sense)
+            }
+            Err(TapeError::Check(sense)) => Some(*sense),
+            _ => None,
+        };
+        let part = sense.filter(scsi::Sense::is_becoming_ready);
+        self.ground.note_readying(&self.name, part.map(|sense| sense.progress.unwrap_or(0)));
     }
 
     /// A flush made what the copy wrote safe. Where it stands is asked, except after motions that
@@ -314,6 +328,7 @@ impl Seat {
         let result = settled.and_then(|()| self.flush(&Control::within(OPERATION)));
         self.end_copy(why, &result);
         self.note_health();
+        self.ground.note_readying(&self.name, None);
         self.reader = None;
         self.device = None;
         result

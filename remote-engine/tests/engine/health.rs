@@ -93,6 +93,10 @@ async fn a_drive_with_a_fault_is_not_opened_until_somebody_says_so() {
     let mut local = site.connect(&engine, run_id()).await;
     raise(&site, &mut local, 31).await;
     assert_eq!(health(&engine, "ptl0/drive0").unwrap().condition, Condition::Down);
+    let seen = local.report(|report| report.libraries[0].drives[0].down.is_some()).await;
+    let why = seen.libraries[0].drives[0].down.clone().unwrap();
+    assert!(why.contains("hardware fault"), "{why}");
+    assert_eq!(seen.libraries[0].drives[1].down, None);
     assert!(messages(&engine).iter().any(|id| id == "TWR-6021-E"));
     drop(local);
     engine.stop().await;
@@ -105,7 +109,11 @@ async fn a_drive_with_a_fault_is_not_opened_until_somebody_says_so() {
     assert!(refused.contains("hardware fault"), "{refused}");
     assert!(!engine.ground().health.clear("ptl0/drive7"));
     assert!(engine.ground().health.clear("ptl0/drive0"));
+    local.report(|report| report.libraries[0].drives[0].down.is_none()).await;
     local.open("ptl0/drive0").await;
+    engine.ground().health.take_down(&"ptl0/drive1".parse().unwrap(), "it makes a noise");
+    let seen = local.report(|report| report.libraries[0].drives[1].down.is_some()).await;
+    assert!(seen.libraries[0].drives[1].down.as_ref().unwrap().contains("noise"));
     engine.stop().await;
 }
 
@@ -117,6 +125,8 @@ async fn a_cartridge_at_its_end_is_read_and_not_written() {
     raise(&site, &mut local, 7).await;
     assert_eq!(health(&engine, "ptl0/PTA001L8").unwrap().condition, Condition::Frozen);
     assert_eq!(health(&engine, "ptl0/drive0").unwrap().condition, Condition::Ok);
+    let seen = local.report(|report| !report.libraries[0].frozen.is_empty()).await;
+    assert_eq!(seen.libraries[0].frozen[0].0.as_str(), "PTA001L8");
     let mut drive = local.open("ptl0/drive0").await;
     local.operate(&mut drive, Operation::Rewind).await.unwrap();
     let read = local.operate(&mut drive, Operation::Read(100)).await;

@@ -96,6 +96,11 @@ pub struct LeaseClient {
 }
 
 impl LeaseClient {
+    /// The device, by the name it has at the remote site.
+    pub fn device(&self) -> &DeviceName {
+        &self.device
+    }
+
     /// Begins; gives the request to send. `device` carries the name it has at the remote site.
     pub fn open(lease: LeaseId, device: DeviceName, exclusive: bool) -> (Self, LeaseRequest) {
         let client = Self {

@@ -1,12 +1,12 @@
 //! Greetings, goodbyes and reports.
 
 use bytes::Bytes;
-use model::{EngineId, JobId, LibraryName, SiteName};
+use model::{Barcode, EngineId, JobId, LibraryName, SiteName};
 
 use super::{DecodeError, id_bytes, narrow, read_text, tape, text, within};
 use crate::connect::{Channel, Goodbye, GoodbyeReason, Hello, Token};
 use crate::proto;
-use crate::report::{DriveReport, JobReport, LibraryReport, SiteReport};
+use crate::report::{DriveReport, FROZEN_MAX, JobReport, LibraryReport, SiteReport};
 
 const LIBRARIES_MAX: usize = 64;
 const DRIVES_MAX: usize = 896;
@@ -99,6 +99,8 @@ fn library(library: &LibraryReport) -> proto::Library {
         identity: Some(tape::identity(&drive.identity)),
         state: drive.state.as_ref().map(tape::drive_state),
         in_use: drive.in_use,
+        down: drive.down.as_deref().map(text),
+        readying: drive.readying.map(u32::from),
     };
     proto::Library {
         name: library.name.to_string(),
@@ -107,7 +109,17 @@ fn library(library: &LibraryReport) -> proto::Library {
         drives: library.drives.iter().map(drive).collect(),
         capacity: library.capacity,
         online: library.online,
+        frozen: library.frozen.iter().take(FROZEN_MAX).map(frozen).collect(),
     }
+}
+
+fn frozen((barcode, why): &(Barcode, String)) -> proto::Frozen {
+    proto::Frozen { barcode: barcode.to_string(), why: text(why) }
+}
+
+fn read_frozen(frozen: proto::Frozen) -> Result<(Barcode, String), DecodeError> {
+    let barcode = Barcode::new(&frozen.barcode).map_err(|_| DecodeError::Invalid("barcode"))?;
+    Ok((barcode, read_text(frozen.why)?))
 }
 
 pub(super) fn read_report(report: proto::SiteReport) -> Result<SiteReport, DecodeError> {
@@ -118,6 +130,7 @@ pub(super) fn read_report(report: proto::SiteReport) -> Result<SiteReport, Decod
 
 fn read_library(library: proto::Library) -> Result<LibraryReport, DecodeError> {
     within("drives", library.drives.len(), DRIVES_MAX)?;
+    within("frozen cartridges", library.frozen.len(), FROZEN_MAX)?;
     let name = LibraryName::new(&library.name).map_err(|_| DecodeError::Invalid("library name"))?;
     let identity = library.identity.ok_or(DecodeError::Missing("a library's identity"))?;
     let inventory = library.inventory.ok_or(DecodeError::Missing("an inventory"))?;
@@ -128,6 +141,7 @@ fn read_library(library: proto::Library) -> Result<LibraryReport, DecodeError> {
         drives: library.drives.into_iter().map(read_drive).collect::<Result<_, _>>()?,
         capacity: library.capacity,
         online: library.online,
+        frozen: library.frozen.into_iter().map(read_frozen).collect::<Result<_, _>>()?,
     })
 }
 
@@ -138,5 +152,7 @@ fn read_drive(drive: proto::Drive) -> Result<DriveReport, DecodeError> {
         identity: tape::read_identity(identity)?,
         state: drive.state.map(tape::read_drive_state).transpose()?,
         in_use: drive.in_use,
+        down: drive.down.map(read_text).transpose()?,
+        readying: drive.readying.map(|part| narrow(part, "part")).transpose()?,
     })
 }

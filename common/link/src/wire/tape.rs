@@ -39,6 +39,7 @@ pub(super) fn sense(sense: &Sense) -> proto::Sense {
             byte: field.byte.into(),
             bit: field.bit.map(u32::from),
         }),
+        progress: sense.progress.map(u32::from),
     }
 }
 
@@ -60,6 +61,7 @@ pub(super) fn read_sense(sense: proto::Sense) -> Result<Sense, DecodeError> {
         information: sense.information,
         deferred: sense.deferred,
         field: sense.field.map(field).transpose()?,
+        progress: sense.progress.map(|part| narrow(part, "progress")).transpose()?,
     })
 }
 

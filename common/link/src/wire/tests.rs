@@ -42,10 +42,10 @@ prop_compose! {
         (key, asc, ascq) in any::<(u8, u8, u8)>(),
         (filemark, eom, ili, deferred) in any::<(bool, bool, bool, bool)>(),
         information in any::<Option<i64>>(),
-        field in any::<Option<(bool, u16, Option<u8>)>>(),
+        (field, progress) in any::<(Option<(bool, u16, Option<u8>)>, Option<u16>)>(),
     ) -> Sense {
         let field = field.map(|(in_cdb, byte, bit)| FieldPointer { in_cdb, byte, bit });
-        Sense { key, asc, ascq, filemark, eom, ili, information, deferred, field }
+        Sense { key, asc, ascq, filemark, eom, ili, information, deferred, field, progress }
     }
 }
 
@@ -431,17 +431,30 @@ fn message() -> impl Strategy<Value = Message> {
         channel: if it.2 { Channel::Control } else { Channel::Bulk },
         token: Token(it.3),
     });
-    let drive = (any::<(u16, bool)>(), identity(), of(drive_state())).prop_map(
-        |((element, in_use), identity, state)| DriveReport { element, identity, state, in_use },
-    );
-    let library = (identity(), inventory(), vec(drive, 0..3), any::<(Option<u64>, bool)>())
-        .prop_map(|(identity, inventory, drives, (capacity, online))| LibraryReport {
-            name: LibraryName::new("ptl0").unwrap(),
+    let drive = (any::<(u16, bool, Option<u16>)>(), identity(), of(drive_state()), of(words()))
+        .prop_map(|((element, in_use, readying), identity, state, down)| DriveReport {
+            element,
             identity,
-            inventory,
-            drives,
-            capacity,
-            online,
+            state,
+            in_use,
+            down,
+            readying,
+        });
+    let frozen = words().prop_map(|why| (Barcode::new("PTA001L8").unwrap(), why));
+    let library = (
+        (identity(), inventory(), vec(drive, 0..3), any::<(Option<u64>, bool)>()),
+        vec(frozen, 0..3),
+    )
+        .prop_map(|((identity, inventory, drives, (capacity, online)), frozen)| {
+            LibraryReport {
+                name: LibraryName::new("ptl0").unwrap(),
+                identity,
+                inventory,
+                drives,
+                capacity,
+                online,
+                frozen,
+            }
         });
     let report = (any::<u64>(), vec(library, 0..3))
         .prop_map(|(sequence, libraries)| SiteReport { sequence, libraries });

@@ -9,8 +9,8 @@ use serde::Deserialize;
 use super::calendar::{self, CalendarRule};
 use super::check::{Findings, frontends, libraries, read_password, resolve};
 use super::{
-    Admin, ConfigError, EngineConfig, FrontendLibrary, Log, PhysicalLibrary, Secret, Site, Smis,
-    TapeKeyFile, TlsFiles, Upkeep, VirtualLibrary, keys, parse,
+    Admin, ConfigError, EngineConfig, FrontendLibrary, Log, Mounts, PhysicalLibrary, Secret, Site,
+    Smis, TapeKeyFile, TlsFiles, Upkeep, VirtualLibrary, keys, parse,
 };
 use crate::tls;
 
@@ -44,6 +44,9 @@ pub struct LocalConfig {
     /// `[[frontend_library]]`: libraries that show tapes of the others.
     #[serde(default, rename = "frontend_library")]
     pub frontend_libraries: Vec<FrontendLibrary>,
+    /// `[mounts]`.
+    #[serde(default)]
+    pub mounts: Mounts,
     /// `[store]`.
     #[serde(default)]
     pub store: Upkeep,
@@ -253,6 +256,7 @@ impl LocalConfig {
         findings.state_dir(&self.site.state_dir);
         findings.log(&self.log);
         self.store.check(&mut findings);
+        self.mounts.check(&mut findings);
         self.admin.check(&mut findings);
         self.check_ndmp(&mut findings);
         self.smis.check(&mut findings);

@@ -7,6 +7,7 @@ mod error;
 mod keys;
 mod library;
 mod local;
+mod mounts;
 mod parse;
 mod remote;
 mod secret;
@@ -29,6 +30,7 @@ pub use library::{
     VirtualLibrary,
 };
 pub use local::{Auth, LinkTo, LocalConfig, Ndmp, NdmpUser, Replication, ReplicationStart};
+pub use mounts::Mounts;
 pub use remote::{LinkListen, Peer, RemoteConfig};
 pub use secret::Secret;
 pub use smis::{Smis, SmisUser};

@@ -11,10 +11,12 @@
 //!   drive0  write      7      lost                done, but the answer never comes
 //!   drive0  write      1      alert 20            done, and TapeAlert flag 20 is raised
 //!   changer move       1      sense 04/15/01
+//!   drive0  load       1      calibrate 5         ready when asked five times, as LTO-9 is
 //! ```
 //!
 //! Operations are `read`, `write`, `filemarks` (a count of 1 or more), `flush` (a count of 0),
-//! `space`, `locate`, `rewind`, `load`, `unload`, `move`. Each device counts each of its
+//! `space`, `locate`, `rewind`, `load`, `unload`, `move`. A cartridge that the library puts into a
+//! drive is a `load` too, for `calibrate` alone. Each device counts each of its
 //! operations from the moment the plan is set. The first rule that fits acts, delays besides.
 
 use std::collections::BTreeMap;
@@ -86,6 +88,9 @@ pub enum FaultAction {
     Lost,
     /// The command is done, and a TapeAlert flag is raised.
     Alert(u16),
+    /// The medium is threaded, and the drive says that it becomes ready (02/04/01, with progress)
+    /// until it was asked so often: the calibration of LTO-9, without the hours.
+    Calibrate(u16),
 }
 
 /// One line of a plan.
@@ -179,10 +184,16 @@ fn parse_range(word: &str) -> Option<(u64, u64)> {
 }
 
 fn parse_action(words: &[&str]) -> Result<FaultAction, String> {
-    let wrong =
-        || format!("{:?} is not sense K/A/Q, deferred K/A/Q, delay MS, alert N or lost", words);
+    let wrong = || {
+        format!(
+            "{:?} is not sense K/A/Q, deferred K/A/Q, delay MS, alert N, \
+         calibrate N or lost",
+            words
+        )
+    };
     match words {
         ["lost"] => Ok(FaultAction::Lost),
+        ["calibrate", looks] => Ok(FaultAction::Calibrate(looks.parse().map_err(|_| wrong())?)),
         ["alert", flag] => match flag.parse() {
             Ok(flag) if (1..=scsi::log::TAPE_ALERT_FLAGS).contains(&flag) => {
                 Ok(FaultAction::Alert(flag))
@@ -215,6 +226,8 @@ pub(super) struct Faults {
     counts: BTreeMap<FaultOperation, u64>,
     /// Flags to be raised.
     alerts: Vec<u16>,
+    /// Media that were threaded.
+    calibrations: u64,
 }
 
 impl Faults {
@@ -222,7 +235,29 @@ impl Faults {
     pub(super) fn new(plan: &FaultPlan, device: DeviceRole) -> Self {
         let ours = |rule: &&FaultRule| rule.device.is_none_or(|wanted| wanted == device);
         let rules = plan.rules.iter().filter(ours).cloned().collect();
-        Self { device: Some(device), rules, counts: BTreeMap::new(), alerts: Vec::new() }
+        Self {
+            device: Some(device),
+            rules,
+            counts: BTreeMap::new(),
+            alerts: Vec::new(),
+            calibrations: 0,
+        }
+    }
+
+    /// How often a drive is asked until a medium that was threaded now is ready.
+    pub(super) fn calibration(&mut self) -> u16 {
+        let load = FaultOperation::Load;
+        let plans = |rule: &FaultRule| match rule.action {
+            FaultAction::Calibrate(looks) if rule.operation == load => Some(looks),
+            _ => None,
+        };
+        if !self.rules.iter().any(|rule| plans(rule).is_some()) {
+            return 0;
+        }
+        let count = self.calibrations.saturating_add(1);
+        self.calibrations = count;
+        let fits = self.rules.iter().filter(|rule| (rule.first..=rule.last).contains(&count));
+        fits.filter_map(plans).max().unwrap_or(0)
     }
 
     /// The flags that rules have raised since they were asked for last.
@@ -254,6 +289,8 @@ impl Faults {
                 FaultAction::Sense(sense) => return Err(TapeError::Check(sense)),
                 FaultAction::Lost => return Ok(true),
                 FaultAction::Alert(flag) => self.alerts.push(flag),
+                // Where the medium is threaded.
+                FaultAction::Calibrate(_) => {}
             }
         }
         Ok(false)
@@ -309,6 +346,7 @@ mod tests {
             "drive0 write 1",
             "drive0 write 1 delay soon",
             "drive0 write 1 alert 65",
+            "drive0 load 1 calibrate long",
         ] {
             let error = FaultPlan::parse(&format!("\n{line}")).unwrap_err();
             assert_eq!(error.line, 2, "{line}");

@@ -16,7 +16,7 @@ use tape::{
     Position, ReadEnd, SpaceKind, Spaced, TapeDrive, TapeError, WriteEnd,
 };
 
-use crate::device::{DeviceLine, EngineChanger, Library, LibraryView, Opener, failure};
+use crate::device::{Conditions, DeviceLine, EngineChanger, Library, LibraryView, Opener, failure};
 use crate::mover::EngineDrive;
 
 /// Bytes of a cartridge, and of its end behind early warning.
@@ -113,6 +113,7 @@ impl Library for Fake {
             identity: target.identity().clone(),
             inventory: target.inventory(),
             capacity: None,
+            conditions: Conditions::default(),
         })
     }
 

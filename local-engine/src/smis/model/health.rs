@@ -11,6 +11,8 @@ pub(super) enum Health {
     Degraded,
     /// What is on it is not whole: the last copy to it failed or was ended.
     Failed,
+    /// It is out of use.
+    Stopped,
     /// Its site can not be reached: what is shown is what was last seen.
     Lost,
 }
@@ -22,6 +24,7 @@ impl Health {
             Self::Good => (2, 5, "OK"),
             Self::Degraded => (3, 10, "Degraded"),
             Self::Failed => (6, 25, "Error: the last copy to it is not whole"),
+            Self::Stopped => (10, 20, "Stopped: it is out of use"),
             Self::Lost => (13, 0, "Lost Communication: as last seen"),
         };
         instance
@@ -33,7 +36,12 @@ impl Health {
     /// Sets the properties of CIM_EnabledLogicalElement too.
     pub(super) fn enabled(self, instance: Instance) -> Instance {
         // Enabled; of what can not be reached nobody knows.
-        let state: u16 = if self == Self::Lost { 5 } else { 2 };
+        let state: u16 = match self {
+            Self::Lost => 5,
+            // Disabled.
+            Self::Stopped => 3,
+            Self::Good | Self::Degraded | Self::Failed => 2,
+        };
         self.of(instance).with("EnabledState", state).with("RequestedState", 12u16)
     }
 }

@@ -21,11 +21,15 @@ impl LibraryFacts {
         if self.view.online { Health::Good } else { Health::Lost }
     }
 
-    /// How an element is: what SMC reports as abnormal is an error of that element.
+    /// How an element is: what SMC reports as abnormal is an error of that element, and a tape that
+    /// is frozen one of its place too.
     pub(super) fn element_health(&self, element: &ElementStatus) -> Health {
+        let frozen = |tag| self.view.conditions.frozen.iter().any(|(barcode, _)| barcode == tag);
         match (self.view.online, element.exception) {
             (false, _) => Health::Lost,
             (true, Some(_)) => Health::Degraded,
+            // It is read and not written on any more.
+            (true, None) if element.barcode.as_ref().is_some_and(frozen) => Health::Degraded,
             (true, None) => Health::Good,
         }
     }
@@ -89,7 +93,14 @@ impl LibraryFacts {
             .with("Capabilities", vec![2u16, 4, 7])
             .with("NeedsCleaning", false)
             .with("Availability", if self.view.online { 3u16 } else { 2 });
-        self.element_health(element).enabled(instance)
+        let down = self.view.condition(index).down.filter(|_| self.view.online);
+        match down {
+            Some(why) => {
+                let why = format!("Stopped: {why}");
+                Health::Stopped.enabled(instance).with("StatusDescriptions", vec![why])
+            }
+            None => self.element_health(element).enabled(instance),
+        }
     }
 
     fn port(&self, instance: Instance, element: &ElementStatus) -> Instance {

@@ -77,7 +77,7 @@ impl<M: Medium> TargetDrive<M> {
                 return Ok(Reply::data(common::report_luns(select)?, allocation));
             }
             Cdb::RequestSense { descriptor, allocation } => {
-                let idle = if self.medium.is_some() { Sense::NO_SENSE } else { self.not_ready() };
+                let idle = self.idle_sense();
                 let sense = self.nexuses.take_attention(nexus).unwrap_or(idle);
                 return Ok(Reply::data(common::sense_data(sense, descriptor), allocation));
             }

@@ -106,6 +106,8 @@ pub struct TargetDrive<M> {
     medium: Option<M>,
     /// Why the cartridge could not be threaded, told instead of 02/3A/00.
     load_error: Option<Sense>,
+    /// The medium is calibrated: so often the drive is asked before that is done, and of how often.
+    calibrating: (u16, u16),
     /// A cleaning cartridge is at work: so often the drive is asked before it is done.
     cleaning: u8,
     /// Whether `medium` is there, for the library, without the drive's lock.
@@ -133,6 +135,7 @@ impl<M: Medium> TargetDrive<M> {
             cartridge: None,
             medium: None,
             load_error: None,
+            calibrating: (0, 0),
             cleaning: 0,
             threaded: Arc::new(AtomicBool::new(false)),
             nexus: 0,
@@ -259,6 +262,10 @@ impl<M: Medium> TargetDrive<M> {
         if self.nexuses.removal_prevented() {
             return Err(Sense::MEDIUM_REMOVAL_PREVENTED);
         }
+        // It is not let go of meanwhile.
+        if self.calibrating.0 > 0 {
+            return Err(Sense::DRIVE_NOT_UNLOADED);
+        }
         self.unthread()?;
         self.load_error = None;
         self.cartridge.take().ok_or(Sense::SOURCE_ELEMENT_EMPTY)
@@ -273,6 +280,8 @@ impl<M: Medium> TargetDrive<M> {
                 self.load_error = None;
                 self.counters.loads += 1;
                 self.buffered = (0, 0);
+                let looks = self.faults.calibration();
+                self.calibrating = (looks, looks);
                 self.threaded.store(true, Ordering::Release);
                 Ok(())
             }
@@ -301,6 +310,15 @@ impl<M: Medium> TargetDrive<M> {
         self.load_error.unwrap_or(Sense::MEDIUM_NOT_PRESENT)
     }
 
+    /// What REQUEST SENSE answers where nothing else is to be told.
+    fn idle_sense(&self) -> Sense {
+        match (self.calibrating, &self.medium) {
+            ((left @ 1.., all), _) => calibrating(left, all),
+            (_, Some(_)) => Sense::NO_SENSE,
+            (_, None) => self.not_ready(),
+        }
+    }
+
     fn ready(&mut self) -> Result<&mut M, TapeError> {
         if self.cleaning > 0 {
             self.cleaning -= 1;
@@ -308,6 +326,10 @@ impl<M: Medium> TargetDrive<M> {
                 self.load_error = None;
                 self.counters.alerts.retain(|flag| !CLEANING_ALERTS.contains(flag));
             }
+        }
+        if let (left @ 1.., all) = self.calibrating {
+            self.calibrating.0 = left - 1;
+            return Err(TapeError::Check(calibrating(left, all)));
         }
         let not_ready = self.not_ready();
         self.medium.as_mut().ok_or(TapeError::Check(not_ready))
@@ -366,4 +388,11 @@ impl<M: Medium> TargetDrive<M> {
             medium.warned().unwrap_or_else(|| medium.used() >= self.warning_at())
         })
     }
+}
+
+/// Becoming ready, with so many looks left of all.
+fn calibrating(left: u16, all: u16) -> Sense {
+    let done = u32::from(all - left.min(all)) << 16;
+    let part = u16::try_from(done / u32::from(all.max(1))).unwrap_or(u16::MAX);
+    Sense::BECOMING_READY.with_progress(part)
 }

@@ -101,6 +101,9 @@ impl<M: Medium> TargetDrive<M> {
         if self.nexuses.removal_prevented() {
             return Err(Sense::MEDIUM_REMOVAL_PREVENTED.into());
         }
+        if self.calibrating.0 > 0 {
+            return Err(Sense::DRIVE_NOT_UNLOADED.into());
+        }
         let lost = self.faults.before(FaultOperation::Unload, control)?;
         self.unthread()?;
         answer(lost, ())

@@ -356,3 +356,31 @@ fn planned_faults_come_to_pass() {
     cancelled.cancel.cancel();
     assert_eq!(handle.write(b"5", &cancelled), Err(TapeError::Cancelled));
 }
+
+#[test]
+fn a_new_cartridge_is_calibrated_with_progress_and_not_let_go_meanwhile() {
+    let shelf = MemoryShelf::new();
+    shelf.add(&barcode("T00001L8"), 1000);
+    let mut drive = TargetDrive::new(drive_spec(0), Arc::new(shelf));
+    drive.set_faults(&FaultPlan::parse("drive0 load 1 calibrate 4").unwrap());
+    drive.insert(&barcode("T00001L8")).unwrap();
+    let ready = Cdb::TestUnitReady;
+    assert_eq!(ask(&mut drive, ready, 0).sense(), Sense::MEDIUM_MAY_HAVE_CHANGED);
+    let becoming = |part| Sense::BECOMING_READY.with_progress(part);
+    assert_eq!(ask(&mut drive, ready, 0).sense(), becoming(0));
+    assert_eq!(ask(&mut drive, Cdb::Rewind { immediate: false }, 0).sense(), becoming(0x4000));
+    assert_eq!(drive.eject(), Err(Sense::DRIVE_NOT_UNLOADED));
+    // REQUEST SENSE tells it, and is no question of its own.
+    for _ in 0..2 {
+        let told = ask(&mut drive, Cdb::RequestSense { descriptor: false, allocation: 18 }, 18);
+        assert_eq!(Sense::parse(&told.data), Some(becoming(0x8000)));
+    }
+    assert_eq!(ask(&mut drive, ready, 0).sense(), becoming(0x8000));
+    assert_eq!(ask(&mut drive, ready, 0).sense(), becoming(0xc000));
+    good(&mut drive, ready);
+    // Once for each cartridge.
+    drive.eject().unwrap();
+    drive.insert(&barcode("T00001L8")).unwrap();
+    assert_eq!(ask(&mut drive, ready, 0).sense(), Sense::MEDIUM_MAY_HAVE_CHANGED);
+    good(&mut drive, ready);
+}
