@@ -60,6 +60,7 @@ mod reel;
 mod store;
 #[cfg(test)]
 mod testing;
+mod vault;
 
 pub use collect::{Checked, Collected, Hold};
 pub use compare::{Compare, Piece};
@@ -75,3 +76,4 @@ pub use layout::Place;
 pub use reader::{GenerationReader, Recipes};
 pub use reel::{Object, Reel, Runs, Space, SpaceStop, Spaced};
 pub use store::{Pin, Store};
+pub use vault::{Key, KeyError, KeyId};
