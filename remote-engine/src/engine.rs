@@ -12,7 +12,7 @@ use service::config::RemoteConfig;
 use service::messages;
 use service::shutdown::{self, Shutdown, ShutdownTrigger};
 use service::state::StateDir;
-use service::upkeep::Upkeep;
+use service::upkeep::{Upkeep, open_store};
 use store::Store;
 use svs::{Catalogue, EventKind};
 use tokio::net::TcpListener;
@@ -110,8 +110,7 @@ pub async fn serve(config: RemoteConfig, shutdown: Shutdown) -> Result<(), Failu
 fn open(config: RemoteConfig, reporter: Reporter) -> Result<Arc<Ground>, Failure> {
     let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
     let catalogue = Arc::new(Catalogue::open(&config.site.catalogue())?);
-    let options = store::Options::default();
-    let (store, found) = Store::open(Arc::clone(&vfs), &config.site.store(), &options)?;
+    let (store, found) = open_store(Arc::clone(&vfs), &config.site, &config.store)?;
     let jobs = Jobs::open(Arc::clone(&catalogue))?;
     recovery::recover(&store, &found, &catalogue, &jobs)?;
     let libraries = Libraries::open(&vfs, &config)?;

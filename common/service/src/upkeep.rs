@@ -7,11 +7,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use copy::upkeep::{Keep, retire};
 use model::JobId;
 use serde_json::{Value, json};
-use store::{Checked, Collected, Store};
+use store::{Checked, Collected, Key, OpenReport, Store, StoreError};
 use svs::{Catalogue, Ending, EventKind, JobKind, JobOwner, JobState, NewJob, Verified};
 
 use crate::admin::{AdminFault, FaultCode};
-use crate::config::Upkeep as Config;
+use crate::config::{Site, Upkeep as Config};
 use crate::messages;
 use crate::shutdown::Shutdown;
 
@@ -30,6 +30,19 @@ pub struct Upkeep {
 
 fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Opens the store of an engine, with its key if it has one.
+///
+/// # Errors
+/// The key file can not be used, or the store can not be opened; nothing was touched then.
+pub fn open_store(
+    vfs: Arc<dyn vfs::Vfs>,
+    site: &Site,
+    config: &Config,
+) -> Result<(Store, OpenReport), StoreError> {
+    let key = config.key_file.as_deref().map(Key::read).transpose()?;
+    Store::open_with_key(vfs, &site.store(), &store::Options::default(), key.as_ref())
 }
 
 impl Upkeep {

@@ -21,6 +21,7 @@ mod demo;
 mod dma;
 mod doctor;
 mod health;
+mod key;
 mod maps;
 mod output;
 mod status;

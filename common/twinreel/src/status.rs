@@ -42,6 +42,7 @@ pub(crate) fn store(command: &StoreCommand, output: &Output) -> Result<(), Faile
             let params = json!({ "library": library, "barcode": barcode, "until_ms": until });
             (which, "store_lock", params)
         }
+        StoreCommand::Key(command) => return crate::key::run(command, output),
     };
     let socket = site(which)?.admin_socket();
     let mut client = AdminClient::connect(&socket, LONG).map_err(Failed::new)?;
