@@ -92,6 +92,7 @@ pub async fn serve(config: LocalConfig, shutdown: Shutdown) -> Result<(), Failur
         Arc::clone(&ground.catalogue),
         ground.config.store.clone(),
         shutdown.clone(),
+        Arc::new(engine.links.clone()),
     );
     let kept_up = tokio::spawn(Arc::clone(&upkeep).run());
     let admin = crate::admin::start(&engine, upkeep, &shutdown)?;

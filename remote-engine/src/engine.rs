@@ -9,6 +9,7 @@ use link::Message;
 use model::{EngineId, JobId, SiteName};
 use service::cli::Failure;
 use service::config::RemoteConfig;
+use service::healing::Healing;
 use service::messages;
 use service::shutdown::{self, Shutdown, ShutdownTrigger};
 use service::state::StateDir;
@@ -28,7 +29,7 @@ use crate::peer::{self, Peers};
 use crate::replica::Replicas;
 use crate::report::{self, Reporter};
 use crate::stream::Streams;
-use crate::{admin, recovery};
+use crate::{admin, heal, recovery};
 
 /// How long the connections get to say goodbye.
 const GRACE: Duration = Duration::from_secs(5);
@@ -65,6 +66,8 @@ pub struct Ground {
     pub streams: Streams,
     /// Tells them of changes.
     pub reporter: Reporter,
+    /// Chunks that are damaged here or there.
+    pub healing: Arc<Healing>,
 }
 
 impl Ground {
@@ -127,6 +130,7 @@ fn open(config: RemoteConfig, reporter: Reporter) -> Result<Arc<Ground>, Failure
         replicas: Replicas::default(),
         streams: Streams::default(),
         reporter,
+        healing: Arc::default(),
         config,
     }))
 }
@@ -156,6 +160,7 @@ impl Running {
             Arc::clone(&ground.catalogue),
             ground.config.store.clone(),
             shutdown.clone(),
+            Arc::new(heal::Others(Arc::clone(&ground))),
         );
         let kept_up = tokio::spawn(Arc::clone(&upkeep).run());
         let admin = admin::start(&ground, upkeep, &shutdown)?;

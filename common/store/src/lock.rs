@@ -207,6 +207,9 @@ mod tests {
             assert!(matches!(report.damage[..], [Damage::Lock { .. }]), "byte {at}");
             assert!(retained(store.delete_generation(id)), "byte {at}");
         }
+        // More than there should be: the store opens all the same.
+        write_atomic(vfs.as_ref(), &path, &[&good[..], &[0; 4096]].concat()).unwrap();
+        assert!(open(&vfs).0.is_locked(cartridge));
         write_atomic(vfs.as_ref(), &path, &good[..20]).unwrap();
         assert!(open(&vfs).0.is_locked(cartridge));
     }

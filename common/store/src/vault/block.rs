@@ -151,3 +151,60 @@ impl FileCipher {
         Some(Slot { sequence: u64::from_le_bytes(*sequence), len, tail })
     }
 }
+
+/// What is on disk is what `docs/formats/store.md` says: the values are those of another program
+/// (Python's `cryptography`) that was written after it.
+#[cfg(test)]
+mod golden {
+    use std::path::Path;
+
+    use super::*;
+    use crate::vault::Key;
+
+    fn counting<const N: usize>(from: u8) -> [u8; N] {
+        std::array::from_fn(|i| from + i as u8)
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn keys_are_named_and_wrapped_in_this_form() {
+        let key = Key::new(counting(0));
+        assert_eq!(key.id().to_string(), "2f5a2a8383bf3f55");
+        let wrapped = "2f5a2a8383bf3f55c8c9cacbcccdcecfd0d1d2d3b475da2f7a628314745ff0cccc5714c6\
+            b1be66a25e88e893b58d7059e967c695241be2051731046307c9922b30a9f476";
+        let bytes = (0..wrapped.len()).step_by(2).map(|at| &wrapped[at..at + 2]);
+        let bytes: Vec<_> = bytes.map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
+        let secret = key.unwrap(Path::new("s"), &bytes.try_into().unwrap(), b"place").unwrap();
+        assert!(secret.is(counting(100)));
+    }
+
+    #[test]
+    fn heads_slots_and_blocks_are_sealed_in_this_form() {
+        let salt: [u8; SALT] = counting(50);
+        let nonce: [u8; NONCE] = counting(200);
+        let mut head = [MAGIC.as_slice(), &salt, &nonce].concat();
+        head.extend([
+            0x51, 0x96, 0x07, 0x20, 0x22, 0x56, 0x2c, 0x11, 0xc5, 0x0e, 0x51, 0x86, 0x2d, 0x7e,
+            0x88, 0xbb,
+        ]);
+        let cipher = FileCipher::of(&Secret::of(counting(100)), &head).unwrap();
+        let sealed = |place, text: &[u8]| {
+            let mut all = [&nonce, text, &[0; TAG]].concat();
+            cipher.seal(place, &mut all).unwrap();
+            hex(&all[NONCE..NONCE + 8]) + " " + &hex(&all[all.len() - TAG..])
+        };
+        let block: Vec<u8> = (0..BLOCK).map(|i| (i % 251) as u8).collect();
+        let expected = "87edd8340f5befdd 638b40865667471f2b52cfc1a7a7938b";
+        assert_eq!(sealed(Place::Block(5), &block), expected);
+        let mut slot = [&9u64.to_le_bytes()[..], &4100u64.to_le_bytes(), b"tail"].concat();
+        slot.resize(SLOT_TEXT, 0);
+        let expected = "8eecda370b5ee9da 7771d701d129b0d1abd4a0c79f6c1c77";
+        assert_eq!(sealed(Place::Slot(1), &slot), expected);
+        let written = cipher.seal_slot(1, &Slot { sequence: 9, len: 4100, tail: b"tail".into() });
+        let found = cipher.open_slot(1, &written.unwrap()).unwrap();
+        assert_eq!((found.sequence, found.len, found.tail), (9, 4100, b"tail".to_vec()));
+    }
+}

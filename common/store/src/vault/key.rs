@@ -42,7 +42,10 @@ impl std::fmt::Debug for KeyId {
 pub enum KeyError {
     /// The store is encrypted and no key was given. The operator's fault: the configuration lost
     /// its key file.
-    #[error("the store {} is encrypted with key {id}, and no key file is configured", dir.display())]
+    #[error(
+        "the store {} is encrypted with key {id}, and no key file is configured",
+        dir.display()
+    )]
     Missing {
         /// The store.
         dir: PathBuf,
@@ -50,7 +53,10 @@ pub enum KeyError {
         id: KeyId,
     },
     /// Another key was given. The operator's fault.
-    #[error("the store {} is encrypted with key {id}, but the key file has key {given}", dir.display())]
+    #[error(
+        "the store {} is encrypted with key {id}, but the key file has key {given}",
+        dir.display()
+    )]
     Wrong {
         /// The store.
         dir: PathBuf,

@@ -2,8 +2,8 @@
 //!
 //! A store is encrypted from its making on or never. Its *data key* is random and stands in the
 //! store's header, wrapped by a [`Key`] that is kept elsewhere. Everything but that header goes
-//! through [`SealedVfs`], which encrypts whole blocks, so that no file shows a digest, the length of
-//! a chunk, or where one begins.
+//! through [`SealedVfs`], which encrypts whole blocks, so that no file shows a digest, the length
+//! of a chunk, or where one begins.
 //!
 //! A block that is not authentic is never given out: it reads as [`FILL`], which no checksum of a
 //! format fits, so damage is found, reported and mended in the way of a store without a key.
