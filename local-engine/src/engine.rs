@@ -11,7 +11,7 @@ use service::config::{Auth, LocalConfig};
 use service::messages;
 use service::shutdown::{self, Shutdown};
 use service::state::StateDir;
-use service::upkeep::Upkeep;
+use service::upkeep::{Upkeep, open_store};
 use store::{GenerationReader, Store};
 use svs::{Catalogue, EventKind, LibraryRole};
 use tokio::net::TcpListener;
@@ -92,6 +92,7 @@ pub async fn serve(config: LocalConfig, shutdown: Shutdown) -> Result<(), Failur
         Arc::clone(&ground.catalogue),
         ground.config.store.clone(),
         shutdown.clone(),
+        Arc::new(engine.links.clone()),
     );
     let kept_up = tokio::spawn(Arc::clone(&upkeep).run());
     let admin = crate::admin::start(&engine, upkeep, &shutdown)?;
@@ -144,8 +145,7 @@ async fn say(engine: &Arc<Engine>, id: &'static str) {
 pub(crate) fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
     let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
     let catalogue = Arc::new(Catalogue::open(&config.site.catalogue())?);
-    let options = store::Options::default();
-    let (store, report) = Store::open(Arc::clone(&vfs), &config.site.store(), &options)?;
+    let (store, report) = open_store(Arc::clone(&vfs), &config.site, &config.store)?;
     recovery::match_catalogue(&store, &report, &catalogue)?;
     recovery::end_old_jobs(&catalogue)?;
     let registry = Arc::new(Registry::default());

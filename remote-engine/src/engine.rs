@@ -10,10 +10,11 @@ use link::{LibraryReport, Message};
 use model::{DeviceName, EngineId, JobId, LibraryName, SiteName};
 use service::cli::Failure;
 use service::config::RemoteConfig;
+use service::healing::Healing;
 use service::messages;
 use service::shutdown::{self, Shutdown, ShutdownTrigger};
 use service::state::StateDir;
-use service::upkeep::Upkeep;
+use service::upkeep::{Upkeep, open_store};
 use store::Store;
 use svs::{Catalogue, EventKind};
 use tokio::net::TcpListener;
@@ -29,7 +30,7 @@ use crate::peer::{self, Peers};
 use crate::replica::Replicas;
 use crate::report::{self, Reporter};
 use crate::stream::Streams;
-use crate::{admin, recovery};
+use crate::{admin, heal, recovery};
 
 /// How long the connections get to say goodbye.
 const GRACE: Duration = Duration::from_secs(5);
@@ -68,6 +69,8 @@ pub struct Ground {
     pub streams: Streams,
     /// Tells them of changes.
     pub reporter: Reporter,
+    /// Chunks that are damaged here or there.
+    pub healing: Arc<Healing>,
 }
 
 impl Ground {
@@ -142,8 +145,7 @@ pub async fn serve(config: RemoteConfig, shutdown: Shutdown) -> Result<(), Failu
 fn open(config: RemoteConfig, reporter: Reporter) -> Result<Arc<Ground>, Failure> {
     let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
     let catalogue = Arc::new(Catalogue::open(&config.site.catalogue())?);
-    let options = store::Options::default();
-    let (store, found) = Store::open(Arc::clone(&vfs), &config.site.store(), &options)?;
+    let (store, found) = open_store(Arc::clone(&vfs), &config.site, &config.store)?;
     let jobs = Jobs::open(Arc::clone(&catalogue))?;
     recovery::recover(&store, &found, &catalogue, &jobs)?;
     let libraries = Libraries::open(&vfs, &config)?;
@@ -161,6 +163,7 @@ fn open(config: RemoteConfig, reporter: Reporter) -> Result<Arc<Ground>, Failure
         replicas: Replicas::default(),
         streams: Streams::default(),
         reporter,
+        healing: Arc::default(),
         config,
     }))
 }
@@ -190,6 +193,7 @@ impl Running {
             Arc::clone(&ground.catalogue),
             ground.config.store.clone(),
             shutdown.clone(),
+            Arc::new(heal::Others(Arc::clone(&ground))),
         );
         let kept_up = tokio::spawn(Arc::clone(&upkeep).run());
         let admin = admin::start(&ground, upkeep, &shutdown)?;

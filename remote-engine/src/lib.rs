@@ -22,6 +22,7 @@
 pub mod admin;
 mod cleaning;
 pub mod engine;
+mod heal;
 pub mod health;
 pub mod jobs;
 pub mod lease;

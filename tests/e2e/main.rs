@@ -7,6 +7,7 @@ mod dma;
 mod doctor;
 mod faults;
 mod frontends;
+mod heal;
 mod keys;
 mod kill;
 mod library;

@@ -59,6 +59,7 @@ fn superseded_generations_are_deleted_and_their_room_given_back_at_both_sites() 
         }
     });
     scene.pair.local.allow("TWR-6006-E");
+    scene.pair.local.allow("TWR-6011-E");
     let mut content = Content::new(Texture::Incompressible, seed, LENGTH);
     for round in 0..2 {
         content = Content::new(Texture::Incompressible, seed + round, LENGTH);
@@ -98,6 +99,8 @@ fn superseded_generations_are_deleted_and_their_room_given_back_at_both_sites() 
     let at = bytes.len() / 2;
     bytes[at] ^= 1;
     fs::write(file, bytes).expect("it is changed");
+    // Nobody is there who has it.
+    scene.pair.relay.part();
     let (code, checked) = store(&scene, Role::Local, "check");
     let incomplete = checked["incomplete_generations"].as_array().map(Vec::len);
     assert_eq!((code, incomplete), (1, Some(1)), "{checked:#}");

@@ -10,6 +10,7 @@
 //! | ranges | [`CopyRange`], [`Splice`] | the offloaded copy: names of data, not data |
 //! | replication | [`Sender`], [`Receiver`] | one generation, only the chunks that lack |
 //! | streams | [`StreamSender`], [`StreamReceiver`] | bytes in order, deduplicated, by credit |
+//! | healing | [`Heal`] | a few chunks by name, for the side where they are damaged |
 //!
 //! Invariants. A frame never exceeds [`FRAME_MAX`] and its structure never [`BODY_MAX`]; whatever
 //! breaks a rule is a typed error that names the peer as the one at fault, and the connection
@@ -21,6 +22,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod connect;
+mod heal;
 mod lease;
 pub mod proto;
 mod range;
@@ -33,6 +35,7 @@ pub use connect::{
     Channel, Goodbye, GoodbyeReason, GreetError, Hello, Meeting, PROTOCOL_VERSION, Pairing, Peer,
     PeerMemory, Token, greet,
 };
+pub use heal::{HEAL_MAX, Heal};
 pub use lease::{
     Answer, ClientError, ClientEvent, Doubt, EndReason, Expect, LEASES_MAX, LeaseAction, LeaseBody,
     LeaseClient, LeaseReply, LeaseReplyBody, LeaseRequest, LeaseTable, Numbered, Proof, Refusal,

@@ -34,6 +34,7 @@ pub mod bandwidth;
 pub mod cli;
 pub mod config;
 pub mod framing;
+pub mod healing;
 pub mod http;
 pub mod init;
 pub mod logging;

@@ -116,6 +116,10 @@ messages! {
     GENERATIONS_RETIRED = "TWR-6008-I",
     /// cause
     UPKEEP_FAILED = "TWR-6009-E",
+    /// count, sites
+    STORE_HEALED = "TWR-6010-W",
+    /// cartridge, generation
+    GENERATION_INCOMPLETE = "TWR-6011-E",
     /// device, flag, meaning
     DRIVE_ALERT = "TWR-6020-W",
     /// device, cause

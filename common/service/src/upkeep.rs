@@ -7,11 +7,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use copy::upkeep::{Keep, retire};
 use model::JobId;
 use serde_json::{Value, json};
-use store::{Checked, Collected, Store};
+use store::{Checked, Collected, Key, OpenReport, Store, StoreError};
 use svs::{Catalogue, Ending, EventKind, JobKind, JobOwner, JobState, NewJob, Verified};
 
 use crate::admin::{AdminFault, FaultCode};
-use crate::config::Upkeep as Config;
+use crate::config::{Site, Upkeep as Config};
+use crate::healing::{Elsewhere, Healed, heal};
 use crate::messages;
 use crate::shutdown::Shutdown;
 
@@ -26,21 +27,36 @@ pub struct Upkeep {
     catalogue: Arc<Catalogue>,
     config: Config,
     shutdown: Shutdown,
+    elsewhere: Arc<dyn Elsewhere>,
 }
 
 fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
+/// Opens the store of an engine, with its key if it has one.
+///
+/// # Errors
+/// The key file can not be used, or the store can not be opened; nothing was touched then.
+pub fn open_store(
+    vfs: Arc<dyn vfs::Vfs>,
+    site: &Site,
+    config: &Config,
+) -> Result<(Store, OpenReport), StoreError> {
+    let key = config.key_file.as_deref().map(Key::read).transpose()?;
+    Store::open_with_key(vfs, &site.store(), &store::Options::default(), key.as_ref())
+}
+
 impl Upkeep {
-    /// Looks after a store until the shutdown.
+    /// Looks after a store until the shutdown. What is damaged in it comes from `elsewhere`.
     pub fn new(
         store: Store,
         catalogue: Arc<Catalogue>,
         config: Config,
         shutdown: Shutdown,
+        elsewhere: Arc<dyn Elsewhere>,
     ) -> Arc<Self> {
-        Arc::new(Self { store, catalogue, config, shutdown })
+        Arc::new(Self { store, catalogue, config, shutdown, elsewhere })
     }
 
     /// Does what is due, now and every hour, until the shutdown.
@@ -220,7 +236,7 @@ impl Upkeep {
         })
     }
 
-    /// Reads everything. Blocks.
+    /// Reads everything, and gets what is damaged from the other sites. Blocks.
     fn check(&self, by: &str) -> Result<Value, String> {
         self.as_job((JobKind::Scrub, "check"), by, |job| {
             let mut pace = Pace::new(self.config.check_rate.0, &self.shutdown);
@@ -232,30 +248,63 @@ impl Upkeep {
                     ));
                     pace.wait(bytes)
                 });
-            let Checked { containers, chunks, bytes, damage, incomplete } =
+            let Checked { containers, chunks, bytes, damage, incomplete, lost } =
                 done.map_err(|error| error.to_string())?;
-            if damage.is_empty() && incomplete.is_empty() {
+            let healed = match lost.is_empty() {
+                true => Healed { incomplete, ..Healed::default() },
+                false => heal(&self.store, self.elsewhere.as_ref(), lost, &self.shutdown)
+                    .map_err(|error| error.to_string())?,
+            };
+            if damage.is_empty() && healed.incomplete.is_empty() && healed.from.is_empty() {
                 let words: [(&str, &dyn std::fmt::Display); 2] =
                     [("chunks", &chunks), ("bytes", &bytes)];
                 self.say(messages::STORE_CHECKED, &words, job);
-            } else {
-                let (damaged, lacking) = (damage.len(), incomplete.len());
-                let words: [(&str, &dyn std::fmt::Display); 2] =
-                    [("damaged", &damaged), ("incomplete", &lacking)];
-                self.say(messages::STORE_DAMAGED, &words, job);
             }
+            let incomplete = self.tell_damage(damage.len(), &healed, job);
             let damage: Vec<_> = damage.iter().map(|damage| format!("{damage:?}")).collect();
-            let incomplete: Vec<_> = incomplete.iter().map(ToString::to_string).collect();
             let value = json!({
                 "job": job.to_string(),
                 "containers": containers,
                 "chunks": chunks,
                 "bytes": bytes,
                 "damage": damage,
+                "healed_chunks": healed.chunks(),
+                "healed_from": healed.from.keys().map(ToString::to_string).collect::<Vec<_>>(),
                 "incomplete_generations": incomplete,
             });
             Ok((value, bytes))
         })
+    }
+
+    /// Says what was found damaged and what came of it; names the generations that lack something.
+    fn tell_damage(&self, damaged: usize, healed: &Healed, job: JobId) -> Vec<Value> {
+        if !healed.from.is_empty() {
+            let (count, sites) = (healed.chunks(), healed.from.keys());
+            let sites = sites.map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let words: [(&str, &dyn std::fmt::Display); 2] = [("count", &count), ("sites", &sites)];
+            self.say(messages::STORE_HEALED, &words, job);
+        }
+        let lacking = healed.incomplete.len();
+        if lacking > 0 || damaged > 0 && healed.from.is_empty() {
+            let words: [(&str, &dyn std::fmt::Display); 2] =
+                [("damaged", &damaged), ("incomplete", &lacking)];
+            self.say(messages::STORE_DAMAGED, &words, job);
+        }
+        let rows = self.catalogue.cartridge_status().unwrap_or_default();
+        let name = |id| {
+            let row = rows.iter().find(|row| row.cartridge == id);
+            row.map(|row| format!("{}:{}", row.library, row.barcode))
+        };
+        let named = healed.incomplete.iter().map(|generation| {
+            let cartridge = self.store.generation(*generation).map(|info| info.cartridge);
+            let unnamed = || cartridge.map_or("?".to_owned(), |id| id.to_string());
+            let cartridge = cartridge.and_then(name).unwrap_or_else(unnamed);
+            let words: [(&str, &dyn std::fmt::Display); 2] =
+                [("cartridge", &cartridge), ("generation", generation)];
+            self.say(messages::GENERATION_INCOMPLETE, &words, job);
+            json!({ "cartridge": cartridge, "generation": generation.to_string() })
+        });
+        named.collect()
     }
 
     fn figures(&self) -> Value {

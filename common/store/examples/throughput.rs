@@ -1,12 +1,12 @@
 //! How fast one image is written, rewritten and read: `cargo run --release -p store --example
-//! throughput -- DIR [MIB]`.
+//! throughput -- DIR [MIB [encrypted]]`.
 use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use model::{CartridgeId, Ulid};
-use store::{Image, Object, Options, Store};
+use store::{Image, Key, Object, Options, Store};
 use vfs::RealVfs;
 
 const RECORD: usize = 64 << 10;
@@ -54,6 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let dir = PathBuf::from(arguments.next().ok_or("usage: throughput DIR [MIB]")?);
     let mib: u64 = arguments.next().map_or(Ok(512), |text| text.parse())?;
+    let key = arguments.next().map(|_| Key::new([1; 32]));
     let bytes = mib << 20;
     let (mut buffer, mut state) = (vec![0; RECORD], 1);
     timed("(generating)", bytes, || {
@@ -61,8 +62,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         Ok(())
     })?;
     for (n, compressible) in [(0, false), (1, true)] {
-        let (store, _) =
-            Store::open(Arc::new(RealVfs), &dir.join(n.to_string()), &Options::default())?;
+        let (dir, options) = (dir.join(n.to_string()), Options::default());
+        let (store, _) = Store::open_with_key(Arc::new(RealVfs), &dir, &options, key.as_ref())?;
         let kind = if compressible { "compressible" } else { "incompressible" };
         for (copy, what) in [(1, "new"), (2, "known")] {
             let mut image = store.image(CartridgeId(Ulid::from_parts(copy, 0)))?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use model::GenerationId;
+use model::{Digest, GenerationId};
 
 use crate::layout::Layout;
 use crate::recipe::{Recipe, layout_of};
@@ -12,6 +12,8 @@ use crate::{Damage, Result, Store, StoreError, journal};
 
 /// Emptied containers are removed in groups of so many.
 const GROUP: usize = 16;
+/// Chunks that are named as lost at once.
+pub const LOST_MAX: usize = 1 << 16;
 
 /// As long as it lives, no chunk that was asked for since it began is freed.
 pub struct Hold {
@@ -65,6 +67,8 @@ pub struct Checked {
     pub damage: Vec<Damage>,
     /// Generations that need a chunk that is not there.
     pub incomplete: Vec<GenerationId>,
+    /// The chunks that they need: each once, and only the first [`LOST_MAX`].
+    pub lost: Vec<Digest>,
 }
 
 impl Store {
@@ -148,16 +152,27 @@ impl Store {
                 break;
             }
         }
+        (checked.incomplete, checked.lost) = self.lost()?;
+        Ok(checked)
+    }
+
+    /// The generations that need a chunk that is not there, and these chunks: each once, and only
+    /// the first [`LOST_MAX`].
+    ///
+    /// # Errors
+    /// The disk does not answer. Damage is no error.
+    pub fn lost(&self) -> Result<(Vec<GenerationId>, Vec<Digest>)> {
+        let (mut incomplete, mut lost) = (Vec::new(), BTreeSet::new());
         for info in self.all_generations() {
-            let Ok((recipe, _pin)) = inner.recipe(info.id) else { continue };
-            match inner.lacks(&recipe) {
+            let Ok((recipe, _pin)) = self.0.recipe(info.id) else { continue };
+            match self.0.lacks(&recipe, &mut lost) {
                 Ok(false) => {}
-                Ok(true) => checked.incomplete.push(info.id),
-                Err(error) if error.is_damage() => checked.incomplete.push(info.id),
+                Ok(true) => incomplete.push(info.id),
+                Err(error) if error.is_damage() => incomplete.push(info.id),
                 Err(error) => return Err(error),
             }
         }
-        Ok(checked)
+        Ok((incomplete, lost.into_iter().collect()))
     }
 }
 
@@ -229,14 +244,18 @@ impl Inner {
         }
     }
 
-    /// Whether a chunk of the generation is not here.
-    fn lacks(&self, recipe: &Recipe) -> Result<bool> {
+    /// Whether a chunk of the generation is not here; which, as far as there is room in `lost`.
+    fn lacks(&self, recipe: &Recipe, lost: &mut BTreeSet<Digest>) -> Result<bool> {
+        let mut lacks = false;
         for i in 0..recipe.chunks.len() {
             let chunk = recipe.chunks.get(i)?.chunk;
             if self.containers.lookup(&chunk.digest)?.is_none_or(|at| at.raw_len != chunk.len) {
-                return Ok(true);
+                lacks = true;
+                if lost.len() < LOST_MAX {
+                    lost.insert(chunk.digest);
+                }
             }
         }
-        Ok(false)
+        Ok(lacks)
     }
 }

@@ -24,6 +24,10 @@ pub enum StoreError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// The store is encrypted with another key, or there is a key where none belongs. Nothing was
+    /// touched; the operator's fault.
+    #[error(transparent)]
+    Key(#[from] crate::KeyError),
     /// Options that no store can have; the caller's fault.
     #[error("the store options are not usable: {0}")]
     Options(&'static str),

@@ -22,6 +22,7 @@
 //! - Memory is bounded but for the chunk index (66 to 131 bytes a chunk, half as much again while
 //!   it grows): lists of chunks and objects are read in pages from files.
 //! - After a sync that failed nothing is written any more until the store is opened anew.
+//! - A store that was made with a [`Key`] has nothing on disk that tells what is in it.
 //!
 //! # What it does not do
 //!
@@ -60,8 +61,9 @@ mod reel;
 mod store;
 #[cfg(test)]
 mod testing;
+mod vault;
 
-pub use collect::{Checked, Collected, Hold};
+pub use collect::{Checked, Collected, Hold, LOST_MAX};
 pub use compare::{Compare, Piece};
 pub use error::{Result, StoreError};
 pub use follow::{Growth, Standing, Watcher};
@@ -75,3 +77,4 @@ pub use layout::Place;
 pub use reader::{GenerationReader, Recipes};
 pub use reel::{Object, Reel, Runs, Space, SpaceStop, Spaced};
 pub use store::{Pin, Store};
+pub use vault::{Key, KeyError, KeyId};

@@ -18,6 +18,8 @@ const LOCKS: &str = "locks";
 const MAGIC: &[u8; 8] = b"TRREELL1";
 const VERSION: u32 = 1;
 const LENGTH: usize = 48;
+/// What is looked at where something was added to a lock.
+const LONGEST: usize = 1 << 20;
 
 /// The locks of a store.
 pub(crate) struct Locks {
@@ -62,7 +64,7 @@ impl Locks {
                 }
                 continue;
             };
-            let found = decode(id, &read_all(vfs, &path, LENGTH)?);
+            let found = decode(id, &read_all(vfs, &path, LONGEST)?);
             if found.is_none() {
                 damage.push(Damage::Lock { path });
             }
@@ -205,6 +207,9 @@ mod tests {
             assert!(matches!(report.damage[..], [Damage::Lock { .. }]), "byte {at}");
             assert!(retained(store.delete_generation(id)), "byte {at}");
         }
+        // More than there should be: the store opens all the same.
+        write_atomic(vfs.as_ref(), &path, &[&good[..], &[0; 4096]].concat()).unwrap();
+        assert!(open(&vfs).0.is_locked(cartridge));
         write_atomic(vfs.as_ref(), &path, &good[..20]).unwrap();
         assert!(open(&vfs).0.is_locked(cartridge));
     }

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use cut::Rules;
 use model::GenerationId;
-use vfs::{Vfs, read_all, write_atomic};
+use vfs::{Vfs, VfsError, VfsOp, read_all, write_atomic};
 
 use crate::bytesio::{Fields, Put, open_with_crc, seal_with_crc};
 use crate::journal::{self, Found, Inspected};
 use crate::recipe::Recipe;
+use crate::vault::{Key, KeyError, Secret, WRAPPED, wrapped_for};
 use crate::{ChunkParams, Damage, OpenReport, Options, RecoveredGeneration, Result, StoreError};
 
 pub(crate) const CONTAINERS: &str = "containers";
@@ -20,6 +21,8 @@ const HEADER: &str = "store.header";
 
 const MAGIC: &[u8; 8] = b"TRREELS1";
 const VERSION: u32 = 1;
+/// The version of a store that is encrypted.
+const ENCRYPTED: u32 = 2;
 /// The header twice, this far apart: in sectors of their own.
 const COPY: usize = 4096;
 const LENGTH: usize = 64;
@@ -28,37 +31,108 @@ pub(crate) fn journal_name(id: GenerationId) -> String {
     format!("{id}.journal")
 }
 
-/// Reads the store's header, or writes that of a new store. Returns the options in force.
-pub(crate) fn store_header(vfs: &dyn Vfs, dir: &Path, options: &Options) -> Result<Options> {
-    let path = dir.join(HEADER);
-    let unrecognised = |what| StoreError::Unrecognised { path: path.clone(), what };
-    if !vfs.exists(&path)? {
-        if vfs.exists(&dir.join(RECIPES))? || vfs.exists(&dir.join(CONTAINERS))? {
-            return Err(unrecognised("the header is missing, but there is data"));
-        }
-        let mut bytes = encode_header(options);
-        bytes.resize(COPY, 0);
-        bytes.extend_from_slice(&encode_header(options));
-        write_atomic(vfs, &path, &bytes)?;
-        return Ok(options.clone());
-    }
-    let bytes = read_all(vfs, &path, 2 * COPY)?;
-    let copy = |at: usize| decode_header(bytes.get(at..at + LENGTH)?);
-    let (version, chunk, container_bytes) =
-        copy(0).or(copy(COPY)).ok_or_else(|| unrecognised("it is damaged or something else"))?;
-    if version != VERSION {
-        return Err(unrecognised("it was made by another version"));
-    }
-    let found = Options { chunk, container_bytes, ..options.clone() };
-    found.check()?;
-    Ok(found)
+/// A store's header. What stands in it holds for its whole life, but for the key that wraps.
+struct Header {
+    version: u32,
+    chunk: ChunkParams,
+    container_bytes: u32,
+    /// The data key of an encrypted store.
+    wrapped: Option<[u8; WRAPPED]>,
 }
 
-fn encode_header(options: &Options) -> Vec<u8> {
-    let ChunkParams { min, average, max, rules } = options.chunk;
+/// Reads the store's header, or writes that of a new store, encrypted if there is a key. Returns
+/// the options in force, and the data key.
+pub(crate) fn store_header(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    options: &Options,
+    key: Option<&Key>,
+) -> Result<(Options, Option<Secret>)> {
+    let path = dir.join(HEADER);
+    if !vfs.exists(&path)? {
+        if vfs.exists(&dir.join(RECIPES))? || vfs.exists(&dir.join(CONTAINERS))? {
+            let what = "the header is missing, but there is data";
+            return Err(StoreError::Unrecognised { path, what });
+        }
+        let secret = key.map(|_| Secret::generate()).transpose().map_err(no_random(&path))?;
+        write_header(vfs, &path, options, key.zip(secret.as_ref()))?;
+        return Ok((options.clone(), secret));
+    }
+    let header = read_header(vfs, &path)?;
+    let Header { chunk, container_bytes, .. } = header;
+    let found = Options { chunk, container_bytes, ..options.clone() };
+    found.check()?;
+    let secret = open_header(dir, &header, key)?;
+    Ok((found, secret))
+}
+
+/// Writes the header of an encrypted store anew, so that another key opens it.
+pub(crate) fn change_key(vfs: &dyn Vfs, dir: &Path, old: &Key, new: &Key) -> Result<()> {
+    let path = dir.join(HEADER);
+    let header = read_header(vfs, &path)?;
+    let Header { chunk, container_bytes, .. } = header;
+    let options = Options { chunk, container_bytes, ..Options::default() };
+    match open_header(dir, &header, Some(old))? {
+        Some(secret) => write_header(vfs, &path, &options, Some((new, &secret))),
+        None => Err(KeyError::NotEncrypted(dir.to_owned()).into()),
+    }
+}
+
+fn no_random(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError + '_ {
+    |source| VfsError::new(VfsOp::Write, path, source).into()
+}
+
+fn read_header(vfs: &dyn Vfs, path: &Path) -> Result<Header> {
+    let unrecognised = |what| StoreError::Unrecognised { path: path.to_owned(), what };
+    let bytes = read_all(vfs, path, 2 * COPY)?;
+    let copy = |at: usize| decode_header(bytes.get(at..(at + COPY).min(bytes.len()))?);
+    let header = copy(0).or(copy(COPY));
+    let header = header.ok_or_else(|| unrecognised("it is damaged or something else"))?;
+    match header.version {
+        VERSION | ENCRYPTED => Ok(header),
+        _ => Err(unrecognised("it was made by another version")),
+    }
+}
+
+/// The data key, or why there is none. Nothing of the store was touched before.
+fn open_header(dir: &Path, header: &Header, key: Option<&Key>) -> Result<Option<Secret>> {
+    match (&header.wrapped, key) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(KeyError::NotEncrypted(dir.to_owned()).into()),
+        (Some(wrapped), None) => {
+            Err(KeyError::Missing { dir: dir.to_owned(), id: wrapped_for(wrapped) }.into())
+        }
+        (Some(wrapped), Some(key)) => {
+            let plain = encode_header(header.version, &header.chunk, header.container_bytes);
+            Ok(Some(key.unwrap(dir, wrapped, &plain)?))
+        }
+    }
+}
+
+fn write_header(
+    vfs: &dyn Vfs,
+    path: &Path,
+    options: &Options,
+    key: Option<(&Key, &Secret)>,
+) -> Result<()> {
+    let version = if key.is_some() { ENCRYPTED } else { VERSION };
+    let mut copy = encode_header(version, &options.chunk, options.container_bytes);
+    if let Some((key, secret)) = key {
+        let mut wrapped = key.wrap(secret, &copy).map_err(no_random(path))?.to_vec();
+        seal_with_crc(0, &mut wrapped);
+        copy.extend(wrapped);
+    }
+    let mut bytes = copy.clone();
+    bytes.resize(COPY, 0);
+    bytes.extend(copy);
+    Ok(write_atomic(vfs, path, &bytes)?)
+}
+
+fn encode_header(version: u32, chunk: &ChunkParams, container_bytes: u32) -> Vec<u8> {
+    let ChunkParams { min, average, max, rules } = *chunk;
     let mut out = Vec::with_capacity(LENGTH);
     out.put(MAGIC);
-    let words = [VERSION, min, average, max, options.container_bytes];
+    let words = [version, min, average, max, container_bytes];
     words.into_iter().for_each(|value| out.put_u32(value));
     out.put_u32(match rules {
         Rules::Plain => 0,
@@ -69,8 +143,9 @@ fn encode_header(options: &Options) -> Vec<u8> {
     out
 }
 
-fn decode_header(bytes: &[u8]) -> Option<(u32, ChunkParams, u32)> {
-    let mut fields = Fields(open_with_crc(0, bytes)?);
+fn decode_header(bytes: &[u8]) -> Option<Header> {
+    let (plain, rest) = bytes.split_at_checked(LENGTH)?;
+    let mut fields = Fields(open_with_crc(0, plain)?);
     let (magic, version) = (fields.array::<8>()?, fields.u32()?);
     let (min, average, max) = (fields.u32()?, fields.u32()?, fields.u32()?);
     let container_bytes = fields.u32()?;
@@ -80,7 +155,11 @@ fn decode_header(bytes: &[u8]) -> Option<(u32, ChunkParams, u32)> {
         _ => return None,
     };
     let chunk = ChunkParams { min, average, max, rules };
-    (magic == *MAGIC).then_some((version, chunk, container_bytes))
+    let wrapped = match version {
+        ENCRYPTED => Some(open_with_crc(0, rest.get(..WRAPPED + 4)?)?.try_into().ok()?),
+        _ => None,
+    };
+    (magic == *MAGIC).then_some(Header { version, chunk, container_bytes, wrapped })
 }
 
 fn id_of(name: &str, suffix: &str) -> Option<GenerationId> {

@@ -17,6 +17,7 @@ use crate::kin::Sketches;
 use crate::lock::Locks;
 use crate::paged::Scratch;
 use crate::recipe::{self, Recipe};
+use crate::vault::{Key, SealedVfs};
 use crate::{
     ChunkParams, Compare, Damage, Encoding, GenerationInfo, GenerationReader, Image, Import,
     OpenReport, Options, Recipes, Result, Statistics, StoreError, StoredChunk, recover,
@@ -227,6 +228,13 @@ impl Inner {
     }
 }
 
+fn lock(vfs: &dyn Vfs, dir: &Path) -> Result<DirLock> {
+    vfs.lock_exclusive(dir).map_err(|error| match error.is_locked() {
+        true => StoreError::Locked(dir.to_owned()),
+        false => error.into(),
+    })
+}
+
 fn unusable(damage: &Damage) -> Option<GenerationId> {
     match damage {
         Damage::Journal { generation, usable: false, .. } | Damage::Recipe { generation, .. } => {
@@ -254,13 +262,47 @@ impl Store {
     /// Fails if the directory is in use, holds something else, or can not be read or written; not
     /// because something in the store is damaged.
     pub fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: &Options) -> Result<(Self, OpenReport)> {
+        Self::open_with_key(vfs, dir, options, None)
+    }
+
+    /// Like [`Store::open`], for a store that is encrypted: one that is made is encrypted if there
+    /// is a key, and one that is there is opened with the key that it has.
+    ///
+    /// # Errors
+    /// [`StoreError::Key`] if this is not the key, or the store has none; nothing was touched.
+    pub fn open_with_key(
+        vfs: Arc<dyn Vfs>,
+        dir: &Path,
+        options: &Options,
+        key: Option<&Key>,
+    ) -> Result<(Self, OpenReport)> {
         options.check()?;
         vfs.create_dir_all(dir)?;
-        let lock = vfs.lock_exclusive(dir).map_err(|error| match error.is_locked() {
-            true => StoreError::Locked(dir.to_owned()),
-            false => error.into(),
-        })?;
-        let options = recover::store_header(vfs.as_ref(), dir, options)?;
+        let lock = lock(vfs.as_ref(), dir)?;
+        let (options, secret) = recover::store_header(vfs.as_ref(), dir, options, key)?;
+        let vfs = match secret {
+            Some(secret) => Arc::new(SealedVfs::new(vfs, secret)),
+            None => vfs,
+        };
+        Self::open_files(vfs, dir, options, lock)
+    }
+
+    /// Makes `new` the key of an encrypted store that nobody has open. No data is written anew, so
+    /// whoever had the old key and a copy of the old header can still read.
+    ///
+    /// # Errors
+    /// [`StoreError::Key`] if `old` is not its key; [`StoreError::Locked`].
+    pub fn change_key(vfs: &dyn Vfs, dir: &Path, old: &Key, new: &Key) -> Result<()> {
+        let _lock = lock(vfs, dir)?;
+        recover::change_key(vfs, dir, old, new)
+    }
+
+    fn open_files(
+        vfs: Arc<dyn Vfs>,
+        dir: &Path,
+        options: Options,
+        lock: DirLock,
+    ) -> Result<(Self, OpenReport)> {
         let mut report = OpenReport::default();
         let scratch = Scratch::new(vfs.clone(), dir.join(recover::SCRATCH))?;
         let paths = (dir.join(recover::CONTAINERS), dir.join(recover::INDEX));

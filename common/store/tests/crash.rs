@@ -3,12 +3,11 @@
 
 mod support;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use model::GenerationId;
 use store::{Damage, Image, Result, Store};
-use support::{Item, Random, Tape, cartridge, number, read_all, small, write};
+use support::{Item, Random, Tape, cartridge, number, open_as, read_all, write};
 use vfs::{CrashMode, CrashVfs, Vfs};
 
 /// What is known of a cartridge while a workload runs.
@@ -93,9 +92,9 @@ fn step(run: &mut Run, n: usize, random: &mut Random) -> Result<()> {
 
 /// Runs a workload until the power goes (`stop` mutating operations after the store was made) or
 /// it ends. Returns what is known, and how many operations it took.
-fn workload(vfs: &CrashVfs, seed: u64, stop: Option<u64>) -> (Vec<Known>, u64) {
+fn workload(vfs: &CrashVfs, seed: u64, stop: Option<u64>, sealed: bool) -> (Vec<Known>, u64) {
     let shared: Arc<dyn Vfs> = Arc::new(vfs.clone());
-    let (store, _) = Store::open(shared, Path::new("/store"), &small()).unwrap();
+    let (store, _) = open_as(shared, sealed).unwrap();
     let images = (0..CARTRIDGES).map(|n| store.image(cartridge(n)).unwrap()).collect();
     let known =
         (0..CARTRIDGES).map(|_| Known { possible: vec![Vec::new()], ..Known::default() }).collect();
@@ -117,10 +116,10 @@ fn workload(vfs: &CrashVfs, seed: u64, stop: Option<u64>) -> (Vec<Known>, u64) {
 }
 
 /// Opens what the crash left and compares.
-fn check(vfs: &CrashVfs, known: &[Known], context: &str) {
+fn check(vfs: &CrashVfs, known: &[Known], sealed: bool, context: &str) {
     let shared: Arc<dyn Vfs> = Arc::new(vfs.clone());
-    let (store, report) = Store::open(shared, Path::new("/store"), &small())
-        .unwrap_or_else(|error| panic!("{context}: {error}"));
+    let (store, report) =
+        open_as(shared, sealed).unwrap_or_else(|error| panic!("{context}: {error}"));
     for damage in &report.damage {
         // Unsynced bytes of the last container may survive in any part.
         assert!(matches!(damage, Damage::Container { .. }), "{context}: {damage:?}");
@@ -152,15 +151,14 @@ fn check(vfs: &CrashVfs, known: &[Known], context: &str) {
     }
 }
 
-#[test]
-fn what_was_acknowledged_survives_a_crash_at_any_point() {
+fn crashes(sealed: bool) {
     let seed = support::seed(2);
     let points = number("TWINREEL_CRASH_POINTS", 300);
     let mut random = Random::new(seed);
     let (mut done, mut round) = (0, 0);
     while done < points {
         let workload_seed = seed.wrapping_mul(1000) + round;
-        let (_, operations) = workload(&CrashVfs::new(), workload_seed, None);
+        let (_, operations) = workload(&CrashVfs::new(), workload_seed, None, sealed);
         // Every point of the first workload as far as the number allows, then samples.
         let all = round == 0 && operations * 2 <= points;
         let stops: Vec<u64> = match all {
@@ -169,39 +167,58 @@ fn what_was_acknowledged_survives_a_crash_at_any_point() {
         };
         for stop in stops {
             let vfs = CrashVfs::new();
-            let (known, _) = workload(&vfs, workload_seed, Some(stop));
+            let (known, _) = workload(&vfs, workload_seed, Some(stop), sealed);
             let mode = CrashMode::ALL[random.below(CrashMode::ALL.len() as u64) as usize];
             let crash_seed = random.next();
             let context = format!(
                 "TWINREEL_SEED={seed} workload {workload_seed} stop {stop} {mode:?} {crash_seed}"
             );
-            check(&vfs.crash(mode, crash_seed), &known, &context);
+            check(&vfs.crash(mode, crash_seed), &known, sealed, &context);
             done += 1;
         }
         round += 1;
     }
 }
 
-/// The power goes again while the store recovers from the first loss.
 #[test]
-fn a_crash_while_recovering_changes_nothing() {
+fn what_was_acknowledged_survives_a_crash_at_any_point() {
+    crashes(false);
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_crash_at_any_point_encrypted() {
+    crashes(true);
+}
+
+/// The power goes again while the store recovers from the first loss.
+fn crashes_while_recovering(sealed: bool) {
     let seed = support::seed(3);
     let mut random = Random::new(seed);
     for round in 0..number("TWINREEL_CRASH_POINTS", 300) / 10 {
         let workload_seed = seed.wrapping_mul(77) + round;
         let vfs = CrashVfs::new();
         let stop = 1 + random.below(120);
-        let (known, _) = workload(&vfs, workload_seed, Some(stop));
+        let (known, _) = workload(&vfs, workload_seed, Some(stop), sealed);
         let mut image = vfs.crash(CrashMode::ALL[(round % 4) as usize], random.next());
         let context = format!("TWINREEL_SEED={seed} workload {workload_seed} stop {stop}");
         for second in 1..6 {
             image.stop_at(second);
             let shared: Arc<dyn Vfs> = Arc::new(image.clone());
-            let opened = Store::open(shared, Path::new("/store"), &small());
+            let opened = open_as(shared, sealed);
             drop(opened);
             let mode = CrashMode::ALL[random.below(4) as usize];
             image = image.crash(mode, random.next());
         }
-        check(&image, &known, &context);
+        check(&image, &known, sealed, &context);
     }
+}
+
+#[test]
+fn a_crash_while_recovering_changes_nothing() {
+    crashes_while_recovering(false);
+}
+
+#[test]
+fn a_crash_while_recovering_changes_nothing_encrypted() {
+    crashes_while_recovering(true);
 }

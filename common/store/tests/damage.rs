@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use store::{Damage, Store, StoreError};
-use support::{Item, Random, cartridge, number, open, read_all, small, write};
+use support::{Item, Random, cartridge, number, open, open_as, read_all, small, write};
 use vfs::{CrashMode, CrashVfs, FaultKind, FaultOp, FaultyVfs, Vfs};
 
 /// A store with two sealed generations of cartridge 1 and an open one of cartridge 2, and what
 /// they hold.
-fn furnished() -> (CrashVfs, Vec<Vec<Item>>) {
+fn furnished(sealed: bool) -> (CrashVfs, Vec<Vec<Item>>) {
     let vfs = CrashVfs::new();
     let shared: Arc<dyn Vfs> = Arc::new(vfs.clone());
-    let (store, _) = open(&shared);
+    let (store, _) = open_as(shared, sealed).unwrap();
     let mut random = Random::new(9);
     let mut contents = Vec::new();
     let mut items: Vec<Item> = Vec::new();
@@ -55,10 +55,11 @@ fn files(vfs: &dyn Vfs, dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Whether opening and reading everything gives what was written, or says that it does not.
-fn harmless_or_detected(vfs: &Arc<dyn Vfs>, contents: &[Vec<Item>]) -> bool {
-    let (store, report) = match Store::open(vfs.clone(), Path::new("/store"), &small()) {
+fn harmless_or_detected(vfs: &Arc<dyn Vfs>, contents: &[Vec<Item>], sealed: bool) -> bool {
+    let (store, report) = match open_as(vfs.clone(), sealed) {
         Ok(opened) => opened,
-        Err(error) => return matches!(error, StoreError::Unrecognised { .. }),
+        Err(StoreError::Unrecognised { .. } | StoreError::Key(_)) => return true,
+        Err(error) => panic!("{error}"),
     };
     let torn = report.recovered.iter().any(|open| open.torn_bytes > 0);
     let mut detected = !report.damage.is_empty() || torn;
@@ -90,11 +91,11 @@ fn harmless_or_detected(vfs: &Arc<dyn Vfs>, contents: &[Vec<Item>]) -> bool {
     complete || detected
 }
 
-#[test]
-fn every_flipped_byte_is_detected_or_harmless() {
-    let (vfs, contents) = furnished();
+fn flips(sealed: bool) {
+    let (vfs, contents) = furnished(sealed);
     let all = files(&vfs, Path::new("/store"));
-    assert!(harmless_or_detected(&(Arc::new(vfs.crash(CrashMode::KeepAll, 0)) as _), &contents));
+    let same: Arc<dyn Vfs> = Arc::new(vfs.crash(CrashMode::KeepAll, 0));
+    assert!(harmless_or_detected(&same, &contents, sealed));
     let seed = support::seed(7);
     let mut random = Random::new(seed);
     let flips = number("TWINREEL_FLIPS", 2_000);
@@ -113,7 +114,7 @@ fn every_flipped_byte_is_detected_or_harmless() {
             byte[0] ^= 1 << random.below(8);
             file.write_all_at(&byte, at).unwrap();
             let shared: Arc<dyn Vfs> = Arc::new(copy);
-            let fine = harmless_or_detected(&shared, &contents);
+            let fine = harmless_or_detected(&shared, &contents, sealed);
             assert!(fine, "TWINREEL_SEED={seed} {} byte {at}", path.display());
             done += 1;
         }
@@ -122,8 +123,17 @@ fn every_flipped_byte_is_detected_or_harmless() {
 }
 
 #[test]
-fn files_cut_short_or_missing_are_detected() {
-    let (vfs, contents) = furnished();
+fn every_flipped_byte_is_detected_or_harmless() {
+    flips(false);
+}
+
+#[test]
+fn every_flipped_byte_of_an_encrypted_store_is_detected_or_harmless() {
+    flips(true);
+}
+
+fn cuts(sealed: bool) {
+    let (vfs, contents) = furnished(sealed);
     let mut random = Random::new(support::seed(8));
     for path in files(&vfs, Path::new("/store")) {
         for cut in 0..20 {
@@ -138,11 +148,21 @@ fn files_cut_short_or_missing_are_detected() {
             let listed = cut > 0 || path.extension().is_some_and(|ext| ext == "container");
             if listed {
                 let journal = path.extension().is_some_and(|ext| ext == "journal");
-                let fine = journal || harmless_or_detected(&shared, &contents);
+                let fine = journal || harmless_or_detected(&shared, &contents, sealed);
                 assert!(fine, "{} cut {cut}", path.display());
             }
         }
     }
+}
+
+#[test]
+fn files_cut_short_or_missing_are_detected() {
+    cuts(false);
+}
+
+#[test]
+fn files_of_an_encrypted_store_cut_short_or_missing_are_detected() {
+    cuts(true);
 }
 
 #[test]
@@ -188,15 +208,14 @@ fn a_store_is_opened_once_and_only_a_store_is_opened() {
 
 /// Faults at random: every call succeeds as the model says or fails and changes nothing; after
 /// reopening, what was acknowledged is there.
-#[test]
-fn a_failing_disk_loses_nothing_that_was_acknowledged() {
+fn faults(sealed: bool) {
     let seed = support::seed(10);
     for round in 0..number("TWINREEL_FAULT_ROUNDS", 150) {
         let mut random = Random::new(seed.wrapping_mul(31) + round);
         let disk = CrashVfs::new();
         let faulty = FaultyVfs::new(Arc::new(disk.clone()));
         let shared: Arc<dyn Vfs> = Arc::new(faulty.clone());
-        let (store, _) = open(&shared);
+        let (store, _) = open_as(shared, sealed).unwrap();
         let mut image = store.image(cartridge(1)).unwrap();
         let (mut items, mut safe): (Vec<Item>, usize) = (Vec::new(), 0);
         for _ in 0..random.below(5) {
@@ -205,14 +224,14 @@ fn a_failing_disk_loses_nothing_that_was_acknowledged() {
             let (op, kind) = (ops[random.below(4) as usize], kinds[random.below(3) as usize]);
             faulty.fail(op, 1 + random.below(12), kind);
         }
-        let mut sealed = None;
+        let mut last = None;
         for _ in 0..40 {
             match random.below(8) {
                 0 if image.flush().is_ok() => safe = items.len(),
                 1 => {
                     if let Ok(id) = image.seal() {
                         safe = items.len();
-                        sealed = id.or(sealed);
+                        last = id.or(last);
                     }
                 }
                 _ => {
@@ -229,14 +248,24 @@ fn a_failing_disk_loses_nothing_that_was_acknowledged() {
         drop((image, store));
         // What a failing disk said was synced must be there after a loss of power too.
         let after = disk.crash(CrashMode::ALL[random.below(4) as usize], random.next());
-        let (store, report) = open(&(Arc::new(after) as _));
+        let (store, report) = open_as(Arc::new(after), sealed).unwrap();
         let bad = report.damage.iter().any(|d| !matches!(d, Damage::Container { .. }));
         assert!(!bad, "{:?}", report.damage);
         let mut image = store.image(cartridge(1)).unwrap();
         let found = read_all(&mut image).unwrap();
         assert!(found.len() >= safe && items.starts_with(&found), "{context}");
-        sealed.into_iter().for_each(|id| assert!(store.generation(id).is_some(), "{context}"));
+        last.into_iter().for_each(|id| assert!(store.generation(id).is_some(), "{context}"));
     }
+}
+
+#[test]
+fn a_failing_disk_loses_nothing_that_was_acknowledged() {
+    faults(false);
+}
+
+#[test]
+fn a_failing_disk_loses_nothing_that_an_encrypted_store_acknowledged() {
+    faults(true);
 }
 
 /// What other threads read ahead is good up to the bad place, and an error there, again and again.

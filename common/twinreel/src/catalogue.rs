@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use model::{ByteSize, DeviceName, LibraryName};
 use serde::Serialize;
-use service::config::{EngineConfig, LocalConfig, RemoteConfig, Site};
+use service::config::{EngineConfig, LocalConfig, RemoteConfig, Site, Upkeep};
 use svs::{Catalogue, Device, JobFilter, JobStatus, Library, LibraryRole};
 
 use crate::cli::{Failed, Which};
@@ -16,12 +16,17 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// The site that a configuration of either engine describes.
 pub(crate) fn site(which: &Which) -> Result<Site, Failed> {
+    Ok(site_and_store(which)?.0)
+}
+
+/// The same with what it says of the store.
+pub(crate) fn site_and_store(which: &Which) -> Result<(Site, Upkeep), Failed> {
     let local = match LocalConfig::load(&which.config) {
-        Ok(config) => return Ok(config.site),
+        Ok(config) => return Ok((config.site, config.store)),
         Err(error) => error,
     };
     match RemoteConfig::load(&which.config) {
-        Ok(config) => Ok(config.site),
+        Ok(config) => Ok((config.site, config.store)),
         Err(remote) if is_remote(&which.config) => Err(Failed::usage(remote)),
         Err(_) => Err(Failed::usage(local)),
     }

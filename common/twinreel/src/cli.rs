@@ -183,6 +183,9 @@ pub(crate) enum StoreCommand {
         #[command(flatten)]
         which: Which,
     },
+    /// The key of a store that is encrypted.
+    #[command(subcommand)]
+    Key(StoreKeyCommand),
     /// Keep everything on a cartridge until a date, whatever else is asked; or show until when.
     Lock {
         #[command(flatten)]
@@ -193,6 +196,23 @@ pub(crate) enum StoreCommand {
         /// The last day (UTC), such as 2027-01-31. A lock is never shortened.
         #[arg(long, value_name = "DATE", value_parser = last_day)]
         until: Option<u64>,
+    },
+}
+
+/// What is done with the key of an encrypted store.
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreKeyCommand {
+    /// Make a new key in a file that is not there yet.
+    New {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Have another key open the store, while its engine does not run. No data is written anew.
+    Change {
+        #[command(flatten)]
+        which: Which,
+        /// The file of the other key.
+        file: PathBuf,
     },
 }
 
@@ -327,6 +347,8 @@ mod tests {
             "store stat --config a.toml",
             "store check",
             "store collect --json",
+            "store key new store.key",
+            "store key change new.key --config a.toml",
             "store lock vtl0:VTA001L8 --until 2027-01-31",
             "store lock vtl0:VTA001L8",
             "cartridges --config a.toml",

@@ -27,6 +27,7 @@ mod maps;
 mod output;
 mod queue;
 mod status;
+mod store_key;
 
 use std::ffi::OsString;
 

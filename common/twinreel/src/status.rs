@@ -52,14 +52,16 @@ pub(crate) fn store(command: &StoreCommand, output: &Output) -> Result<(), Faile
             let params = json!({ "library": library, "barcode": barcode, "until_ms": until });
             (which, "store_lock", params)
         }
+        StoreCommand::Key(command) => return crate::store_key::run(command, output),
     };
     let socket = site(which)?.admin_socket();
     let mut client = AdminClient::connect(&socket, LONG).map_err(Failed::new)?;
     let value: Value = client.call(method, params).map_err(Failed::new)?;
     output.show(&value, status_text)?;
     let found = |key: &str| value[key].as_array().map_or(0, Vec::len);
-    match found("damage") + found("incomplete_generations") {
-        0 => Ok(()),
+    let healed = value["healed_chunks"].as_u64().unwrap_or(0) > 0;
+    match found("incomplete_generations") {
+        0 if healed || found("damage") == 0 => Ok(()),
         _ => Err(Failed::new("the store is damaged; see docs/operations.md")),
     }
 }

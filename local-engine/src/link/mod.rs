@@ -9,6 +9,7 @@
 //!   attempt      one attempt at one generation, with its rows
 //!   transfer     one generation: the store's side of link's sender
 //!   facts        what the remote knows of jobs
+//!   heal         chunks that are damaged at one side
 //! ```
 //!
 //! Devices of a remote site are in [`crate::ghost`].
@@ -16,6 +17,7 @@
 mod attempt;
 mod connection;
 mod facts;
+mod heal;
 mod lease;
 mod outbox;
 mod recipe;

@@ -14,6 +14,7 @@ use link::{
 };
 use model::{DeviceName, EngineId, JobId, LeaseId, LibraryName, SiteName};
 use service::config::LinkTo;
+use service::healing::Healing;
 use service::messages;
 use svs::{Device, EventKind, LibraryRole};
 use tape::{Control, TapeError};
@@ -32,6 +33,7 @@ pub struct RemoteSite {
     state: Mutex<State>,
     pub(super) changed: Condvar,
     replicator: Replicator,
+    healing: Arc<Healing>,
     begun: Instant,
 }
 
@@ -151,6 +153,7 @@ impl RemoteSite {
             state: Mutex::new(State { name, ..State::default() }),
             changed: Condvar::new(),
             replicator,
+            healing: Arc::default(),
             begun: Instant::now(),
         })
     }
@@ -187,6 +190,11 @@ impl RemoteSite {
     /// Generations on their way there.
     pub fn replicator(&self) -> &Replicator {
         &self.replicator
+    }
+
+    /// Chunks that are damaged here or there.
+    pub(super) fn healing(&self) -> &Arc<Healing> {
+        &self.healing
     }
 
     /// What the engine shares.
@@ -348,6 +356,7 @@ impl RemoteSite {
     /// The link is down.
     pub(super) fn down(&self) {
         let now = self.clock_ms();
+        self.healing.give_up();
         let mut state = self.lock();
         state.control = None;
         state.bulk = None;

@@ -14,6 +14,7 @@ pub(crate) const QUEUE: usize = 1024;
 pub(crate) struct Pair {
     pub(crate) peer: Peer,
     pub(crate) control: mpsc::Sender<Message>,
+    pub(crate) bulk: mpsc::Sender<Message>,
     /// Takes the pair down, with these words.
     pub(crate) end: watch::Sender<Option<Goodbye>>,
 }
@@ -81,6 +82,12 @@ impl Peers {
             tracing::warn!(%site, why, "the peer broke a rule of the link");
             pair.end.send_replace(Some(goodbye(GoodbyeReason::Protocol, why)));
         }
+    }
+
+    /// The bulk connections of the sites that are connected.
+    pub(crate) fn bulk_ways(&self) -> Vec<(SiteName, mpsc::Sender<Message>)> {
+        let state = self.lock();
+        state.pairs.iter().map(|(site, (_, pair))| (site.clone(), pair.bulk.clone())).collect()
     }
 
     /// The connected sites.

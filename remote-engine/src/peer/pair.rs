@@ -36,7 +36,8 @@ pub(super) async fn run(door: &Door, control: Half, bulk: Half, shutdown: Shutdo
     let (control_out, control_queue) = mpsc::channel(QUEUE);
     let (bulk_out, bulk_queue) = mpsc::channel(BULK_QUEUE);
     let (end, mut ended) = watch::channel(None);
-    let pair = Pair { peer: peer.clone(), control: control_out.clone(), end: end.clone() };
+    let ways = (control_out.clone(), bulk_out.clone());
+    let pair = Pair { peer: peer.clone(), control: ways.0, bulk: ways.1, end: end.clone() };
     let number = ground.peers.add(pair);
     say(ground, messages::LINK_UP, &peer, String::new()).await;
     if door.leases.send(Event::Met(peer.clone())).await.is_err() {
@@ -217,6 +218,7 @@ async fn read_bulk(
         busy.store(true, Ordering::Relaxed);
         match message {
             Message::Replicate(message) => transfers.message(message, length).await,
+            Message::Heal(message) => crate::heal::heard(&from.ground, message, &out),
             Message::Stream(message) => {
                 let from = from.clone();
                 let handled = tokio::task::spawn_blocking(move || {

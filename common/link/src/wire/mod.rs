@@ -4,6 +4,7 @@
 
 mod connect;
 mod entries;
+mod heal;
 mod lease;
 mod range;
 mod replicate;
@@ -14,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use prost::Message as _;
 
 use crate::connect::{Channel, Goodbye, Hello};
+use crate::heal::Heal;
 use crate::lease::{LeaseReply, LeaseRequest};
 use crate::proto::{self, frame::Body};
 use crate::range::Verify;
@@ -60,6 +62,8 @@ pub enum Message {
     Replicate(Replicate),
     /// Both ways, bulk.
     Stream(Stream),
+    /// Both ways, bulk.
+    Heal(Heal),
 }
 
 /// A frame that is no message. The peer is at fault and a retry does not help: say goodbye
@@ -98,7 +102,7 @@ impl Message {
             Self::Report(_) | Self::Job(_) | Self::JobProof(..) => Some(Channel::Control),
             Self::JobAck(_) | Self::JobOver(_) => Some(Channel::Control),
             Self::Lease(_) | Self::LeaseReply(_) => Some(Channel::Control),
-            Self::Replicate(_) | Self::Stream(_) => Some(Channel::Bulk),
+            Self::Replicate(_) | Self::Stream(_) | Self::Heal(_) => Some(Channel::Bulk),
         }
     }
 
@@ -141,6 +145,10 @@ impl Message {
                 let (message, payload) = stream::stream(message);
                 (Body::Stream(message), payload)
             }
+            Self::Heal(message) => {
+                let (message, payload) = heal::heal(message);
+                (Body::Heal(message), payload)
+            }
         };
         let frame = proto::Frame { body: Some(body), payload };
         Bytes::from(frame.encode_to_vec())
@@ -154,7 +162,7 @@ impl Message {
         let body = frame.body.ok_or(DecodeError::Missing("a body"))?;
         let carries = match body {
             Body::LeaseRequest(_) | Body::LeaseReply(_) => true,
-            Body::Replicate(_) | Body::Stream(_) => true,
+            Body::Replicate(_) | Body::Stream(_) | Body::Heal(_) => true,
             _ => payload.is_empty(),
         };
         if !carries {
@@ -184,6 +192,7 @@ impl Message {
                 replicate::read_replicate(message, payload).map(Self::Replicate)
             }
             Body::Stream(message) => stream::read_stream(message, payload).map(Self::Stream),
+            Body::Heal(message) => heal::read_heal(message, payload).map(Self::Heal),
         }
     }
 

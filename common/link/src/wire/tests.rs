@@ -19,6 +19,7 @@ use scsi::{FieldPointer, Sense};
 
 use super::*;
 use crate::connect::{GoodbyeReason, Token};
+use crate::heal::HEAL_MAX;
 use crate::lease::*;
 use crate::range::*;
 use crate::replicate::*;
@@ -399,6 +400,16 @@ fn replicate() -> impl Strategy<Value = Replicate> {
     (id(), body).prop_map(|(transfer, body)| Replicate { transfer: TransferId(transfer), body })
 }
 
+fn heal() -> impl Strategy<Value = Heal> {
+    let digest = || any::<[u8; 32]>().prop_map(Digest);
+    let data = (any::<u8>(), 0u32..1 << 20, bytes(200))
+        .prop_map(|(encoding, raw_length, bytes)| ChunkData { encoding, raw_length, bytes });
+    prop_oneof![
+        vec(digest(), 1..=HEAL_MAX).prop_map(Heal::Want),
+        (digest(), of(data)).prop_map(|(digest, data)| Heal::Chunk { digest, data }),
+    ]
+}
+
 fn stream_message() -> impl Strategy<Value = Stream> {
     let offer = (any::<u32>(), any::<u64>(), vec(chunk(), 0..9), vec(segment(), 0..5)).prop_map(
         |(sequence, offset, chunks, marks)| StreamBody::Offer { sequence, offset, chunks, marks },
@@ -484,6 +495,7 @@ fn message() -> impl Strategy<Value = Message> {
         lease_reply().prop_map(Message::LeaseReply),
         replicate().prop_map(Message::Replicate),
         stream_message().prop_map(Message::Stream),
+        heal().prop_map(Message::Heal),
     ]
 }
 
@@ -638,4 +650,18 @@ fn long_texts_are_cut_when_sent() {
         panic!("a goodbye");
     };
     assert_eq!(read.text.len(), TEXT_MAX);
+}
+
+#[test]
+fn what_is_asked_for_to_heal_is_bounded() {
+    let refused = |message: Heal| Message::decode(Message::Heal(message).encode()).is_err();
+    assert!(refused(Heal::Want(Vec::new())));
+    assert!(refused(Heal::Want(vec![Digest([1; 32]); HEAL_MAX + 1])));
+    let chunk = |raw_length, length: usize| Heal::Chunk {
+        digest: Digest([1; 32]),
+        data: Some(ChunkData { encoding: 0, raw_length, bytes: vec![0; length].into() }),
+    };
+    assert!(!refused(chunk(CHUNK_MAX as u32, CHUNK_MAX)));
+    assert!(refused(chunk(CHUNK_MAX as u32 + 1, 10)));
+    assert!(refused(chunk(10, CHUNK_MAX + 1)));
 }

@@ -360,6 +360,7 @@ impl EngineConfig for LocalConfig {
             resolve(&base, [&mut link.ca, &mut link.certificate, &mut link.key]);
         }
         config.physical_libraries.iter_mut().for_each(|library| library.resolve(&base));
+        config.store.resolve(&base);
         resolve(&base, config.ndmp.users.iter_mut().filter_map(|u| u.password_file.as_mut()));
         let mut texts: Vec<_> = config
             .ndmp

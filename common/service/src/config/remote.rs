@@ -146,6 +146,7 @@ impl EngineConfig for RemoteConfig {
             [&mut config.site.state_dir, &mut link.ca, &mut link.certificate, &mut link.key],
         );
         config.physical_libraries.iter_mut().for_each(|library| library.resolve(&base));
+        config.store.resolve(&base);
         let libraries = config.physical_libraries.iter_mut();
         let mut texts: Vec<_> = libraries.filter_map(|it| it.read_secrets().err()).collect();
         resolve(&base, config.tape_keys.iter_mut().map(|key| &mut key.file));

@@ -1,9 +1,11 @@
 //! `[store]`: how long generations are kept, and when the store is looked after.
 
+use std::path::{Path, PathBuf};
+
 use model::ByteSize;
 use serde::Deserialize;
 
-use super::check::Findings;
+use super::check::{Findings, resolve};
 
 /// `[store]`, valid in both engines.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -23,6 +25,9 @@ pub struct Upkeep {
     pub check_days: u32,
     /// How fast, in bytes a second, 0 for as fast as it goes; 50 MB if not given.
     pub check_rate: ByteSize,
+    /// The key of the store, which is encrypted if one is given when it is made. Absolute after
+    /// loading.
+    pub key_file: Option<PathBuf>,
 }
 
 impl Default for Upkeep {
@@ -34,11 +39,16 @@ impl Default for Upkeep {
             collect_below: 50,
             check_days: 30,
             check_rate: ByteSize(50_000_000),
+            key_file: None,
         }
     }
 }
 
 impl Upkeep {
+    pub(super) fn resolve(&mut self, base: &Path) {
+        resolve(base, self.key_file.as_mut());
+    }
+
     pub(super) fn check(&self, findings: &mut Findings) {
         findings.require((1..=1_000_000).contains(&self.keep_generations), || {
             format!("store: keep_generations is 1 to 1000000, not {}", self.keep_generations)

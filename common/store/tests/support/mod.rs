@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use model::CartridgeId;
 use store::{
-    ChunkParams, Image, Object, OpenReport, Options, Reel, Space, SpaceStop, Spaced, Store,
+    ChunkParams, Image, Key, Object, OpenReport, Options, Reel, Space, SpaceStop, Spaced, Store,
 };
 use vfs::Vfs;
 
@@ -71,6 +71,17 @@ pub fn small() -> Options {
 
 pub fn open(vfs: &Arc<dyn Vfs>) -> (Store, OpenReport) {
     Store::open(vfs.clone(), Path::new("/store"), &small()).unwrap()
+}
+
+/// The key of stores that are encrypted.
+pub fn key() -> Key {
+    Key::new([0x5e; 32])
+}
+
+/// Opens a store, encrypted or not.
+pub fn open_as(vfs: Arc<dyn Vfs>, sealed: bool) -> store::Result<(Store, OpenReport)> {
+    let key = sealed.then(key);
+    Store::open_with_key(vfs, Path::new("/store"), &small(), key.as_ref())
 }
 
 pub fn cartridge(n: u64) -> CartridgeId {

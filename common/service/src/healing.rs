@@ -1,0 +1,309 @@
+//! Chunks that are damaged in one store and may be whole in that of a peer: who asks, who answers.
+//! How it is said to a peer is the engine's business.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use model::{Digest, GenerationId, SiteName};
+use store::{Result, Store, StoredChunk};
+
+use crate::shutdown::Shutdown;
+
+/// Chunks that are asked for at once.
+pub const AT_ONCE: usize = 16;
+/// So long without an answer is none.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often it is looked whether the engine stops.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// An answer: a chunk, or that it is not there.
+pub type Answer = (Digest, Option<StoredChunk>);
+
+/// What asks peers for chunks.
+pub trait Elsewhere: Send + Sync {
+    /// Asks the peers that are connected, one after the other, for up to [`AT_ONCE`] chunks, until
+    /// all have come. `None` if no peer answered. Nothing of what comes is proven yet. Blocks.
+    fn fetch(
+        &self,
+        wanted: &[Digest],
+        shutdown: &Shutdown,
+    ) -> Option<Vec<(SiteName, Digest, StoredChunk)>>;
+}
+
+/// Asks each peer for what the former ones did not have; `ask` is one question to one peer.
+pub fn fetch_from<P>(
+    peers: impl IntoIterator<Item = (SiteName, P)>,
+    wanted: &[Digest],
+    mut ask: impl FnMut(&P, &[Digest]) -> Option<Vec<Answer>>,
+) -> Option<Vec<(SiteName, Digest, StoredChunk)>> {
+    let mut wanted = wanted.to_vec();
+    let (mut found, mut answered) = (Vec::new(), false);
+    for (site, peer) in peers {
+        if wanted.is_empty() {
+            break;
+        }
+        let Some(answers) = ask(&peer, &wanted) else { continue };
+        answered = true;
+        for (digest, chunk) in answers {
+            let Some(chunk) = chunk else { continue };
+            wanted.retain(|other| *other != digest);
+            found.push((site.clone(), digest, chunk));
+        }
+    }
+    answered.then_some(found)
+}
+
+/// The questions and answers of an engine.
+#[derive(Debug, Default)]
+pub struct Healing {
+    /// One question is under way at a time.
+    turn: Mutex<()>,
+    /// Who waits for answers.
+    waiting: Mutex<Option<SyncSender<Answer>>>,
+    /// One question of a peer is answered at a time; others were given up by who asked.
+    answering: AtomicBool,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Healing {
+    /// Asks one peer, by `send`, which says whether it could be sent; the answers once all are
+    /// there. Blocks.
+    pub fn ask(
+        &self,
+        wanted: &[Digest],
+        shutdown: &Shutdown,
+        send: impl FnOnce() -> bool,
+    ) -> Option<Vec<Answer>> {
+        let _turn = locked(&self.turn);
+        let (answer, answers) = sync_channel(wanted.len());
+        *locked(&self.waiting) = Some(answer);
+        let mut open: BTreeSet<_> = wanted.iter().copied().collect();
+        let (mut found, mut heard) = (Vec::new(), Instant::now());
+        let sent = send();
+        while sent && !open.is_empty() {
+            match answers.recv_timeout(LOOK) {
+                Ok((digest, chunk)) => {
+                    heard = Instant::now();
+                    if open.remove(&digest) {
+                        found.push((digest, chunk));
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    if heard.elapsed() > PATIENCE || shutdown.is_requested() {
+                        break;
+                    }
+                }
+            }
+        }
+        *locked(&self.waiting) = None;
+        open.is_empty().then_some(found)
+    }
+
+    /// An answer came. One that nobody waits for is dropped. Never waits.
+    pub fn arrived(&self, answer: Answer) {
+        if let Some(waiting) = locked(&self.waiting).as_ref() {
+            // Full: more than was asked for.
+            let _ = waiting.try_send(answer);
+        }
+    }
+
+    /// No answer will come any more: the link is down.
+    pub fn give_up(&self) {
+        *locked(&self.waiting) = None;
+    }
+
+    /// A peer asks: its answers are read from the store and sent in the background, until `send`
+    /// says that it can not.
+    pub fn answer(
+        self: &Arc<Self>,
+        store: &Store,
+        wanted: Vec<Digest>,
+        send: impl Fn(Answer) -> bool + Send + 'static,
+    ) {
+        if self.answering.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (this, store) = (Arc::clone(self), store.clone());
+        tokio::task::spawn_blocking(move || {
+            for digest in wanted {
+                // What is damaged here as well is not here.
+                if !send((digest, store.stored_chunk(&digest).ok())) {
+                    break;
+                }
+            }
+            this.answering.store(false, Ordering::Release);
+        });
+    }
+}
+
+/// What came of healing.
+#[derive(Debug, Default)]
+pub struct Healed {
+    /// Chunks that came from each site and are durable.
+    pub from: BTreeMap<SiteName, u64>,
+    /// Generations that lack something all the same.
+    pub incomplete: Vec<GenerationId>,
+}
+
+/// Gets chunks that are lost from elsewhere, as far as they are there. Blocks.
+///
+/// # Errors
+/// The store can not be read or written.
+pub fn heal(
+    store: &Store,
+    elsewhere: &dyn Elsewhere,
+    mut lost: Vec<Digest>,
+    shutdown: &Shutdown,
+) -> Result<Healed> {
+    let _hold = store.hold();
+    let mut healed = Healed::default();
+    loop {
+        let before = healed.chunks();
+        for wanted in lost.chunks(AT_ONCE) {
+            // Nobody answers: it is tried again by the next check.
+            let Some(found) = elsewhere.fetch(wanted, shutdown) else { break };
+            for (site, digest, chunk) in found {
+                match store.put_stored_chunk(&digest, chunk.encoding, chunk.raw_len, &chunk.bytes) {
+                    Ok(true) => *healed.from.entry(site).or_default() += 1,
+                    Ok(false) => {}
+                    Err(error @ store::StoreError::WrongChunk { .. }) => {
+                        tracing::warn!(%site, %error, "a peer sent something else");
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        store.sync()?;
+        (healed.incomplete, lost) = store.lost()?;
+        if lost.is_empty() || healed.chunks() == before {
+            return Ok(healed);
+        }
+    }
+}
+
+impl Healed {
+    /// Chunks that are whole again.
+    pub fn chunks(&self) -> u64 {
+        self.from.values().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use model::{CartridgeId, Ulid};
+    use store::Options;
+    use vfs::{CrashVfs, Vfs};
+
+    use super::*;
+    use crate::shutdown;
+
+    /// Another store, asked in the way of a peer.
+    struct Other {
+        store: Store,
+        /// Answers with other bytes.
+        lies: bool,
+    }
+
+    impl Elsewhere for Other {
+        fn fetch(
+            &self,
+            wanted: &[Digest],
+            shutdown: &Shutdown,
+        ) -> Option<Vec<(SiteName, Digest, StoredChunk)>> {
+            assert!(wanted.len() <= AT_ONCE);
+            let healing = Healing::default();
+            let site = SiteName::new("dr").unwrap();
+            fetch_from([(site, ())], wanted, |(), wanted| {
+                healing.ask(wanted, shutdown, || {
+                    for digest in wanted {
+                        let mut chunk = self.store.stored_chunk(digest).ok();
+                        if let Some(chunk) = chunk.as_mut().filter(|_| self.lies) {
+                            chunk.bytes = vec![1; chunk.bytes.len()].into();
+                        }
+                        healing.arrived((*digest, chunk));
+                    }
+                    true
+                })
+            })
+        }
+    }
+
+    fn filled(disk: &CrashVfs) -> (Store, GenerationId) {
+        let shared: Arc<dyn Vfs> = Arc::new(disk.clone());
+        let (store, _) = Store::open(shared, Path::new("/store"), &Options::default()).unwrap();
+        let mut image = store.image(CartridgeId(Ulid(1))).unwrap();
+        let mut state = 7u64;
+        for _ in 0..200 {
+            let next = || {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (state >> 33) as u8
+            };
+            image.write(&std::iter::repeat_with(next).take(10_000).collect::<Vec<_>>()).unwrap();
+        }
+        let id = image.seal().unwrap().unwrap();
+        (store, id)
+    }
+
+    /// Damages every other chunk.
+    fn damaged(disk: &CrashVfs, store: &Store, id: GenerationId) -> u64 {
+        let dir = Path::new("/store/containers");
+        let path = dir.join(&disk.list(dir).unwrap()[0]);
+        let file = disk.open(&path).unwrap();
+        let chunks: Vec<_> = store.recipe(id).unwrap().chunks(0).map(|it| it.unwrap()).collect();
+        let mut at = 32;
+        let mut bad = BTreeSet::new();
+        for (n, chunk) in chunks.iter().enumerate() {
+            let stored = store.stored_chunk(&chunk.digest).unwrap().bytes.len() as u64;
+            if n % 2 == 0 {
+                file.write_all_at(&[0xaa; 8], at + 56).unwrap();
+                bad.insert(chunk.digest);
+            }
+            at += 56 + stored;
+        }
+        for digest in &bad {
+            assert!(store.stored_chunk(digest).is_err());
+        }
+        bad.len() as u64
+    }
+
+    #[test]
+    fn what_is_damaged_comes_from_elsewhere_and_is_proven() {
+        let (disk, other) = (CrashVfs::new(), CrashVfs::new());
+        let ((store, id), (theirs, _)) = (filled(&disk), filled(&other));
+        let (_trigger, shutdown) = shutdown::channel();
+        let bad = damaged(&disk, &store, id);
+        assert!(bad > AT_ONCE as u64);
+        let (incomplete, lost) = store.lost().unwrap();
+        assert_eq!((incomplete.as_slice(), lost.len() as u64), (&[id][..], bad));
+        let liar = Other { store: theirs.clone(), lies: true };
+        let none = heal(&store, &liar, lost.clone(), &shutdown).unwrap();
+        assert_eq!((none.chunks(), none.incomplete.len()), (0, 1));
+        let honest = Other { store: theirs, lies: false };
+        let healed = heal(&store, &honest, lost, &shutdown).unwrap();
+        assert_eq!((healed.chunks(), healed.incomplete.len()), (bad, 0));
+        assert_eq!(store.reader(id).unwrap().verify().unwrap(), 2_000_000);
+    }
+
+    #[test]
+    fn what_nobody_has_stays_lost_and_is_named() {
+        let disk = CrashVfs::new();
+        let (store, id) = filled(&disk);
+        let (_trigger, shutdown) = shutdown::channel();
+        let bad = damaged(&disk, &store, id);
+        let (_, lost) = store.lost().unwrap();
+        let empty: Arc<dyn Vfs> = Arc::new(CrashVfs::new());
+        let (empty, _) = Store::open(empty, Path::new("/store"), &Options::default()).unwrap();
+        let healed = heal(&store, &Other { store: empty, lies: false }, lost, &shutdown).unwrap();
+        assert_eq!((healed.chunks(), healed.incomplete), (0, vec![id]));
+        assert_eq!(store.lost().unwrap().1.len() as u64, bad);
+    }
+}
