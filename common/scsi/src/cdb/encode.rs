@@ -57,10 +57,10 @@ impl Cdb {
             | Self::ReadPosition { .. }
             | Self::ReportDensity { .. }
             | Self::ReadAttribute { .. }
-            | Self::WriteAttribute { .. }
-            | Self::AllowOverwrite { .. }
+            | Self::WriteAttribute { .. } => self.encode_tape().0,
+            Self::AllowOverwrite { .. }
             | Self::SecurityProtocolIn { .. }
-            | Self::SecurityProtocolOut { .. } => self.encode_tape().0,
+            | Self::SecurityProtocolOut { .. } => self.encode_guarding().0,
             _ => self.encode_common().0,
         }
     }
@@ -193,6 +193,13 @@ impl Cdb {
                 .flag(1, 0, write_through)
                 .byte(7, partition)
                 .number(10, 4, length.into()),
+            _ => Bytes::new(0x00, 6),
+        }
+    }
+
+    /// Commands that say who may read and write what.
+    fn encode_guarding(&self) -> Bytes {
+        match *self {
             Self::AllowOverwrite { mode, partition, object } => {
                 Bytes::new(0x82, 16).byte(2, mode & 0x0f).byte(3, partition).number(4, 8, object)
             }

@@ -1,5 +1,5 @@
 //! The drive is told which key to use: before it writes, and when it meets a block that it can not
-//! decrypt. The order is always the same: ask the drive whether it can, tell it, ask whether it did.
+//! decrypt. Always in this order: ask the drive whether it can, tell it, ask whether it did.
 
 use std::fmt;
 use std::sync::Arc;

@@ -17,8 +17,8 @@
 //!   (key 0Bh), the position decides: as before, then it is sent once more; as after, then it was
 //!   done; anything else is [`TapeError::PositionUnknown`](crate::TapeError::PositionUnknown).
 //!   Nothing below ever sends a command twice.
-//! - A drive with keys ([`ScsiDrive::with_keys`]) is told the one of its tape before the first write
-//!   and after everything that may have cost it: unit attentions, a broken way, a moved cartridge.
+//! - A drive with keys ([`ScsiDrive::with_keys`]) is told the one of its tape before the first
+//!   write and after all that may have cost it: unit attentions, a broken way, a moved cartridge.
 //!   Behind each flush it is asked whether it still has it.
 
 #[cfg(test)]
