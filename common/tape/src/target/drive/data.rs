@@ -201,8 +201,8 @@ impl<M: Medium> TargetDrive<M> {
         Ok(Reply::Done)
     }
 
-    /// Checks a page of MODE SELECT that begins at byte `at`: only changeable bits may differ. Takes
-    /// over what it asks for.
+    /// Checks a page of MODE SELECT that begins at byte `at`: only changeable bits may differ.
+    /// Takes over what it asks for.
     fn select_page(&self, page: &ModePage, at: u16, settings: &mut Settings) -> Result<(), Sense> {
         let own = self.mode_pages();
         let is_same = |own: &&ModePage| (own.code, own.subpage) == (page.code, page.subpage);

@@ -211,8 +211,8 @@ impl<M: Medium> TargetDrive<M> {
     }
 
     /// NDMP's and SAM's reset of the drive: RESERVE, PREVENT and modes are as after power-on and
-    /// every initiator finds 06/29/00; encryption keys are gone. The tape stays where it is, and what is buffered stays
-    /// buffered.
+    /// every initiator finds 06/29/00; encryption keys are gone. The tape stays where it is, and
+    /// what is buffered stays buffered.
     pub fn reset(&mut self) {
         self.nexuses.reset();
         self.crypt.reset();
