@@ -10,13 +10,13 @@ use crate::upkeep::{containers, store};
 /// More than a container.
 const LENGTH: u64 = 70 << 20;
 
-/// Changes some bytes in the first container of an engine, all over it.
-fn damage(scene: &Scene, role: Role) {
+/// Changes some bytes in the first container of an engine, all over it, so far behind its eighths.
+fn damage(scene: &Scene, role: Role, behind: usize) {
     let file = &containers(scene, role)[0];
     let mut bytes = fs::read(file).expect("a container");
     let length = bytes.len();
     for part in 1..8 {
-        bytes[length / 8 * part] ^= 1;
+        bytes[length / 8 * part + behind] ^= 1;
     }
     fs::write(file, bytes).expect("it is changed");
 }
@@ -50,7 +50,7 @@ fn damaged_chunks_come_from_the_other_site() {
     scene.operator.unload("vtl0", 0);
     scene.pair.wait_replicated(VIRTUAL);
     for (role, other) in [(Role::Local, "dr"), (Role::Remote, "hq")] {
-        damage(&scene, role);
+        damage(&scene, role, 0);
         let (code, checked) = store(&scene, role, "check");
         let healed = checked["healed_chunks"].as_u64();
         assert!(code == 0 && healed.is_some_and(|count| count >= 7), "{code} {checked:#}");
@@ -63,7 +63,7 @@ fn damaged_chunks_come_from_the_other_site() {
     }
     // Nobody else has it: the cartridge is named. When the link is back it is healed.
     scene.pair.relay.part();
-    damage(&scene, Role::Local);
+    damage(&scene, Role::Local, 1 << 20);
     let (code, checked) = store(&scene, Role::Local, "check");
     let named = &checked["incomplete_generations"][0]["cartridge"];
     assert!(code == 1 && *named == format!("vtl0:{VIRTUAL}"), "{code} {checked:#}");
