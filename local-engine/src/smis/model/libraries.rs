@@ -96,8 +96,11 @@ impl LibraryFacts {
         let down = self.view.condition(index).down.filter(|_| self.view.online);
         match down {
             Some(why) => {
-                let why = format!("Stopped: {why}");
-                Health::Stopped.enabled(instance).with("StatusDescriptions", vec![why])
+                let mut instance = Health::Stopped.enabled(instance);
+                instance.set("StatusDescriptions", vec![format!("Stopped: {why}")].into());
+                // Off line.
+                instance.set("Availability", 8u16.into());
+                instance
             }
             None => self.element_health(element).enabled(instance),
         }
