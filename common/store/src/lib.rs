@@ -49,6 +49,7 @@ mod import;
 mod index;
 mod info;
 mod journal;
+mod keyfile;
 mod kin;
 mod layout;
 mod lock;
@@ -73,6 +74,7 @@ pub use info::{
     ChunkParams, ChunkRef, Damage, Encoding, GenerationInfo, MAX_CHUNK, MAX_RECORD, ObjectRun,
     OpenReport, Options, RecoveredGeneration, Statistics, StoredChunk,
 };
+pub use keyfile::{KeyBytes, make_key_file, read_key_file};
 pub use layout::Place;
 pub use reader::{GenerationReader, Recipes};
 pub use reel::{Object, Reel, Runs, Space, SpaceStop, Spaced};

@@ -273,8 +273,7 @@ pub(crate) fn run(arguments: Vec<OsString>) -> u8 {
 fn key(command: &KeyCommand, output: &Output) -> Result<(), Failed> {
     let file = match command {
         KeyCommand::New { file } => {
-            let made = service::config::make_key(file);
-            made.map_err(|error| Failed::new(format!("{}: {error}", file.display())))?;
+            store::make_key_file(file).map_err(Failed::new)?;
             file
         }
         KeyCommand::Show { file } => file,

@@ -1,20 +1,14 @@
 //! `[[tape_key]]`: keys for the data on tapes, and which library writes which tape with which.
 
-use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use model::Barcode;
 use serde::Deserialize;
+use store::read_key_file;
 use tape::{KeyRing, TapeKey};
-use zeroize::Zeroizing;
 
 use super::PhysicalLibrary;
-use super::check::private;
-
-/// Bytes of a key.
-const LENGTH: usize = 32;
 
 /// `[[tape_key]]`: a key for AES-256 in the drive.
 #[derive(Clone, Debug, Deserialize)]
@@ -36,19 +30,6 @@ pub struct KeyPool {
     pub key: Option<String>,
 }
 
-/// Sixty-four hexadecimal digits as bytes, without leaving copies behind.
-fn decode(text: &[u8]) -> Option<Zeroizing<[u8; LENGTH]>> {
-    let mut key = Zeroizing::new([0; LENGTH]);
-    if text.len() != 2 * LENGTH {
-        return None;
-    }
-    for (byte, pair) in key.iter_mut().zip(text.chunks_exact(2)) {
-        let digit = |at: usize| (pair[at] as char).to_digit(16);
-        *byte = (digit(0)? << 4 | digit(1)?) as u8;
-    }
-    Some(key)
-}
-
 impl TapeKeyFile {
     /// Reads the key.
     ///
@@ -59,38 +40,9 @@ impl TapeKeyFile {
         if !(1..=32).contains(&self.name.len()) || !self.name.bytes().all(legal) {
             return Err("name has 1 to 32 letters, digits, hyphens, underscores and dots".into());
         }
-        private(&self.file)?;
-        let shown = self.file.display();
-        // Of its full length from the beginning, so that it does not grow and leave copies.
-        let mut text = Zeroizing::new(Vec::with_capacity(256));
-        std::fs::File::open(&self.file)
-            .and_then(|file| file.take(256).read_to_end(&mut text))
-            .map_err(|error| format!("{shown} can not be read: {error}"))?;
-        let secret = decode(text.trim_ascii_end()).ok_or_else(|| {
-            format!("{shown} is no key: 64 hexadecimal digits (twinreel key new makes one)")
-        })?;
+        let secret = read_key_file(&self.file).map_err(|error| error.to_string())?;
         Ok(TapeKey::new(&self.name, secret))
     }
-}
-
-/// Makes a file with a new random key, mode 0600, durable.
-///
-/// # Errors
-/// There is a file of that name already, or it can not be written.
-pub fn make_key(path: &Path) -> std::io::Result<()> {
-    let mut key = Zeroizing::new([0; LENGTH]);
-    getrandom::fill(&mut *key).map_err(std::io::Error::other)?;
-    let mut text = Zeroizing::new(Vec::with_capacity(2 * LENGTH + 1));
-    for byte in key.iter() {
-        text.extend([byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[usize::from(digit)]));
-    }
-    text.push(b'\n');
-    let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(&text)?;
-    file.sync_all()?;
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    std::fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// Reads the keys and gives each library its own. What is wrong, in words.
@@ -151,6 +103,9 @@ impl KeyPool {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+
+    use store::make_key_file;
 
     use super::*;
 
@@ -162,15 +117,15 @@ mod tests {
     fn a_key_is_made_once_and_read_by_nobody_else() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.key");
-        make_key(&path).unwrap();
+        make_key_file(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!((text.len(), text.trim_end().len()), (65, 64));
         let key = file(&path).read().unwrap();
         assert!(!format!("{key:?} {:?}", file(&path)).contains(text.trim_end()));
-        assert!(make_key(&path).is_err(), "a key must never be overwritten");
+        assert!(make_key_file(&path).is_err(), "a key must never be overwritten");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
-        make_key(&dir.path().join("b.key")).unwrap();
+        make_key_file(&dir.path().join("b.key")).unwrap();
         assert_ne!(file(&dir.path().join("b.key")).read().unwrap().id(), key.id());
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
         assert!(file(&path).read().unwrap_err().contains("chmod 600"));
@@ -180,7 +135,9 @@ mod tests {
     fn what_is_no_key_is_refused_and_not_repeated() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.key");
-        for text in ["", "abc", &"f0".repeat(31), &"f0".repeat(33), &"g0".repeat(32)] {
+        for text in
+            ["", "abc", &"f0".repeat(31), &"f0".repeat(33), &"g0".repeat(32), &"f0".repeat(32)]
+        {
             std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
             let error = file(&path).read().unwrap_err();

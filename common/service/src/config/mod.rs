@@ -23,7 +23,7 @@ pub use admin::Admin;
 pub use calendar::{CalendarRule, Clock, Day, rate_at};
 pub(crate) use check::private;
 pub use error::{ConfigError, Problem};
-pub use keys::{KeyPool, TapeKeyFile, make_key};
+pub use keys::{KeyPool, TapeKeyFile};
 pub(crate) use library::read_chap;
 pub use library::{
     Backend, Chap, FileBackend, FrontendLibrary, PhysicalLibrary, ScsiBackend, ScsiDevices, Verify,

@@ -1,8 +1,5 @@
 //! The key of a store, which is kept in a file of its own, and the key that it wraps.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -10,6 +7,7 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use zeroize::Zeroizing;
 
 use super::random;
+use crate::keyfile::{make_key_file, read_key_file};
 
 const LENGTH: usize = 32;
 const NONCE: usize = 12;
@@ -108,47 +106,20 @@ impl Key {
         Self(Zeroizing::new(bytes))
     }
 
-    /// Reads a key file: 32 bytes, readable by its owner alone.
+    /// Reads a key file, see [`read_key_file`].
     ///
     /// # Errors
     /// [`KeyError::File`] where the file is not as it must be, [`KeyError::Io`].
     pub fn read(path: &Path) -> Result<Self, KeyError> {
-        let io = |source| KeyError::Io { path: path.to_owned(), source };
-        let unfit = |what| KeyError::File { path: path.to_owned(), what };
-        let mut file = File::open(path).map_err(io)?;
-        let metadata = file.metadata().map_err(io)?;
-        if !metadata.is_file() {
-            return Err(unfit("it is not a plain file"));
-        }
-        if metadata.mode() & 0o077 != 0 {
-            return Err(unfit("others than its owner may use it; its mode must be 0600 or 0400"));
-        }
-        if metadata.len() != LENGTH as u64 {
-            return Err(unfit("it does not have 32 bytes"));
-        }
-        let mut bytes = Zeroizing::new([0; LENGTH]);
-        file.read_exact(&mut *bytes).map_err(io)?;
-        if bytes.iter().all(|byte| *byte == bytes[0]) {
-            return Err(unfit("all its bytes are the same"));
-        }
-        Ok(Self(bytes))
+        read_key_file(path).map(Self)
     }
 
-    /// Makes a new key in a file that must not be there yet, durably, with mode 0600.
+    /// Makes a new key in a file that must not be there yet, see [`make_key_file`].
     ///
     /// # Errors
     /// [`KeyError::Io`]; also where the file is there.
     pub fn create(path: &Path) -> Result<Self, KeyError> {
-        let io = |source| KeyError::Io { path: path.to_owned(), source };
-        let mut bytes = Zeroizing::new([0; LENGTH]);
-        random(&mut *bytes).map_err(io)?;
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
-        file.write_all(&*bytes).and_then(|()| file.sync_all()).map_err(io)?;
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-        let dir = File::open(dir.unwrap_or(Path::new(".")));
-        dir.and_then(|dir| dir.sync_all()).map_err(io)?;
-        Ok(Self(bytes))
+        make_key_file(path).map(Self)
     }
 
     /// Which key it is.

@@ -23,6 +23,6 @@ pub(crate) use key::{Secret, WRAPPED, wrapped_for};
 pub(crate) const FILL: u8 = 0xdb;
 
 /// Fills with random bytes of the system.
-fn random(bytes: &mut [u8]) -> std::io::Result<()> {
+pub(crate) fn random(bytes: &mut [u8]) -> std::io::Result<()> {
     aws_lc_rs::rand::fill(bytes).map_err(|_| std::io::Error::other("there are no random bytes"))
 }
