@@ -1,0 +1,333 @@
+//! How fast a stream is taken in and given back, beside restic, borg and the parts that a store is
+//! made of.
+//!
+//! ```text
+//! cargo bench -p store --bench ingest                        512 MiB, three rounds
+//! cargo bench -p store --bench ingest -- --mib 128 --rounds 1
+//! cargo bench -p store --bench ingest -- --dir /mnt/disk     where the stores are made
+//! ```
+//!
+//! Each input is a file that is in the page cache. Everybody reads it from there and writes to a
+//! store of its own in the same directory, made anew in each round; then takes the same bytes in a
+//! second time, looking at all of them; then gives the first ones back. What was given back is
+//! compared, outside the clock. In each round the order turns, and what was written is brought to
+//! the disk between two, outside the clock. The table says medians.
+//!
+//! The *ceiling* of a stream that is known is the `fastcdc` and `sha2` crates on all processors
+//! over the same file in memory: nobody who cuts by content and names by SHA-256 does less.
+//!
+//! Under `cargo test` 4 MiB are taken in once, and nobody else takes part.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use model::{CartridgeId, Ulid};
+use sha2::{Digest, Sha256};
+use store::{Key, Object, Options, Store};
+use vfs::RealVfs;
+
+const RECORD: usize = 256 << 10;
+
+/// Who takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Who {
+    Ours,
+    OursEncrypted,
+    Restic,
+    Borg,
+    BorgSmall,
+}
+
+impl Who {
+    const ALL: [Self; 5] =
+        [Self::Ours, Self::OursEncrypted, Self::Restic, Self::Borg, Self::BorgSmall];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ours => "Twinreel",
+            Self::OursEncrypted => "Twinreel, encrypted",
+            Self::Restic => "restic",
+            Self::Borg => "borg, zstd,1, not encrypted",
+            Self::BorgSmall => "the same, 16 KiB chunks",
+        }
+    }
+
+    fn program(self) -> Option<&'static str> {
+        match self {
+            Self::Ours | Self::OursEncrypted => None,
+            Self::Restic => Some("restic"),
+            Self::Borg | Self::BorgSmall => Some("borg"),
+        }
+    }
+
+    fn is_there(self) -> bool {
+        let Some(program) = self.program() else { return true };
+        let mut run = Command::new(program);
+        run.arg("help").stdout(Stdio::null()).stderr(Stdio::null());
+        let there = run.status().is_ok();
+        if !there {
+            println!("SKIPPED: {} is not installed", self.name());
+        }
+        there
+    }
+}
+
+/// What one did in one round: new, known, and back again.
+type Times = [Duration; 3];
+
+fn timed(work: impl FnOnce()) -> Duration {
+    let begin = Instant::now();
+    work();
+    begin.elapsed()
+}
+
+fn settle() {
+    assert!(Command::new("sync").status().expect("sync runs").success());
+}
+
+fn ours(dir: &Path, input: &Path, key: Option<&Key>) -> Times {
+    let options = Options::default();
+    let (store, _) = Store::open_with_key(Arc::new(RealVfs), dir, &options, key).unwrap();
+    let take_in = |number: u64| {
+        let mut image = store.image(CartridgeId(Ulid::from_parts(number, 0))).unwrap();
+        let (mut file, mut record) = (File::open(input).unwrap(), vec![0; RECORD]);
+        loop {
+            let mut filled = 0;
+            while filled < RECORD {
+                match file.read(&mut record[filled..]).unwrap() {
+                    0 => break,
+                    n => filled += n,
+                }
+            }
+            if filled == 0 {
+                break;
+            }
+            image.write(&record[..filled]).unwrap();
+        }
+        image.write_filemarks(1).unwrap();
+        image.seal().unwrap().unwrap()
+    };
+    let mut first = None;
+    let new = timed(|| first = Some(take_in(1)));
+    settle();
+    let known = timed(|| _ = take_in(2));
+    settle();
+    let (mut hash, mut buffer) = (Sha256::new(), vec![0; RECORD]);
+    let mut read = |hash: &mut dyn FnMut(&[u8])| {
+        let mut reader = store.reader(first.unwrap()).unwrap();
+        loop {
+            match reader.read(&mut buffer).unwrap() {
+                Object::Record { length, .. } => hash(&buffer[..length as usize]),
+                Object::EndOfData => break,
+                _ => {}
+            }
+        }
+    };
+    let back = timed(|| read(&mut |_| {}));
+    read(&mut |bytes| hash.update(bytes));
+    assert_eq!(hash.finalize(), digest(input), "what came back is something else");
+    [new, known, back]
+}
+
+fn digest(input: &Path) -> sha2::digest::Output<Sha256> {
+    let (mut file, mut hash, mut part) =
+        (File::open(input).unwrap(), Sha256::new(), vec![0; RECORD]);
+    loop {
+        match file.read(&mut part).unwrap() {
+            0 => return hash.finalize(),
+            n => hash.update(&part[..n]),
+        }
+    }
+}
+
+fn run(program: &str, dir: &Path, arguments: &[&str], output: Stdio) {
+    let mut command = Command::new(program);
+    command.current_dir(dir).args(arguments).stdin(Stdio::null()).stdout(output);
+    for (name, value) in [
+        ("RESTIC_REPOSITORY", "repo"),
+        ("RESTIC_PASSWORD", "bench"),
+        ("RESTIC_CACHE_DIR", "cache"),
+        ("BORG_BASE_DIR", "borg"),
+        ("BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK", "yes"),
+    ] {
+        let path = matches!(name, "RESTIC_CACHE_DIR" | "BORG_BASE_DIR");
+        let whole = if path { dir.join(value).into_os_string() } else { value.into() };
+        command.env(name, whole);
+    }
+    let status = command.status().expect("the program runs");
+    assert!(status.success(), "{program} {arguments:?}");
+}
+
+fn peer(who: Who, dir: &Path, input: &Path) -> Times {
+    let (program, text) = (who.program().unwrap(), input.to_str().unwrap());
+    let name = input.file_name().unwrap().to_str().unwrap();
+    fs::create_dir_all(dir).unwrap();
+    let out = dir.join("back");
+    let chunks = "--chunker-params=buzhash,10,16,14,4095";
+    match who {
+        Who::Restic => run(program, dir, &["init", "-q"], Stdio::null()),
+        _ => run(program, dir, &["init", "-e", "none", "repo"], Stdio::null()),
+    }
+    let take_in = |archive: &str| {
+        let archive = format!("repo::{archive}");
+        match who {
+            Who::Restic => run(program, dir, &["backup", "-q", "--force", text], Stdio::null()),
+            _ => {
+                let mut words = vec!["create", "-C", "zstd,1", "--files-cache=disabled"];
+                if who == Who::BorgSmall {
+                    words.push(chunks);
+                }
+                words.extend([archive.as_str(), text]);
+                run(program, dir, &words, Stdio::null());
+            }
+        }
+    };
+    let new = timed(|| take_in("a"));
+    settle();
+    let known = timed(|| take_in("b"));
+    settle();
+    let give_back = |output: Stdio| match who {
+        Who::Restic => run(program, dir, &["dump", "-q", "latest", text], output),
+        _ => run(program, dir, &["extract", "--stdout", "repo::a"], output),
+    };
+    let back = timed(|| give_back(Stdio::null()));
+    give_back(File::create(&out).unwrap().into());
+    assert_eq!(digest(&out), digest(input), "{name} came back as something else");
+    [new, known, back]
+}
+
+/// Cuts and names the stream on all processors; only the sum of what came out is looked at.
+fn ceiling(bytes: &[u8]) -> Duration {
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    timed(|| {
+        std::thread::scope(|scope| {
+            for part in bytes.chunks(bytes.len().div_ceil(workers)) {
+                scope.spawn(move || {
+                    let cuts = fastcdc::v2020::FastCDC::new(part, 4096, 16_384, 65_536);
+                    let named = cuts.map(|cut| {
+                        let chunk = &part[cut.offset..cut.offset + cut.length];
+                        Sha256::digest(chunk)[0] as usize
+                    });
+                    std::hint::black_box(named.sum::<usize>());
+                });
+            }
+        });
+    })
+}
+
+/// A stream of random bytes, or one of words that compresses about three to one.
+fn make(path: &Path, mib: u64, words: bool, seed: u64) {
+    let mut state = seed | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    };
+    let mut file = std::io::BufWriter::with_capacity(1 << 20, File::create(path).unwrap());
+    for _ in 0..(mib << 20) / 8 {
+        let word = match next() {
+            it if words && it % 3 > 0 => (it >> 60).wrapping_mul(0x2020_2020),
+            it => it ^ (it >> 29),
+        };
+        file.write_all(&word.to_le_bytes()).unwrap();
+    }
+    file.into_inner().unwrap().sync_all().unwrap();
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+struct Arguments {
+    mib: u64,
+    rounds: usize,
+    dir: Option<PathBuf>,
+    seed: u64,
+    /// Without the others.
+    alone: bool,
+}
+
+fn arguments() -> Arguments {
+    let mut found = Arguments { mib: 4, rounds: 1, dir: None, seed: 20_260_101, alone: true };
+    let mut words = std::env::args().skip(1);
+    if std::env::args().any(|word| word == "--bench") {
+        found = Arguments { mib: 512, rounds: 3, alone: false, ..found };
+    }
+    while let Some(word) = words.next() {
+        let mut value = || words.next().unwrap_or_else(|| panic!("{word} needs a value"));
+        match word.as_str() {
+            "--mib" => found.mib = value().parse().expect("a number"),
+            "--rounds" => found.rounds = value().parse().expect("a number"),
+            "--seed" => found.seed = value().parse().expect("a number"),
+            "--dir" => found.dir = Some(value().into()),
+            // What the test command gives to all.
+            "--bench" | "--show-output" | "--nocapture" => {}
+            other => panic!("{other} is not known: --mib N, --rounds N, --dir PATH, --seed N"),
+        }
+    }
+    found
+}
+
+fn main() {
+    let Arguments { mib, rounds, dir, seed, alone } = arguments();
+    let scratch = match &dir {
+        Some(dir) => tempfile::tempdir_in(dir),
+        None => tempfile::tempdir(),
+    };
+    let scratch = scratch.expect("a directory");
+    let key = Key::new([7; 32]);
+    let there: Vec<_> = Who::ALL
+        .into_iter()
+        .filter(|who| who.program().is_none() || !alone && who.is_there())
+        .collect();
+    println!("{mib} MiB, {rounds} rounds, seed {seed}; MB/s, medians\n");
+    println!("| input | by | new | known | given back |\n|---|---|--:|--:|--:|");
+    for (kind, words) in [("random", false), ("words", true)] {
+        let input = scratch.path().join(kind);
+        make(&input, mib, words, seed);
+        let mut all: BTreeMap<Who, Vec<Times>> = BTreeMap::new();
+        let mut floor: Vec<[Duration; 2]> = Vec::new();
+        for round in 0..rounds {
+            let mut order = there.clone();
+            order.rotate_left(round % there.len());
+            for who in order {
+                let place = scratch.path().join("store");
+                settle();
+                let times = match who {
+                    Who::Ours => ours(&place, &input, None),
+                    Who::OursEncrypted => ours(&place, &input, Some(&key)),
+                    other => peer(other, &place, &input),
+                };
+                all.entry(who).or_default().push(times);
+                fs::remove_dir_all(&place).unwrap();
+            }
+            let bytes = fs::read(&input).unwrap();
+            let cat = || {
+                let mut cat = Command::new("cat");
+                assert!(cat.arg(&input).stdout(Stdio::null()).status().unwrap().success());
+            };
+            floor.push([ceiling(&bytes), timed(cat)]);
+        }
+        let rate = |times: Vec<Duration>| (mib << 20) as f64 / 1e6 / median(times).as_secs_f64();
+        for (who, times) in &all {
+            let of = |i: usize| rate(times.iter().map(|it| it[i]).collect());
+            let (new, known, back) = (of(0), of(1), of(2));
+            println!("| {kind} | {} | {new:.0} | {known:.0} | {back:.0} |", who.name());
+        }
+        let of = |i: usize| rate(floor.iter().map(|it| it[i]).collect());
+        println!("| {kind} | fastcdc and sha2, all processors | - | {:.0} | - |", of(0));
+        println!("| {kind} | `cat` of the input | - | - | {:.0} |", of(1));
+    }
+    if alone {
+        // So that it is counted.
+        println!("test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out");
+    }
+}
