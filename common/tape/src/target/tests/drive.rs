@@ -363,8 +363,10 @@ fn a_new_cartridge_is_calibrated_with_progress_and_not_let_go_meanwhile() {
     shelf.add(&barcode("T00001L8"), 1000);
     let mut drive = TargetDrive::new(drive_spec(0), Arc::new(shelf));
     drive.set_faults(&FaultPlan::parse("drive0 load 1 calibrate 4").unwrap());
-    drive.insert(&barcode("T00001L8")).unwrap();
     let ready = Cdb::TestUnitReady;
+    // An initiator is known from its first command on, and told of what changes then.
+    assert_eq!(ask(&mut drive, ready, 0).sense(), Sense::MEDIUM_NOT_PRESENT);
+    drive.insert(&barcode("T00001L8")).unwrap();
     assert_eq!(ask(&mut drive, ready, 0).sense(), Sense::MEDIUM_MAY_HAVE_CHANGED);
     let becoming = |part| Sense::BECOMING_READY.with_progress(part);
     assert_eq!(ask(&mut drive, ready, 0).sense(), becoming(0));
