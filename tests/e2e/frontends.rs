@@ -99,7 +99,8 @@ impl Front {
     /// Notes that a target is a current copy of a source. That they hold the same is the caller's.
     fn settle(&self, source: &MediumRef, target: &MediumRef) {
         let maps = self.maps();
-        let entry = CopyEntry::new(source.clone(), target.clone(), MapPolicy::Always);
+        // Until it is done it waits for a command: otherwise the engine makes the copy itself.
+        let mut entry = CopyEntry::new(source.clone(), target.clone(), MapPolicy::Deferred);
         maps.put_copy_entry(&entry).expect("the entry is written");
         let ends = (source.to_string(), target.to_string());
         let id = JobId::generate(1_800_000_000_000);
@@ -111,6 +112,8 @@ impl Front {
         assert!(maps.settle_copy(source, target, id, &done).expect("the copy ends"));
         maps.transition(id, JobState::InProgress, None).expect("its job begins");
         maps.finish(id, &svs::Ending::done(0, Verified::Position)).expect("its job ends");
+        entry.policy = MapPolicy::Always;
+        maps.put_copy_entry(&entry).expect("the policy is changed");
     }
 
     /// Writes a tape in a library of its own, as a plain copy, and dismounts it.
