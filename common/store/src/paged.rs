@@ -342,8 +342,8 @@ impl<E: Entry> Chain<E> {
 }
 
 /// Writes entries as the pages of one section, collecting them into large writes.
-pub(crate) struct SectionWriter<'a, E> {
-    file: &'a dyn VfsFile,
+pub(crate) struct SectionWriter<E> {
+    file: Arc<dyn VfsFile>,
     at: u64,
     salt: u32,
     pages: u64,
@@ -352,11 +352,16 @@ pub(crate) struct SectionWriter<'a, E> {
     bytes: Vec<u8>,
 }
 
-impl<'a, E: Entry> SectionWriter<'a, E> {
+impl<E: Entry> SectionWriter<E> {
     /// A section that begins at byte `at` of `file`.
-    pub(crate) fn new(file: &'a dyn VfsFile, at: u64, salt: u32) -> Self {
+    pub(crate) fn new(file: Arc<dyn VfsFile>, at: u64, salt: u32) -> Self {
         let (page, bytes) = (Vec::new(), Vec::new());
         Self { file, at, salt, pages: 0, count: 0, page, bytes }
+    }
+
+    /// Entries so far.
+    pub(crate) fn len(&self) -> u64 {
+        self.count
     }
 
     pub(crate) fn push(&mut self, entry: E) -> Result<()> {
@@ -419,12 +424,12 @@ mod tests {
     fn a_chain_behaves_like_a_vec_also_where_it_spills() {
         let vfs: Arc<dyn Vfs> = Arc::new(CrashVfs::new());
         let scratch = Scratch::new(vfs.clone(), PathBuf::from("/scratch")).unwrap();
-        let file = vfs.create(Path::new("/base")).unwrap();
-        let mut writer = SectionWriter::new(file.as_ref(), PAGE as u64, 5);
+        let file: Arc<dyn VfsFile> = vfs.create(Path::new("/base")).unwrap().into();
+        let mut writer = SectionWriter::new(file.clone(), PAGE as u64, 5);
         let mut model: Vec<u64> = (0..1300).map(|i| i * 2).collect();
         model.iter().for_each(|n| writer.push(*n).unwrap());
         assert_eq!(writer.finish().unwrap(), (1300, 4 * PAGE as u64));
-        let base = Arc::new(Section::new(file.into(), PAGE as u64, 5, 1300));
+        let base = Arc::new(Section::new(file, PAGE as u64, 5, 1300));
         let mut chain = Chain::new(Some(base), scratch);
         let mut random = Random::new(11);
         for round in 0..40u64 {

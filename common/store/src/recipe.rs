@@ -138,8 +138,8 @@ pub(crate) fn write(
     layout: &Layout,
 ) -> Result<()> {
     let temporary: PathBuf = dir.join(format!("{}.{attempt}.tmp", info.id));
-    let file = vfs.create(&temporary)?;
-    if let Err(error) = write_file(file.as_ref(), info, layout) {
+    let file = vfs.create(&temporary)?.into();
+    if let Err(error) = write_file(&file, info, layout) {
         // What is left over is removed at the next start if this fails too.
         let _ = vfs.remove(&temporary);
         return Err(error);
@@ -148,14 +148,14 @@ pub(crate) fn write(
     Ok(vfs.sync_dir(dir)?)
 }
 
-fn write_file(file: &dyn VfsFile, info: &GenerationInfo, layout: &Layout) -> Result<()> {
+fn write_file(file: &Arc<dyn VfsFile>, info: &GenerationInfo, layout: &Layout) -> Result<()> {
     let salt = salt(info.id);
-    let mut chunks = SectionWriter::new(file, PAGE as u64, salt);
+    let mut chunks = SectionWriter::new(file.clone(), PAGE as u64, salt);
     for i in 0..layout.chunks.len() {
         chunks.push(layout.chunks.get(i)?)?;
     }
     let (_, at) = chunks.finish()?;
-    let mut segments = SectionWriter::new(file, at, salt);
+    let mut segments = SectionWriter::new(file.clone(), at, salt);
     let mut last: Option<Segment> = None;
     for i in 0..layout.segments.len() {
         // Where an old generation ends and the new one goes on, equal runs may meet.

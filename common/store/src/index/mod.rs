@@ -145,6 +145,8 @@ struct Upkeep {
     through: u32,
     next_run: u64,
     merge: Option<Merge>,
+    /// The runs were looked at, and none had to be merged: until there is another.
+    rests: bool,
     /// Containers that were damaged when they were looked at.
     flawed: BTreeSet<u32>,
 }
@@ -195,7 +197,7 @@ impl Index {
         let near = Mutex::new(Near::new(mixer.clone()));
         let recent = HashMap::with_hasher(mixer);
         let state = State { recent, runs: Arc::new(runs), contents, base: FIRST_EPOCH };
-        let upkeep = Upkeep { through, next_run, merge: None, flawed };
+        let upkeep = Upkeep { through, next_run, merge: None, rests: false, flawed };
         let (state, upkeep) = (RwLock::new(state), Mutex::new(upkeep));
         Ok(Self { vfs, dir, limit: limit as usize, state, near, upkeep })
     }
@@ -443,12 +445,17 @@ impl Index {
     /// Goes on with a merge, or begins one if there is reason.
     fn merge_some(&self, upkeep: &mut Upkeep, entries: u64) -> Result<()> {
         if upkeep.merge.is_none() {
+            // A look passes over all containers, so not each that is sealed is worth one.
+            if upkeep.rests {
+                return Ok(());
+            }
             let (runs, alive) = {
                 let state = self.read();
                 (state.runs.clone(), state.totals().0)
             };
             let lens: Vec<_> = runs.iter().map(|run| run.len()).collect();
             let Some(chosen) = merge::choice(&lens, alive, self.limit as u64) else {
+                upkeep.rests = true;
                 return Ok(());
             };
             let id = upkeep.take_id();
@@ -497,7 +504,7 @@ impl Index {
         };
         let manifest = Manifest { through, next_run, runs: ids, containers };
         manifest.write(self.vfs.as_ref(), &self.dir)?;
-        upkeep.through = through;
+        (upkeep.through, upkeep.rests) = (through, false);
         let mut state = self.write();
         state.runs = Arc::new(runs);
         if all {

@@ -12,13 +12,11 @@ use vfs::{Vfs, VfsFile};
 use super::Location;
 use super::filter::Filter;
 use crate::bytesio::{Fields, Put, open_with_crc, salted_crc, seal_with_crc};
-use crate::paged::{Entry, PAGE, Section, encode_page, read_exact};
+use crate::paged::{Entry, PAGE, Section, SectionWriter, read_exact};
 use crate::{Encoding, Result, StoreError};
 
 const MAGIC: &[u8; 8] = b"TRREELX1";
 const TRAILER: usize = 64;
-/// Pages are handed to the file system in pieces of about this size.
-const WRITE_SIZE: usize = 1 << 20;
 
 /// A chunk and its place, as they stand in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,11 +177,8 @@ impl Trailer {
 pub(super) struct RunWriter {
     id: u64,
     path: PathBuf,
-    file: Box<dyn VfsFile>,
-    page: Vec<Spot>,
-    bytes: Vec<u8>,
-    at: u64,
-    entries: u64,
+    file: Arc<dyn VfsFile>,
+    entries: SectionWriter<Spot>,
     fences: Vec<u64>,
     filter: Filter,
 }
@@ -192,52 +187,29 @@ impl RunWriter {
     /// Begins run `id` in `dir`, of at most so many entries.
     pub(super) fn create(vfs: &dyn Vfs, dir: &Path, id: u64, most: u64) -> Result<Self> {
         let path = dir.join(file_name(id));
-        let file = vfs.open_or_create(&path)?;
+        let file: Arc<dyn VfsFile> = vfs.open_or_create(&path)?.into();
         file.set_len(0)?;
-        let (page, bytes, fences) = (Vec::new(), Vec::new(), Vec::new());
-        let filter = Filter::new(most);
-        Ok(Self { id, path, file, page, bytes, at: 0, entries: 0, fences, filter })
+        let entries = SectionWriter::new(file.clone(), 0, salt(id));
+        Ok(Self { id, path, file, entries, fences: Vec::new(), filter: Filter::new(most) })
     }
 
     /// The next entry; they come in the order of their digests, none twice.
     pub(super) fn push(&mut self, spot: Spot) -> Result<()> {
-        if self.page.len() == Spot::PER_PAGE {
-            self.end_page()?;
+        if self.entries.len().is_multiple_of(Spot::PER_PAGE as u64) {
+            self.fences.push(key(&spot.digest));
         }
         self.filter.insert(&spot.digest);
-        self.page.push(spot);
-        self.entries += 1;
-        Ok(())
-    }
-
-    fn end_page(&mut self) -> Result<()> {
-        let Some(first) = self.page.first() else { return Ok(()) };
-        let number = self.fences.len() as u64;
-        self.fences.push(key(&first.digest));
-        self.bytes.extend_from_slice(&encode_page(salt(self.id), number, &self.page));
-        self.page.clear();
-        if self.bytes.len() >= WRITE_SIZE {
-            self.write_out()?;
-        }
-        Ok(())
-    }
-
-    fn write_out(&mut self) -> Result<()> {
-        self.file.write_all_at(&self.bytes, self.at)?;
-        self.at += self.bytes.len() as u64;
-        self.bytes.clear();
-        Ok(())
+        self.entries.push(spot)
     }
 
     /// Writes the rest and makes the file durable. `None` if there was no entry: there is no run
     /// then.
-    pub(super) fn finish(mut self, vfs: &dyn Vfs, dir: &Path) -> Result<Option<Run>> {
-        self.end_page()?;
-        if self.entries == 0 {
+    pub(super) fn finish(self, vfs: &dyn Vfs, dir: &Path) -> Result<Option<Run>> {
+        let (entries, at) = self.entries.finish()?;
+        if entries == 0 {
             vfs.remove(&self.path)?;
             return Ok(None);
         }
-        self.write_out()?;
         let salt = salt(self.id);
         let mut tail = Vec::new();
         self.fences.iter().for_each(|fence| tail.put_u64(*fence));
@@ -246,13 +218,12 @@ impl RunWriter {
         self.filter.encode(&mut tail);
         let filter_crc = salted_crc(salt, &tail[from..]);
         let filter_bytes = (tail.len() - from) as u64;
-        let trailer = Trailer { entries: self.entries, filter_bytes, fences_crc, filter_crc };
+        let trailer = Trailer { entries, filter_bytes, fences_crc, filter_crc };
         tail.extend_from_slice(&trailer.encode(self.id));
-        self.file.write_all_at(&tail, self.at)?;
+        self.file.write_all_at(&tail, at)?;
         self.file.sync_data()?;
         vfs.sync_dir(dir)?;
-        let entries = Section::new(self.file.into(), 0, salt, self.entries);
-        let fences = self.fences.into();
-        Ok(Some(Run { id: self.id, entries, fences, filter: self.filter }))
+        let entries = Section::new(self.file, 0, salt, entries);
+        Ok(Some(Run { id: self.id, entries, fences: self.fences.into(), filter: self.filter }))
     }
 }
