@@ -213,6 +213,11 @@ impl Sense {
         self.key == other.key && self.asc == other.asc && self.ascq == other.ascq
     }
 
+    /// Whether these are sense data of a unit attention.
+    pub fn tell_unit_attention(bytes: &[u8]) -> bool {
+        Self::parse(bytes).is_some_and(|sense| sense.is_unit_attention())
+    }
+
     /// UNIT ATTENTION (key 06h).
     pub const fn is_unit_attention(&self) -> bool {
         self.key == 0x06

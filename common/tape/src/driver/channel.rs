@@ -107,7 +107,7 @@ impl<T: ScsiTransport> Channel<T> {
     ) -> Result<ScsiCompletion, TransportError> {
         let completion = self.transport.execute(cdb, data, timeout);
         let is_doubtful = match &completion {
-            Ok(it) => Sense::parse(&it.sense).is_some_and(|sense| sense.is_unit_attention()),
+            Ok(it) => Sense::tell_unit_attention(&it.sense),
             Err(_) => true,
         };
         self.doubts += u64::from(is_doubtful);

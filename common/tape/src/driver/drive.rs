@@ -560,9 +560,7 @@ impl<T: ScsiTransport> TapeDrive for ScsiDrive<T> {
             self.hold(control)?;
         }
         let completion = self.pass_with_keys(request, control);
-        let attention = completion.as_ref().is_ok_and(|completion| {
-            Sense::parse(&completion.sense).is_some_and(|sense| sense.is_unit_attention())
-        });
+        let attention = completion.as_ref().is_ok_and(|it| Sense::tell_unit_attention(&it.sense));
         if attention || completion.is_err() || may_move(&request.cdb) {
             self.expected = None;
         }

@@ -124,9 +124,7 @@ impl ScsiTransport for Telling {
         timeout: Duration,
     ) -> Result<ScsiCompletion, TransportError> {
         let result = self.transport.execute(cdb, data, timeout);
-        let attention = result.as_ref().is_ok_and(|completion| {
-            scsi::Sense::parse(&completion.sense).is_some_and(|sense| sense.is_unit_attention())
-        });
+        let attention = result.as_ref().is_ok_and(|it| scsi::Sense::tell_unit_attention(&it.sense));
         if moves(cdb) {
             self.shared.forget_places();
         }

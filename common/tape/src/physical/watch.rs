@@ -128,7 +128,7 @@ impl Watcher {
             timeout: ASK,
         };
         let completion = changer.execute(&request, &Control::within(ASK))?;
-        Ok(Sense::parse(&completion.sense).is_some_and(|sense| sense.is_unit_attention()))
+        Ok(Sense::tell_unit_attention(&completion.sense))
     }
 
     fn look(&mut self) -> Result<(), TapeError> {
