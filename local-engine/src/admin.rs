@@ -64,22 +64,31 @@ impl AdminHandler for Handler {
     }
 }
 
-fn text<'a>(params: &'a Value, key: &str) -> Result<&'a str, AdminFault> {
-    let missing = || AdminFault::new(FaultCode::BadRequest, format!("{key:?} is missing"));
+/// A parameter that must be there.
+pub(crate) fn text<'a>(params: &'a Value, key: &str) -> Result<&'a str, AdminFault> {
+    let missing = || bad(format!("{key:?} is missing"));
     params.get(key).and_then(Value::as_str).ok_or_else(missing)
+}
+
+/// What was asked for makes no sense.
+pub(crate) fn bad(error: impl ToString) -> AdminFault {
+    AdminFault::new(FaultCode::BadRequest, error.to_string())
+}
+
+/// It can not be done as things are.
+pub(crate) fn conflict(error: impl ToString) -> AdminFault {
+    AdminFault::new(FaultCode::Conflict, error.to_string())
 }
 
 /// Wants the newest generation of a cartridge at every site. Blocks on the catalogue.
 fn replicate(engine: &Engine, params: &Value) -> Result<Value, AdminFault> {
-    let bad = |error: String| AdminFault::new(FaultCode::BadRequest, error);
     let failed = |error: svs::SvsError| AdminFault::new(FaultCode::Failed, error.to_string());
-    let conflict = |text: String| AdminFault::new(FaultCode::Conflict, text);
     let library = LibraryName::new(text(params, "library")?).map_err(|e| bad(e.to_string()))?;
     let barcode = Barcode::new(text(params, "barcode")?).map_err(|e| bad(e.to_string()))?;
     let ground = &engine.ground;
     if engine.links.sites().is_empty() {
         let text = "there is no [[link]] in the configuration, so nowhere to replicate to";
-        return Err(conflict(text.into()));
+        return Err(conflict(text));
     }
     let site = &ground.config.site.name;
     let row = ground.catalogue.find_cartridge(site, &library, &barcode).map_err(failed)?;

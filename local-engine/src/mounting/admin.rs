@@ -8,6 +8,7 @@ use service::admin::{AdminFault, FaultCode};
 use svs::MountPriority;
 
 use super::Door;
+use crate::admin::{bad, conflict, text};
 use crate::engine::Engine;
 
 /// Whether a method is answered here.
@@ -56,19 +57,6 @@ fn door(engine: &Engine, method: &str, params: &Value) -> Result<Value, AdminFau
         _ => door.import(barcode.as_ref()).map_err(conflict)?,
     };
     Ok(json!(moved))
-}
-
-fn bad(text: String) -> AdminFault {
-    AdminFault::new(FaultCode::BadRequest, text)
-}
-
-fn conflict(text: String) -> AdminFault {
-    AdminFault::new(FaultCode::Conflict, text)
-}
-
-fn text<'a>(params: &'a Value, key: &str) -> Result<&'a str, AdminFault> {
-    let missing = || bad(format!("{key:?} is missing"));
-    params.get(key).and_then(Value::as_str).ok_or_else(missing)
 }
 
 /// A job by its id, or by its number in the queue.

@@ -16,6 +16,7 @@ use svs::{
 
 use super::check::{self, Maps};
 use super::{names, now};
+use crate::admin::{bad, conflict};
 use crate::engine::{Engine, now_ms};
 
 /// Entries that one call may write.
@@ -110,16 +111,7 @@ pub(crate) fn call(engine: &Arc<Engine>, method: &str, params: Value) -> Answer 
 }
 
 fn read<T: DeserializeOwned>(params: Value) -> Result<T, AdminFault> {
-    let bad = |error: serde_json::Error| AdminFault::new(FaultCode::BadRequest, error.to_string());
     serde_json::from_value(params).map_err(bad)
-}
-
-fn bad(error: impl ToString) -> AdminFault {
-    AdminFault::new(FaultCode::BadRequest, error.to_string())
-}
-
-fn conflict(error: impl ToString) -> AdminFault {
-    AdminFault::new(FaultCode::Conflict, error.to_string())
 }
 
 fn failed(error: SvsError) -> AdminFault {
