@@ -4,17 +4,21 @@
 //! however they arrive, and cutting may begin anew at any earlier cut.
 //!
 //! - Content decides: FastCDC, the 2020 form with normalization level 1.
-//! - Headers of tar members are chunks of their own where their data is large. A header changes
-//!   when a time does, and would make the data beside it another chunk. Data that begins at a cut
-//!   is cut alike wherever it stands in the stream.
+//! - Headers of members of archives (tar, cpio, dump) are chunks of their own where their data is
+//!   large. A header changes when a time does, and would make the data beside it another chunk.
+//!   Data that begins at a cut is cut alike wherever it stands in the stream.
 //!
 //! The rules are written down in `docs/formats/store.md` and never change: a new rule is a new
 //! [`Rules`].
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod archive;
+mod cpio;
+mod dump;
 mod tar;
 
+use archive::Finder;
 use fastcdc::v2020::{Normalization, cut, select_masks};
 
 /// What is cut by.
@@ -23,8 +27,10 @@ pub enum Rules {
     /// Content alone.
     Plain,
     /// Content, and headers of tar members.
-    #[default]
     Tar,
+    /// Content, and headers of members of tar, cpio and dump.
+    #[default]
+    Archives,
 }
 
 /// The sizes of chunks that content decides on, in bytes.
@@ -49,37 +55,31 @@ impl Default for Sizes {
 #[derive(Clone, Debug)]
 pub struct Cutter {
     sizes: Sizes,
-    rules: Rules,
+    finder: Option<Finder>,
     masks: (u64, u64),
 }
 
 impl Cutter {
     /// One with these sizes, which fastcdc takes (even, 64, 256 and 1024 at least), and rules.
     pub fn new(sizes: Sizes, rules: Rules) -> Self {
-        Self { sizes, rules, masks: select_masks(sizes.average, Normalization::Level1) }
+        let masks = select_masks(sizes.average, Normalization::Level1);
+        Self { sizes, finder: Finder::new(rules), masks }
     }
 
     /// So many bytes make the next cut certain, whatever comes behind them.
     pub fn certain(&self) -> usize {
-        match self.rules {
-            Rules::Plain => self.sizes.max,
-            Rules::Tar => self.sizes.max + tar::HEADER,
-        }
+        self.sizes.max + self.finder.as_ref().map_or(0, Finder::longest)
     }
 
     /// The length of the chunk at the front of `bytes`, which is not empty: as if nothing came
     /// behind them where they are fewer than [`Cutter::certain`].
     pub fn next(&self, bytes: &[u8]) -> usize {
-        if self.rules == Rules::Tar
-            && let Some(length) = tar::headers(bytes, self.sizes.max)
-        {
+        let Some(finder) = &self.finder else { return self.content(bytes) };
+        if let Some(length) = finder.headers(bytes, self.sizes.max) {
             return length;
         }
         let length = self.content(bytes);
-        match self.rules {
-            Rules::Plain => length,
-            Rules::Tar => tar::before_header(bytes, length).unwrap_or(length),
-        }
+        finder.before(bytes, length).unwrap_or(length)
     }
 
     fn content(&self, bytes: &[u8]) -> usize {
@@ -123,24 +123,37 @@ mod tests {
         (0..length).map(|_| next()).collect()
     }
 
-    /// Something like a tar, with damage: headers that are none, members cut short, junk between.
+    /// A header of one of the forms, and what data is filled up to.
+    fn header(form: u64, name: &str, size: u64, time: u64) -> (Vec<u8>, usize) {
+        let blocks = (size.div_ceil(1024)).min(512) as u32;
+        match form % 5 {
+            0 => (cpio::header(name, size, time), 4),
+            1 => (cpio::portable_header(name, size, time), 1),
+            2 => (dump::header(dump::Kind::Inode, blocks, time as u32, false), 1024),
+            3 => (dump::header(dump::Kind::Inode, blocks, time as u32, true), 1024),
+            _ => (tar::header(name, size, time), 512),
+        }
+    }
+
+    /// Something like archives, with damage: headers that are none, members cut short, junk between.
     fn stream() -> impl Strategy<Value = Vec<u8>> {
-        let member = (0u64..100_000, any::<u64>(), 0u8..12);
+        let member = (0u64..100_000, any::<u64>(), 0u8..12, 0u64..5);
         proptest::collection::vec(member, 0..12).prop_map(|members| {
             let mut out = Vec::new();
-            for (size, seed, what) in members {
+            for (size, seed, what, form) in members {
                 let size = if seed % 3 == 0 { size % 3000 } else { size };
-                let mut header = tar::header(&format!("file-{seed}"), size, seed);
+                let (mut header, unit) = header(form, &format!("file-{seed}"), size, seed);
+                let at = seed as usize % header.len();
                 match what {
-                    0 => header[seed as usize % 512] ^= 1,
+                    0 => header[at] ^= 1,
                     1 => out.extend(noise(seed as usize % 700, seed)),
-                    2 => header.truncate(seed as usize % 512),
+                    2 => header.truncate(at),
                     _ => {}
                 }
                 out.extend(&header);
                 let data = noise(size as usize, seed);
                 out.extend(&data[..if what == 3 { data.len() / 2 } else { data.len() }]);
-                out.resize(out.len().next_multiple_of(512), 0);
+                out.resize(out.len().next_multiple_of(unit), 0);
             }
             out
         })
@@ -152,7 +165,7 @@ mod tests {
             data in stream(),
             sizes in prop::collection::vec(1usize..90_000, 1..40),
         ) {
-            for rules in [Rules::Plain, Rules::Tar] {
+            for rules in RULES {
                 let cutter = Cutter::new(Sizes::default(), rules);
                 let whole = cuts(&cutter, &[&data]);
                 prop_assert_eq!(whole.iter().sum::<usize>(), data.len());
@@ -174,17 +187,17 @@ mod tests {
         fn anything_is_cut_and_comes_to_an_end(
             data in prop::collection::vec(any::<u8>(), 1..3000),
         ) {
-            let cutter = Cutter::new(Sizes::default(), Rules::Tar);
+            let cutter = Cutter::new(Sizes::default(), Rules::Archives);
             prop_assert_eq!(cuts(&cutter, &[&data]).iter().sum::<usize>(), data.len());
         }
     }
 
     #[test]
-    fn without_headers_both_rules_cut_as_the_crate_does() {
+    fn without_headers_all_rules_cut_as_the_crate_does() {
         let data = noise(1 << 20, 1);
         let whole: Vec<_> =
             fastcdc::v2020::FastCDC::new(&data, 4096, 16384, 65536).map(|it| it.length).collect();
-        for rules in [Rules::Plain, Rules::Tar] {
+        for rules in RULES {
             assert_eq!(cuts(&Cutter::new(Sizes::default(), rules), &[&data]), whole);
         }
     }
@@ -204,38 +217,58 @@ mod tests {
         chunks(new).iter().filter(|chunk| !known.contains(*chunk)).map(Vec::len).sum()
     }
 
-    fn archive(night: u64) -> Vec<u8> {
+    fn archive(form: u64, night: u64) -> Vec<u8> {
         let mut out = Vec::new();
         for file in 0..200u64 {
             let size = file * 7919 % 40_000;
-            out.extend(tar::header(&format!("tree/{file}"), size, night));
+            let (header, unit) = header(form, &format!("tree/{file}"), size, night);
+            out.extend(header);
             out.extend(noise(size as usize, file));
-            out.resize(out.len().next_multiple_of(512), 0);
+            out.resize(out.len().next_multiple_of(unit), 0);
         }
         out
     }
 
     #[test]
     fn times_that_change_leave_the_data_alone() {
-        let (old, new) = (archive(1), archive(2));
-        let (plain, known) = (fresh(&old, &new, Rules::Plain), fresh(&old, &new, Rules::Tar));
-        assert!(plain > old.len() / 2, "{plain} of {}", old.len());
-        // Headers, and the few small files between them.
-        assert!(known < old.len() / 20, "{known} of {}", old.len());
-        // Wherever it stands in the stream.
-        let moved = [b"a label of some other length".as_slice(), &new].concat();
-        let known = fresh(&old, &moved, Rules::Tar);
-        assert!(known < old.len() / 15, "{known} of {}", old.len());
+        for form in 0..5 {
+            let (old, new) = (archive(form, 1), archive(form, 2));
+            let plain = fresh(&old, &new, Rules::Plain);
+            assert!(plain > old.len() / 2, "{plain} of {}", old.len());
+            // Headers, and the few small files between them.
+            let known = fresh(&old, &new, Rules::Archives);
+            assert!(known < old.len() / 10, "{known} of {}", old.len());
+            // Wherever it stands in the stream.
+            let moved = [b"a label of some other length".as_slice(), &new].concat();
+            let known = fresh(&old, &moved, Rules::Archives);
+            assert!(known < old.len() / 10, "{known} of {}", old.len());
+        }
+    }
+
+    #[test]
+    fn tar_is_cut_alike_by_both_rules_that_know_it() {
+        let archive = archive(TAR, 1);
+        let [tar, all] = [Rules::Tar, Rules::Archives].map(|it| Cutter::new(Sizes::default(), it));
+        assert_eq!(cuts(&tar, &[&archive]), cuts(&all, &[&archive]));
     }
 
     /// If this fails, every store and every peer loses its deduplication of archives.
     #[test]
     fn the_cuts_of_an_archive_never_change() {
-        let cutter = Cutter::new(Sizes::default(), Rules::Tar);
-        let found = cuts(&cutter, &[&archive(1)[..300_000]]);
-        assert_eq!(&found[..12], GOLDEN);
+        for (form, golden) in GOLDEN {
+            let rules = if form == TAR { Rules::Tar } else { Rules::Archives };
+            let cutter = Cutter::new(Sizes::default(), rules);
+            let found = cuts(&cutter, &[&archive(form, 1)[..300_000]]);
+            assert_eq!(&found[..12], golden, "form {form}");
+        }
     }
 
-    const GOLDEN: [usize; 12] =
-        [1024, 8192, 512, 15872, 512, 21104, 2960, 512, 23805, 7939, 512, 20075];
+    const TAR: u64 = 4;
+    const RULES: [Rules; 3] = [Rules::Plain, Rules::Tar, Rules::Archives];
+    const GOLDEN: [(u64, [usize; 12]); 4] = [
+        (0, [240, 7920, 120, 15840, 120, 21104, 2656, 120, 23805, 7871, 120, 20075]),
+        (1, [166, 7919, 83, 15838, 83, 21104, 2653, 83, 23805, 7871, 83, 20075]),
+        (2, [2048, 8192, 1024, 16384, 1024, 21104, 3472, 1024, 23805, 7939, 1024, 20075]),
+        (TAR, [1024, 8192, 512, 15872, 512, 21104, 2960, 512, 23805, 7939, 512, 20075]),
+    ];
 }

@@ -3,13 +3,10 @@
 //! A header is known by its magic and its checksum, wherever it stands: an archive inside something
 //! else is found as well, and bytes that only look like one are cut by their content.
 
-use memchr::memmem;
+use crate::archive::{Form, Member};
 
 /// Bytes of a header, and of the blocks that data is filled up to.
 pub(crate) const HEADER: usize = 512;
-/// Data of less than this stays together with the headers around it: a chunk costs some hundred
-/// bytes in lists.
-const SMALL: usize = 2048;
 /// The magic, the same for ustar (followed by a zero) and GNU (followed by a space), and where.
 const MAGIC: &[u8] = b"ustar";
 const MAGIC_AT: usize = 257;
@@ -17,8 +14,8 @@ const MAGIC_AT: usize = 257;
 const SUM: std::ops::Range<usize> = 148..156;
 /// Where the size stands.
 const SIZE: std::ops::Range<usize> = 124..136;
-/// So many false ones in one chunk, and no more are looked for.
-const FALSE_MAX: usize = 64;
+
+pub(crate) const FORM: Form = Form { magic: MAGIC, at: MAGIC_AT, member };
 
 /// An octal number as tar writes it: blanks, digits, then a blank or a zero byte or nothing.
 fn octal(field: &[u8]) -> Option<u64> {
@@ -47,34 +44,13 @@ fn is_header(bytes: &[u8]) -> bool {
     all - own + 8 * u64::from(b' ') == told
 }
 
-/// The length of the chunk that begins with a header: the header, and what follows it as long as
-/// that is small members and further headers.
-pub(crate) fn headers(bytes: &[u8], max: usize) -> Option<usize> {
-    if !is_header(bytes) {
-        return None;
-    }
-    let mut at = 0;
-    loop {
-        let header = bytes.get(at..).unwrap_or_default();
+/// The member whose header this is.
+fn member(bytes: &[u8]) -> Option<Member> {
+    is_header(bytes).then(|| {
         // A size in base 256 is a large one.
-        let size = header.get(SIZE).and_then(octal).unwrap_or(u64::MAX);
-        let small = usize::try_from(size).ok().filter(|size| *size < SMALL);
-        let behind = small.map(|size| at + HEADER + size.next_multiple_of(HEADER));
-        let next = behind.filter(|next| next + HEADER <= max);
-        match next.filter(|next| bytes.get(*next..).is_some_and(is_header)) {
-            Some(next) => at = next,
-            None => return Some(at + HEADER),
-        }
-    }
-}
-
-/// The first header that begins behind the front of `bytes` and before `length`, at which a chunk
-/// of that length is cut instead.
-pub(crate) fn before_header(bytes: &[u8], length: usize) -> Option<usize> {
-    let end = bytes.len().min(length + MAGIC_AT + MAGIC.len() - 1);
-    let magics = memmem::find_iter(bytes.get(MAGIC_AT + 1..end)?, MAGIC);
-    // What is found at the front of the search belongs to a header at byte 1.
-    magics.take(FALSE_MAX).map(|at| at + 1).find(|at| is_header(&bytes[*at..]))
+        let size = octal(&bytes[SIZE]).unwrap_or(u64::MAX);
+        Member::new(HEADER, size, HEADER)
+    })
 }
 
 /// A header of a file as tar writes it.
@@ -96,6 +72,15 @@ pub(crate) fn header(name: &str, size: u64, time: u64) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Rules, archive::Finder};
+
+    fn headers(bytes: &[u8], max: usize) -> Option<usize> {
+        Finder::new(Rules::Tar).unwrap().headers(bytes, max)
+    }
+
+    fn before_header(bytes: &[u8], length: usize) -> Option<usize> {
+        Finder::new(Rules::Tar).unwrap().before(bytes, length)
+    }
 
     #[test]
     fn a_header_is_known_by_every_byte_of_it() {

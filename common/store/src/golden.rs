@@ -22,9 +22,9 @@ fn containers_and_journals_keep_their_form() {
     assert_eq!(short(&journal()), "750ba93ac2dae94f");
 }
 
-/// A recipe of two pages of chunks, of fixed ids, and the header of the store that holds it.
+/// A recipe of two pages of chunks, of fixed ids.
 #[test]
-fn recipes_and_the_store_header_keep_their_form() {
+fn recipes_keep_their_form() {
     let vfs: Arc<dyn Vfs> = Arc::new(CrashVfs::new());
     let (store, _) = Store::open(vfs.clone(), Path::new("/s"), &Options::default()).unwrap();
     let id = GenerationId(Ulid::from_parts(1_000, 2));
@@ -57,15 +57,25 @@ fn recipes_and_the_store_header_keep_their_form() {
     let path = Path::new("/s/recipes").join(format!("{id}.recipe"));
     let recipe = read_all(vfs.as_ref(), &path, 1 << 20).unwrap();
     assert_eq!((recipe.len(), short(&recipe).as_str()), (5 * 4096, "040b2691cc3786f2"));
-    let header = read_all(vfs.as_ref(), Path::new("/s/store.header"), 1 << 20).unwrap();
-    assert_eq!((header.len(), short(&header).as_str()), (4096 + 64, "0613c0a700ce7858"));
-    // As it was before there were rules to choose from.
-    let chunk = ChunkParams { rules: cut::Rules::Plain, ..ChunkParams::default() };
-    let plain = Options { chunk, ..Options::default() };
-    let (store, _) = Store::open(vfs.clone(), Path::new("/p"), &plain).unwrap();
-    let header = read_all(vfs.as_ref(), Path::new("/p/store.header"), 1 << 20).unwrap();
-    assert_eq!((header.len(), short(&header).as_str()), (4096 + 64, "f28434a271dc60d9"));
-    drop(store);
-    let (store, _) = Store::open(vfs.clone(), Path::new("/p"), &Options::default()).unwrap();
-    assert_eq!(store.options().chunk, chunk, "it keeps its own");
+}
+
+/// The header, of stores from before there were rules to choose from as well.
+#[test]
+fn headers_of_stores_with_any_rules_keep_their_form() {
+    let vfs: Arc<dyn Vfs> = Arc::new(CrashVfs::new());
+    let rules = [
+        (cut::Rules::Plain, "f28434a271dc60d9"),
+        (cut::Rules::Tar, "0613c0a700ce7858"),
+        (cut::Rules::Archives, "6010b116860c00ed"),
+    ];
+    for (rules, golden) in rules {
+        let dir = Path::new("/").join(format!("{rules:?}"));
+        let chunk = ChunkParams { rules, ..ChunkParams::default() };
+        let options = Options { chunk, ..Options::default() };
+        drop(Store::open(vfs.clone(), &dir, &options).unwrap());
+        let header = read_all(vfs.as_ref(), &dir.join("store.header"), 1 << 20).unwrap();
+        assert_eq!((header.len(), short(&header).as_str()), (4096 + 64, golden), "{rules:?}");
+        let (store, _) = Store::open(vfs.clone(), &dir, &Options::default()).unwrap();
+        assert_eq!(store.options().chunk, chunk, "it keeps its own");
+    }
 }

@@ -137,6 +137,7 @@ fn encode_header(version: u32, chunk: &ChunkParams, container_bytes: u32) -> Vec
     out.put_u32(match rules {
         Rules::Plain => 0,
         Rules::Tar => 1,
+        Rules::Archives => 2,
     });
     out.resize(LENGTH - 4, 0);
     seal_with_crc(0, &mut out);
@@ -152,6 +153,7 @@ fn decode_header(bytes: &[u8]) -> Option<Header> {
     let rules = match fields.u32()? {
         0 => Rules::Plain,
         1 => Rules::Tar,
+        2 => Rules::Archives,
         _ => return None,
     };
     let chunk = ChunkParams { min, average, max, rules };
