@@ -28,6 +28,20 @@ pub struct ChunkParams {
     pub rules: Rules,
 }
 
+impl ChunkParams {
+    /// Bytes of a stream that are read at once when reading is sequential: 8 MiB for chunks of
+    /// 16 KiB and more.
+    pub(crate) fn window(&self) -> u64 {
+        (u64::from(self.average) * 512).min(8 << 20)
+    }
+
+    /// Chunks that lie at most this far apart are read in one go: 64 KiB for chunks of 16 KiB and
+    /// more.
+    pub(crate) fn gap(&self) -> u64 {
+        (u64::from(self.average) * 4).min(64 << 10)
+    }
+}
+
 impl Default for ChunkParams {
     /// 4, 16 and 64 KiB.
     fn default() -> Self {

@@ -13,10 +13,8 @@ use crate::layout::Layout;
 use crate::store::Inner;
 use crate::{ChunkRef, Result, StoreError};
 
-/// Bytes fetched at a place that was jumped to.
-const FIRST: u64 = 128 << 10;
-/// Bytes fetched at once when reading has been sequential for a while.
-const MOST: u64 = 2 << 20;
+/// At a place that was jumped to this part of a window is fetched: 128 KiB.
+const FIRST: u64 = 64;
 
 /// Neighbours in the byte stream that are fetched together.
 struct Batch {
@@ -69,6 +67,8 @@ pub(crate) struct ReadAhead {
     pieces: VecDeque<(u64, Bytes)>,
     /// The byte behind the last piece.
     next: u64,
+    /// Bytes fetched at once when reading has been sequential for a while, by where they lie.
+    window: u64,
     depth: u64,
     crew: Option<Crew<Batch, Fetched>>,
     /// First byte and end of the batches that others fetch.
@@ -77,12 +77,14 @@ pub(crate) struct ReadAhead {
 
 impl ReadAhead {
     pub(crate) fn new(inner: &Arc<Inner>) -> Self {
+        let window = inner.params().window();
         Self {
             inner: inner.clone(),
             decompressor: None,
             pieces: VecDeque::new(),
             next: 0,
-            depth: FIRST,
+            window,
+            depth: window / FIRST,
             crew: None,
             under_way: VecDeque::new(),
         }
@@ -142,7 +144,8 @@ impl ReadAhead {
 
     fn fetch(&mut self, layout: &Layout, byte: u64) -> Result<()> {
         let sequential = byte == self.next && byte > 0;
-        self.depth = if sequential { (2 * self.depth).min(MOST) } else { FIRST };
+        self.depth =
+            if sequential { (2 * self.depth).min(self.window) } else { self.window / FIRST };
         if self.under_way.front().is_some_and(|(start, _)| *start != byte) {
             self.leave();
         }
@@ -182,7 +185,7 @@ impl ReadAhead {
     /// Has others fetch what comes behind, if reading has been sequential for so long that it is
     /// likely to go on.
     fn send_ahead(&mut self, layout: &Layout) -> Result<()> {
-        if self.depth < MOST {
+        if self.depth < self.window {
             return Ok(());
         }
         let inner = &self.inner;
@@ -194,7 +197,7 @@ impl ReadAhead {
         });
         let mut from = self.under_way.back().map_or(self.next, |(_, end)| *end);
         while from < layout.chunked && self.under_way.len() <= crew.size() && !crew.is_full() {
-            let batch = Batch::at(layout, from, MOST)?;
+            let batch = Batch::at(layout, from, self.window)?;
             let (start, end) = (batch.start, batch.end());
             if start != from || end <= from || crew.give(batch).is_err() {
                 return Ok(());

@@ -9,6 +9,7 @@
 //! share one sync.
 
 mod format;
+mod plan;
 mod read;
 mod scan;
 mod sweep;
@@ -24,6 +25,7 @@ use vfs::{Vfs, VfsFile};
 use crate::index::{FIRST_EPOCH, Index, Location};
 use crate::{Damage, Encoding, Options, Result, Statistics, StoreError};
 use format::{CHUNK_HEADER, ChunkHeader, Listed};
+
 
 /// Appended bytes are handed to the file system in pieces of about this size.
 const WRITE_SIZE: usize = 1 << 20;
@@ -59,6 +61,8 @@ pub(crate) struct Containers {
     vfs: Arc<dyn Vfs>,
     dir: PathBuf,
     limit: u64,
+    /// See [`plan`].
+    gap: u64,
     index: Index,
     active: Mutex<Active>,
     /// The id of the active container; those below are sealed and durable.
@@ -134,6 +138,7 @@ impl Containers {
             vfs,
             dir,
             limit: options.container_bytes.into(),
+            gap: options.chunk.gap(),
             index,
             active: Mutex::new(Active { id: next, ..Active::default() }),
             active_id: AtomicU32::new(next),

@@ -8,20 +8,33 @@ use model::Digest;
 use vfs::VfsFile;
 
 use super::format::{CHUNK_HEADER, ChunkHeader};
+use super::plan::{Read, plan};
 use super::{Containers, OPEN_FILES, file_name, locked};
 use crate::codec::Decompressor;
 use crate::index::Location;
 use crate::paged::read_exact;
 use crate::{ChunkRef, Result, StoreError, StoredChunk};
 
-/// Chunks that lie at most this far apart are read in one go.
-const GAP: u64 = 64 << 10;
-/// At most so much is read in one go.
-const READ_SIZE: u64 = 4 << 20;
+/// Chunks that are read, in the order in which they are wanted.
+struct Wanted<'a> {
+    chunks: &'a [ChunkRef],
+    pieces: Vec<Option<Bytes>>,
+    /// The first that can not be had, and why.
+    failed: Option<(usize, StoreError)>,
+}
 
-impl Location {
-    fn end(&self) -> u64 {
-        u64::from(self.offset) + CHUNK_HEADER as u64 + u64::from(self.stored_len)
+impl Wanted<'_> {
+    fn fail(&mut self, at: usize, error: StoreError) {
+        if self.failed.as_ref().is_none_or(|(before, _)| at < *before) {
+            self.failed = Some((at, error));
+        }
+    }
+
+    fn put(&mut self, at: usize, piece: Result<Bytes>) {
+        match piece {
+            Ok(piece) => self.pieces[at] = Some(piece),
+            Err(error) => self.fail(at, error),
+        }
     }
 }
 
@@ -49,7 +62,12 @@ impl Containers {
         self.checked(digest, location, bytes.into())
     }
 
-    fn checked(&self, digest: &Digest, location: Location, bytes: Bytes) -> Result<StoredChunk> {
+    pub(super) fn checked(
+        &self,
+        digest: &Digest,
+        location: Location,
+        bytes: Bytes,
+    ) -> Result<StoredChunk> {
         match check(digest, &location, &bytes) {
             Some(_) => Ok(StoredChunk {
                 encoding: location.encoding,
@@ -60,62 +78,88 @@ impl Containers {
         }
     }
 
-    /// The bytes of chunks, in order, verified by their names. Neighbours are read together, and
-    /// what is stored as it is is not copied: it stays a part of what was read.
+    /// The bytes of chunks, in order, verified by their names; up to the first that can not be had.
+    /// They are read by where they lie, neighbours together, and what is stored as it is is not
+    /// copied: it stays a part of what was read.
     pub(crate) fn read_chunks(
         &self,
         chunks: &[ChunkRef],
         decompressor: &mut Decompressor,
         each: impl FnMut(Bytes),
     ) -> Result<()> {
-        self.read_on(chunks, decompressor, &mut { each })
+        let mut wanted = Wanted { chunks, pieces: vec![None; chunks.len()], failed: None };
+        let mut places = Vec::with_capacity(chunks.len());
+        for (i, chunk) in chunks.iter().enumerate() {
+            match self.place_of(chunk) {
+                Ok(at) => places.push(at),
+                Err(error) => {
+                    // Those before it can be read.
+                    wanted.fail(i, error);
+                    break;
+                }
+            }
+        }
+        for read in plan(&places, self.gap) {
+            self.fetch(&read, &places, &mut wanted, decompressor);
+        }
+        wanted.pieces.into_iter().map_while(|piece| piece).for_each(each);
+        wanted.failed.map_or(Ok(()), |(_, error)| Err(error))
     }
 
-    fn read_on(
+    pub(crate) fn place_of(&self, chunk: &ChunkRef) -> Result<Location> {
+        let found = self.lookup(&chunk.digest)?.filter(|at| at.raw_len == chunk.len);
+        found.ok_or(StoreError::MissingChunk(chunk.digest))
+    }
+
+    /// Fetches what one read gets.
+    fn fetch(
         &self,
-        chunks: &[ChunkRef],
+        read: &Read,
+        places: &[Location],
+        wanted: &mut Wanted<'_>,
         decompressor: &mut Decompressor,
-        each: &mut dyn FnMut(Bytes),
-    ) -> Result<()> {
-        let find = |chunk: &ChunkRef| -> Result<Option<Location>> {
-            Ok(self.lookup(&chunk.digest)?.filter(|at| at.raw_len == chunk.len))
-        };
-        // Those before one that is missing can be read.
-        let places = chunks.iter().map_while(|chunk| find(chunk).transpose());
-        let places = places.collect::<Result<Vec<_>>>()?;
-        let mut first = 0;
-        while first < places.len() {
-            let group = together(&places[first..]);
-            let base = u64::from(places[first].offset);
-            let end = places[first + group - 1].end();
-            let read = self.read_range(places[first].container, base as u32, end);
-            let bytes = match read {
+    ) {
+        let first = read.members.iter().min().copied().unwrap_or(0);
+        if wanted.failed.as_ref().is_some_and(|(at, _)| *at <= first) {
+            // What comes behind an error is not given.
+            return;
+        }
+        let bytes = match self.read_range(read.container, read.from, read.to) {
+            Ok(bytes) => Bytes::from(bytes),
+            Err(error) if error.is_gone() => {
                 // Its container was collected meanwhile, and what is needed of it moved before.
-                Err(error) if error.is_gone() && find(&chunks[first])? != Some(places[first]) => {
-                    return self.read_on(&chunks[first..], decompressor, each);
+                for i in &read.members {
+                    let piece = self.moved(&wanted.chunks[*i], decompressor);
+                    wanted.put(*i, piece);
                 }
-                read => Bytes::from(read?),
-            };
-            for i in first..first + group {
-                let (digest, location) = (&chunks[i].digest, places[i]);
-                let from = (u64::from(location.offset) - base) as usize;
-                let to = (location.end() - base) as usize;
-                let stored =
-                    check(digest, &location, &bytes[from..to]).ok_or("the checksum does not match");
-                let raw = stored.and_then(|stored| {
-                    decompressor.decode(digest, location.encoding, location.raw_len, stored)
-                });
-                each(match raw.map_err(|what| self.bad_chunk(location, what))? {
-                    Cow::Borrowed(part) => bytes.slice_ref(part),
-                    Cow::Owned(raw) => raw.into(),
-                });
+                return;
             }
-            first += group;
+            Err(error) => return wanted.fail(first, error),
+        };
+        for i in &read.members {
+            let (digest, at) = (&wanted.chunks[*i].digest, places[*i]);
+            let from = (at.offset - read.from) as usize;
+            let part = &bytes[from..from + at.size() as usize];
+            let stored = check(digest, &at, part).ok_or("the checksum does not match");
+            let raw = stored
+                .and_then(|stored| decompressor.decode(digest, at.encoding, at.raw_len, stored));
+            let piece = raw.map(|raw| match raw {
+                Cow::Borrowed(part) => bytes.slice_ref(part),
+                Cow::Owned(raw) => raw.into(),
+            });
+            wanted.put(*i, piece.map_err(|what| self.bad_chunk(at, what)));
         }
-        match chunks.get(places.len()) {
-            Some(missing) => Err(StoreError::MissingChunk(missing.digest)),
-            None => Ok(()),
-        }
+    }
+
+    /// A chunk that lay elsewhere a moment ago.
+    fn moved(&self, chunk: &ChunkRef, decompressor: &mut Decompressor) -> Result<Bytes> {
+        let stored = self.stored(&chunk.digest)?;
+        let StoredChunk { encoding, raw_len, bytes } = stored;
+        let raw = decompressor.decode(&chunk.digest, encoding, raw_len, &bytes);
+        Ok(match raw.map_err(|what| self.bad(&chunk.digest, what))? {
+            Cow::Borrowed(part) => bytes.slice_ref(part),
+            Cow::Owned(raw) => raw.into(),
+        })
     }
 
     /// The chunk turned out to be damaged, wherever it lies.
@@ -133,7 +177,7 @@ impl Containers {
         StoreError::Damaged { path: self.dir.join(file_name(location.container)), what }
     }
 
-    fn read_range(&self, container: u32, from: u32, to: u64) -> Result<Vec<u8>> {
+    pub(super) fn read_range(&self, container: u32, from: u32, to: u64) -> Result<Vec<u8>> {
         let from = u64::from(from);
         let mut bytes = vec![0; (to - from) as usize];
         let (file, filed) = match self.active_part(container, from, &mut bytes) {
@@ -184,19 +228,4 @@ fn check<'a>(digest: &Digest, location: &Location, bytes: &'a [u8]) -> Option<&'
     let same = header.digest == *digest
         && header.location(location.container, location.offset, location.number) == *location;
     (same && crc32c::crc32c(stored) == header.stored_crc).then_some(stored)
-}
-
-/// How many of the places lie so that one read gets them: at least one.
-fn together(places: &[Location]) -> usize {
-    let first = &places[0];
-    let mut end = first.end();
-    let follows = |next: &&Location| {
-        let near = next.container == first.container
-            && u64::from(next.offset) >= end
-            && u64::from(next.offset) - end <= GAP
-            && next.end() - u64::from(first.offset) <= READ_SIZE;
-        end = next.end();
-        near
-    };
-    1 + places[1..].iter().take_while(follows).count()
 }
