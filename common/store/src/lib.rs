@@ -59,6 +59,7 @@ mod reader;
 mod recipe;
 mod recover;
 mod reel;
+mod rewrite;
 mod store;
 #[cfg(test)]
 mod testing;
@@ -78,5 +79,6 @@ pub use keyfile::{KeyBytes, make_key_file, read_key_file};
 pub use layout::Place;
 pub use reader::{GenerationReader, Recipes};
 pub use reel::{Object, Reel, Runs, Space, SpaceStop, Spaced};
+pub use rewrite::{Fragmentation, Rewriting, Rewritten};
 pub use store::{Pin, Store};
 pub use vault::{Key, KeyError, KeyId};

@@ -45,7 +45,7 @@ const CARTRIDGES: u64 = 2;
 /// One step of the workload on cartridge `n`; an error is the power that went.
 fn step(run: &mut Run, n: usize, random: &mut Random) -> Result<()> {
     let (image, known) = (&mut run.images[n], &mut run.known[n]);
-    match random.below(12) {
+    match random.below(13) {
         0..=4 => {
             for _ in 0..random.below(5) + 1 {
                 let item = (random.below(6) > 0).then(|| random.record(4000));
@@ -80,6 +80,11 @@ fn step(run: &mut Run, n: usize, random: &mut Random) -> Result<()> {
         10 => {
             let percent = random.below(101) as u8;
             run.store.collect(percent, &|| false)?;
+        }
+        11 if !known.sealed.is_empty() => {
+            let (id, _) = &known.sealed[random.below(known.sealed.len() as u64) as usize];
+            // As few reads as can be, so that there is something to move.
+            run.store.rewriting(1, 100)?.generation(*id, &mut |_| true)?;
         }
         _ => {
             known.tape.items.truncate(known.tape.at);

@@ -9,6 +9,7 @@
 //! share one sync.
 
 mod format;
+mod gather;
 mod plan;
 mod read;
 mod scan;
@@ -25,7 +26,8 @@ use vfs::{Vfs, VfsFile};
 use crate::index::{FIRST_EPOCH, Index, Location};
 use crate::{Damage, Encoding, Options, Result, Statistics, StoreError};
 use format::{CHUNK_HEADER, ChunkHeader, Listed};
-
+pub(crate) use gather::Moment;
+pub(crate) use plan::plan;
 
 /// Appended bytes are handed to the file system in pieces of about this size.
 const WRITE_SIZE: usize = 1 << 20;

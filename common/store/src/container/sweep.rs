@@ -12,8 +12,9 @@ use std::sync::atomic::Ordering;
 use model::Digest;
 use vfs::VfsFile;
 
+use super::format::{FILE_HEADER, FOOTER_ENTRY, TRAILER};
 use super::scan::Scanned;
-use super::{Containers, file_name, id_of, locked, scan};
+use super::{Active, Containers, file_name, id_of, locked, scan};
 use crate::index::{FIRST_EPOCH, Location};
 use crate::{Damage, Result};
 
@@ -25,6 +26,8 @@ pub(crate) struct Fill {
     pub(crate) length: u64,
     /// Of chunks that are needed, with their headers.
     pub(crate) live: u64,
+    /// Of its header and its list of all chunks.
+    pub(crate) frame: u64,
 }
 
 /// What emptying a container did.
@@ -74,7 +77,9 @@ impl Containers {
         let ids = names.iter().filter_map(|name| id_of(name)).filter(|id| *id < active);
         let fill = |id: u32| {
             let length = self.vfs.open(&self.dir.join(file_name(id)))?.len()?;
-            Ok(Fill { id, length, live: self.index.live(id, needed) })
+            let (live, count) = (self.index.live(id, needed), self.index.listed(id));
+            let frame = FILE_HEADER + TRAILER + count as usize * FOOTER_ENTRY;
+            Ok(Fill { id, length, live, frame: frame as u64 })
         };
         ids.map(fill).collect()
     }
@@ -92,7 +97,7 @@ impl Containers {
             for (digest, location) in &scanned.chunks {
                 if self.index.is_live(location, needed) == Some(true) {
                     let Ok(stored) = self.stored_at(digest, *location) else { return Ok(None) };
-                    self.relocate(digest, *location, &stored.bytes)?;
+                    self.relocate(&mut locked(&self.active), digest, *location, &stored.bytes)?;
                     emptied.moved += location.size();
                 }
             }
@@ -105,10 +110,16 @@ impl Containers {
         }
     }
 
-    fn relocate(&self, digest: &Digest, from: Location, stored: &[u8]) -> Result<()> {
+    /// Moves a chunk, if it still counts at `from`, to the active container.
+    pub(super) fn relocate(
+        &self,
+        active: &mut Active,
+        digest: &Digest,
+        from: Location,
+        stored: &[u8],
+    ) -> Result<()> {
         self.check_poison()?;
-        let mut active = locked(&self.active);
-        let to = self.put(&mut active, digest, (from.encoding, from.raw_len), stored)?;
+        let to = self.put(active, digest, (from.encoding, from.raw_len), stored)?;
         self.index.relocate(digest, from, to);
         Ok(())
     }

@@ -89,6 +89,11 @@ impl Contents {
         Listed { count: inside.count, gone, raw: inside.raw, stored: inside.stored }
     }
 
+    /// Chunks that are listed.
+    pub(super) fn count(&self) -> u32 {
+        self.lock().count
+    }
+
     /// The next chunk, whose number is the count so far.
     pub(super) fn push(&self, at: &Location, stamp: Stamp) {
         let mut inside = self.lock();

@@ -304,6 +304,16 @@ impl Index {
         Some(stamp >= state.stamp(epoch))
     }
 
+    /// Whether the chunk at this place counts.
+    pub(crate) fn counts(&self, at: &Location) -> bool {
+        self.read().counts(at)
+    }
+
+    /// Chunks that a container lists, whether they count or not.
+    pub(crate) fn listed(&self, container: u32) -> u32 {
+        self.read().contents.get(&container).map_or(0, Contents::count)
+    }
+
     /// Bytes in a container's file that somebody relied on since the beginning of `epoch`.
     pub(crate) fn live(&self, container: u32, epoch: u32) -> u64 {
         let state = self.read();
