@@ -120,6 +120,10 @@ messages! {
     STORE_HEALED = "TWR-6010-W",
     /// cartridge, generation
     GENERATION_INCOMPLETE = "TWR-6011-E",
+    /// moved, count
+    STORE_REWRITTEN = "TWR-6012-I",
+    /// percent
+    STORE_SCATTERED = "TWR-6013-W",
     /// device, flag, meaning
     DRIVE_ALERT = "TWR-6020-W",
     /// device, cause

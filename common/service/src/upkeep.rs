@@ -1,11 +1,14 @@
 //! Looking after the store, in the background and when asked: superseded generations are deleted,
-//! their space is given back, and everything is read and checked now and then.
+//! their space is given back, what lies scattered is written together anew, and everything is read
+//! and checked now and then.
+
+mod rewrite;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use copy::upkeep::{Keep, retire};
-use model::JobId;
+use model::{CartridgeId, JobId};
 use serde_json::{Value, json};
 use store::{Checked, Collected, Key, OpenReport, Store, StoreError};
 use svs::{Catalogue, Ending, EventKind, JobKind, JobOwner, JobState, NewJob, Verified};
@@ -84,6 +87,7 @@ impl Upkeep {
             "store_stat" => |this, _| Ok(this.figures()),
             "store_collect" => |this, _| this.collect("admin"),
             "store_check" => |this, _| this.check("admin"),
+            "store_rewrite" => |this, _| this.rewrite("admin"),
             "store_lock" => |this, params| this.lock(params),
             _ => return None,
         };
@@ -121,8 +125,13 @@ impl Upkeep {
     /// Blocks.
     fn due(&self) {
         self.end_former();
-        if self.is_due("collect", u64::from(self.config.collect_hours) * HOUR) {
-            // It has said why.
+        let hours = u64::from(self.config.collect_hours) * HOUR;
+        // Before its old copies are collected. A copy that reads has the disks to itself.
+        if self.config.rewrite_reads > 0 && self.is_due("rewrite", hours) && !self.is_copying() {
+            // It has said why if it failed.
+            let _ = self.rewrite("schedule");
+        }
+        if self.is_due("collect", hours) {
             let _ = self.collect("schedule");
         }
         if self.is_due("check", u64::from(self.config.check_days) * DAY) {
@@ -290,21 +299,22 @@ impl Upkeep {
                 [("damaged", &damaged), ("incomplete", &lacking)];
             self.say(messages::STORE_DAMAGED, &words, job);
         }
-        let rows = self.catalogue.cartridge_status().unwrap_or_default();
-        let name = |id| {
-            let row = rows.iter().find(|row| row.cartridge == id);
-            row.map(|row| format!("{}:{}", row.library, row.barcode))
-        };
         let named = healed.incomplete.iter().map(|generation| {
             let cartridge = self.store.generation(*generation).map(|info| info.cartridge);
-            let unnamed = || cartridge.map_or("?".to_owned(), |id| id.to_string());
-            let cartridge = cartridge.and_then(name).unwrap_or_else(unnamed);
+            let cartridge = cartridge.map_or("?".to_owned(), |id| self.name_of(id));
             let words: [(&str, &dyn std::fmt::Display); 2] =
                 [("cartridge", &cartridge), ("generation", generation)];
             self.say(messages::GENERATION_INCOMPLETE, &words, job);
             json!({ "cartridge": cartridge, "generation": generation.to_string() })
         });
         named.collect()
+    }
+
+    /// What people call a cartridge; its id if there is no row of it.
+    fn name_of(&self, cartridge: CartridgeId) -> String {
+        let rows = self.catalogue.cartridge_status().unwrap_or_default();
+        let row = rows.into_iter().find(|row| row.cartridge == cartridge);
+        row.map_or(cartridge.to_string(), |row| format!("{}:{}", row.library, row.barcode))
     }
 
     fn figures(&self) -> Value {
@@ -319,6 +329,7 @@ impl Upkeep {
             "bytes_stored": statistics.stored_bytes,
             "containers": statistics.containers,
             "index_memory": statistics.index_memory,
+            "fragmentation": self.fragmentation(),
         })
     }
 }

@@ -168,7 +168,7 @@ pub(crate) enum KeyCommand {
 /// What is done with a store.
 #[derive(Debug, Subcommand)]
 pub(crate) enum StoreCommand {
-    /// Show how much is in it, and how much room that takes.
+    /// Show how much is in it, how much room that takes, and how scattered it lies.
     Stat {
         #[command(flatten)]
         which: Which,
@@ -180,6 +180,11 @@ pub(crate) enum StoreCommand {
     },
     /// Delete superseded generations and give back their space, now.
     Collect {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Write newest generations together anew where they lie scattered, now.
+    Rewrite {
         #[command(flatten)]
         which: Which,
     },
@@ -346,6 +351,7 @@ mod tests {
             "store stat --config a.toml",
             "store check",
             "store collect --json",
+            "store rewrite",
             "store key new store.key",
             "store key change new.key --config a.toml",
             "store lock vtl0:VTA001L8 --until 2027-01-31",

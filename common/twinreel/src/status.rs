@@ -48,6 +48,7 @@ pub(crate) fn store(command: &StoreCommand, output: &Output) -> Result<(), Faile
         StoreCommand::Stat { which } => (which, "store_stat", nothing),
         StoreCommand::Check { which } => (which, "store_check", nothing),
         StoreCommand::Collect { which } => (which, "store_collect", nothing),
+        StoreCommand::Rewrite { which } => (which, "store_rewrite", nothing),
         StoreCommand::Lock { which, cartridge: (library, barcode), until } => {
             let params = json!({ "library": library, "barcode": barcode, "until_ms": until });
             (which, "store_lock", params)

@@ -25,6 +25,15 @@ pub struct Upkeep {
     pub check_days: u32,
     /// How fast, in bytes a second, 0 for as fast as it goes; 50 MB if not given.
     pub check_rate: ByteSize,
+    /// A newest generation is written together anew where reading it takes more than so many reads
+    /// for each GiB, 512 to 65536, 0 for never; 1024 if not given.
+    pub rewrite_reads: u32,
+    /// Old copies of what was written anew may take this percentage of the store until they are
+    /// collected, 1 to 100; 10 if not given.
+    pub rewrite_room: u8,
+    /// How fast that goes, in bytes read and written a second, 0 for as fast as it goes; 100 MB if
+    /// not given.
+    pub rewrite_rate: ByteSize,
     /// The key of the store, which is encrypted if one is given when it is made. Absolute after
     /// loading.
     pub key_file: Option<PathBuf>,
@@ -39,6 +48,9 @@ impl Default for Upkeep {
             collect_below: 50,
             check_days: 30,
             check_rate: ByteSize(50_000_000),
+            rewrite_reads: 1024,
+            rewrite_room: 10,
+            rewrite_rate: ByteSize(100_000_000),
             key_file: None,
         }
     }
@@ -55,6 +67,13 @@ impl Upkeep {
         });
         findings.require(self.collect_below <= 100, || {
             format!("store: collect_below is a percentage, not {}", self.collect_below)
+        });
+        let reads = self.rewrite_reads;
+        findings.require(reads == 0 || (512..=65_536).contains(&reads), || {
+            format!("store: rewrite_reads is 512 to 65536, or 0, not {reads}")
+        });
+        findings.require((1..=100).contains(&self.rewrite_room), || {
+            format!("store: rewrite_room is a percentage, 1 to 100, not {}", self.rewrite_room)
         });
     }
 }
