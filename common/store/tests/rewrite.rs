@@ -83,7 +83,6 @@ fn a_generation_that_lies_scattered_is_read_in_few_reads_afterwards() {
     assert!(before.reads > 3 * first.reads && before.changes > 10 * first.changes);
     assert!(before.reads_per_gib() > u64::from(READS), "{}", before.reads_per_gib());
     assert!(after.reads_per_gib() < u64::from(READS) * 5 / 4, "{}", after.reads_per_gib());
-    assert!(after.changes < before.changes);
     // What lay together stayed.
     assert!(done.moved < 2 << 20 && done.moved > 0 && !done.full, "{done:?}");
     assert_eq!(done.looked, 3 << 20);
@@ -102,10 +101,39 @@ fn a_generation_that_lies_scattered_is_read_in_few_reads_afterwards() {
 }
 
 #[test]
+fn night_after_night_little_is_moved_and_every_generation_is_read_in_few_reads() {
+    let mut random = Random::new(support::seed(86));
+    let vfs: Arc<dyn Vfs> = Arc::new(CrashVfs::new());
+    let store = open(&vfs);
+    let mut image = random.bytes(3 << 20);
+    let (mut all, mut moved) = (Vec::new(), 0);
+    for _ in 0..30 {
+        let items = records(&image);
+        let id = back_up(&store, 1, &items);
+        moved += rewrite(&store, id, READS).moved;
+        store.collect(50, &|| false).unwrap();
+        let found = store.fragmentation(id, None).unwrap();
+        assert!(found.reads_per_gib() < u64::from(READS) * 5 / 4, "{found:?}");
+        all.push((id, items));
+        change(&mut image, 25, &mut random);
+    }
+    let new = 29 * 25 * 1500;
+    println!("{moved} bytes were moved, {new} were new");
+    assert!(moved > 0 && moved < 6 * new, "{moved} of {new}");
+    for (id, items) in &all {
+        let found = store.fragmentation(*id, None).unwrap();
+        println!("{found:?}");
+        assert!(read_all(&mut store.reader(*id).unwrap()).unwrap() == *items);
+    }
+}
+
+#[test]
 fn no_more_room_is_taken_than_there_is() {
     let mut random = Random::new(support::seed(82));
     let vfs: Arc<dyn Vfs> = Arc::new(CrashVfs::new());
-    let store = open(&vfs);
+    // Sealed containers count, so the one that is not should be small.
+    let options = Options { container_bytes: 64 << 10, ..small() };
+    let (store, _) = Store::open(vfs, Path::new("/store"), &options).unwrap();
     let all = days(&store, 20, &mut random);
     let mut rewriting = store.rewriting(READS / 4, 3).unwrap();
     assert!(!rewriting.generation(all[19].0, &mut |_| true).unwrap());
@@ -113,9 +141,13 @@ fn no_more_room_is_taken_than_there_is() {
     let limit = store.statistics().stored_bytes * 4 / 100;
     assert!(done.full && done.moved > 0 && done.moved < limit, "{done:?}");
     // Old copies count against the room until they are collected.
-    let mut again = store.rewriting(READS / 4, 3).unwrap();
-    again.generation(all[19].0, &mut |_| true).unwrap();
-    assert!(again.done().moved < done.moved / 2, "{:?}", again.done());
+    let mut sum = done.moved;
+    for which in 0..20 {
+        let mut again = store.rewriting(READS / 4, 3).unwrap();
+        again.generation(all[which].0, &mut |_| true).unwrap();
+        sum += again.done().moved;
+    }
+    assert!(sum < 2 * limit, "{sum} of {limit}");
     store.collect(100, &|| false).unwrap();
     let mut freed = store.rewriting(READS / 4, 3).unwrap();
     freed.generation(all[19].0, &mut |_| true).unwrap();

@@ -78,7 +78,7 @@ mod tests {
     use crate::Encoding;
     use crate::testing::Random;
 
-    const GAP: u64 = 64 << 10;
+    const GAP: u64 = 256 << 10;
 
     fn at(container: u32, offset: u32, stored_len: u32) -> Location {
         let (raw_len, encoding) = (stored_len, Encoding::Raw);

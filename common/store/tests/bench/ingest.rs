@@ -19,20 +19,20 @@
 //! Under `cargo test` 4 MiB are taken in once, and nobody else takes part.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use common::{digest, is_there, make, median, read_out, run, settle, timed};
 use model::{CartridgeId, Ulid};
 use sha2::{Digest, Sha256};
-use store::{Key, Object, Options, Store};
+use store::{Key, Options, Store};
 use vfs::RealVfs;
-
-const RECORD: usize = 256 << 10;
 
 /// Who takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,101 +67,33 @@ impl Who {
     }
 
     fn is_there(self) -> bool {
-        let Some(program) = self.program() else { return true };
-        let mut run = Command::new(program);
-        run.arg("help").stdout(Stdio::null()).stderr(Stdio::null());
-        let there = run.status().is_ok();
-        if !there {
-            println!("SKIPPED: {} is not installed", self.name());
-        }
-        there
+        self.program().is_none_or(is_there)
     }
 }
 
 /// What one did in one round: new, known, and back again.
 type Times = [Duration; 3];
 
-fn timed(work: impl FnOnce()) -> Duration {
-    let begin = Instant::now();
-    work();
-    begin.elapsed()
-}
-
-fn settle() {
-    assert!(Command::new("sync").status().expect("sync runs").success());
-}
-
 fn ours(dir: &Path, input: &Path, key: Option<&Key>) -> Times {
     let options = Options::default();
     let (store, _) = Store::open_with_key(Arc::new(RealVfs), dir, &options, key).unwrap();
     let take_in = |number: u64| {
         let mut image = store.image(CartridgeId(Ulid::from_parts(number, 0))).unwrap();
-        let (mut file, mut record) = (File::open(input).unwrap(), vec![0; RECORD]);
-        loop {
-            let mut filled = 0;
-            while filled < RECORD {
-                match file.read(&mut record[filled..]).unwrap() {
-                    0 => break,
-                    n => filled += n,
-                }
-            }
-            if filled == 0 {
-                break;
-            }
-            image.write(&record[..filled]).unwrap();
-        }
-        image.write_filemarks(1).unwrap();
-        image.seal().unwrap().unwrap()
+        common::take_in(&mut image, input)
     };
     let mut first = None;
     let new = timed(|| first = Some(take_in(1)));
     settle();
     let known = timed(|| _ = take_in(2));
     settle();
-    let (mut hash, mut buffer) = (Sha256::new(), vec![0; RECORD]);
-    let mut read = |hash: &mut dyn FnMut(&[u8])| {
-        let mut reader = store.reader(first.unwrap()).unwrap();
-        loop {
-            match reader.read(&mut buffer).unwrap() {
-                Object::Record { length, .. } => hash(&buffer[..length as usize]),
-                Object::EndOfData => break,
-                _ => {}
-            }
-        }
+    let mut hash = Sha256::new();
+    let read = |each: &mut dyn FnMut(&[u8])| {
+        read_out(&mut store.reader(first.unwrap()).unwrap(), each);
     };
     let back = timed(|| read(&mut |_| {}));
     read(&mut |bytes| hash.update(bytes));
     assert_eq!(hash.finalize(), digest(input), "what came back is something else");
     [new, known, back]
-}
-
-fn digest(input: &Path) -> sha2::digest::Output<Sha256> {
-    let (mut file, mut hash, mut part) =
-        (File::open(input).unwrap(), Sha256::new(), vec![0; RECORD]);
-    loop {
-        match file.read(&mut part).unwrap() {
-            0 => return hash.finalize(),
-            n => hash.update(&part[..n]),
-        }
-    }
-}
-
-fn run(program: &str, dir: &Path, arguments: &[&str], output: Stdio) {
-    let mut command = Command::new(program);
-    command.current_dir(dir).args(arguments).stdin(Stdio::null()).stdout(output);
-    for (name, value) in [
-        ("RESTIC_REPOSITORY", "repo"),
-        ("RESTIC_PASSWORD", "bench"),
-        ("RESTIC_CACHE_DIR", "cache"),
-        ("BORG_BASE_DIR", "borg"),
-        ("BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK", "yes"),
-    ] {
-        let path = matches!(name, "RESTIC_CACHE_DIR" | "BORG_BASE_DIR");
-        let whole = if path { dir.join(value).into_os_string() } else { value.into() };
-        command.env(name, whole);
-    }
-    let status = command.status().expect("the program runs");
-    assert!(status.success(), "{program} {arguments:?}");
 }
 
 fn peer(who: Who, dir: &Path, input: &Path) -> Times {
@@ -219,31 +151,6 @@ fn ceiling(bytes: &[u8]) -> Duration {
             }
         });
     })
-}
-
-/// A stream of random bytes, or one of words that compresses about three to one.
-fn make(path: &Path, mib: u64, words: bool, seed: u64) {
-    let mut state = seed | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    };
-    let mut file = std::io::BufWriter::with_capacity(1 << 20, File::create(path).unwrap());
-    for _ in 0..(mib << 20) / 8 {
-        let word = match next() {
-            it if words && it % 3 > 0 => (it >> 60).wrapping_mul(0x2020_2020),
-            it => it ^ (it >> 29),
-        };
-        file.write_all(&word.to_le_bytes()).unwrap();
-    }
-    file.into_inner().unwrap().sync_all().unwrap();
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort_unstable();
-    times[times.len() / 2]
 }
 
 struct Arguments {
