@@ -190,7 +190,8 @@ impl ReadAhead {
         }
         let inner = &self.inner;
         let crew = self.crew.get_or_insert_with(|| {
-            Crew::start("reading", threads(), || {
+            // One more than there are processors for: some wait for the disk.
+            Crew::start("reading", threads() + 1, || {
                 let (inner, mut decompressor) = (inner.clone(), Decompressor::new());
                 move |batch: Batch| batch.fetch(&inner, &mut decompressor)
             })

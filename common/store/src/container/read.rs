@@ -15,6 +15,9 @@ use crate::index::Location;
 use crate::paged::read_exact;
 use crate::{ChunkRef, Result, StoreError, StoredChunk};
 
+/// What is fetched in one read is handed on in parts of about this size.
+const PART: u64 = 1 << 20;
+
 /// Chunks that are read, in the order in which they are wanted.
 struct Wanted<'a> {
     chunks: &'a [ChunkRef],
@@ -111,7 +114,8 @@ impl Containers {
         found.ok_or(StoreError::MissingChunk(chunk.digest))
     }
 
-    /// Fetches what one read gets.
+    /// Fetches what one read gets, in parts that the processor's cache holds and that are given
+    /// back one by one; the system reads ahead of them.
     fn fetch(
         &self,
         read: &Read,
@@ -119,16 +123,36 @@ impl Containers {
         wanted: &mut Wanted<'_>,
         decompressor: &mut Decompressor,
     ) {
-        let first = read.members.iter().min().copied().unwrap_or(0);
+        let mut members = &read.members[..];
+        while let Some(first) = members.first() {
+            let from = places[*first].offset;
+            let end = u64::from(from) + PART;
+            let inside = members.iter().take_while(|i| places[**i].end() <= end).count();
+            let (part, rest) = members.split_at(inside.max(1));
+            self.fetch_part(from, part, places, wanted, decompressor);
+            members = rest;
+        }
+    }
+
+    fn fetch_part(
+        &self,
+        from: u32,
+        members: &[usize],
+        places: &[Location],
+        wanted: &mut Wanted<'_>,
+        decompressor: &mut Decompressor,
+    ) {
+        let first = members.iter().min().copied().unwrap_or(0);
         if wanted.failed.as_ref().is_some_and(|(at, _)| *at <= first) {
             // What comes behind an error is not given.
             return;
         }
-        let bytes = match self.read_range(read.container, read.from, read.to) {
+        let to = members.iter().map(|i| places[*i].end()).max().unwrap_or(0);
+        let bytes = match self.read_range(places[first].container, from, to) {
             Ok(bytes) => Bytes::from(bytes),
             Err(error) if error.is_gone() => {
                 // Its container was collected meanwhile, and what is needed of it moved before.
-                for i in &read.members {
+                for i in members {
                     let piece = self.moved(&wanted.chunks[*i], decompressor);
                     wanted.put(*i, piece);
                 }
@@ -136,13 +160,15 @@ impl Containers {
             }
             Err(error) => return wanted.fail(first, error),
         };
-        for i in &read.members {
+        for i in members {
             let (digest, at) = (&wanted.chunks[*i].digest, places[*i]);
-            let from = (at.offset - read.from) as usize;
-            let part = &bytes[from..from + at.size() as usize];
-            let stored = check(digest, &at, part).ok_or("the checksum does not match");
-            let raw = stored
-                .and_then(|stored| decompressor.decode(digest, at.encoding, at.raw_len, stored));
+            let within = (at.offset - from) as usize;
+            let part = &bytes[within..within + at.size() as usize];
+            // Its SHA-256 says more than the checksum of its stored bytes.
+            let stored = header(digest, &at, part).ok_or("it is not at its place");
+            let raw = stored.and_then(|(_, stored)| {
+                decompressor.decode(digest, at.encoding, at.raw_len, stored)
+            });
             let piece = raw.map(|raw| match raw {
                 Cow::Borrowed(part) => bytes.slice_ref(part),
                 Cow::Owned(raw) => raw.into(),
@@ -221,11 +247,20 @@ impl Containers {
     }
 }
 
-/// The stored bytes, if header and checksum are those of the chunk at this place.
-fn check<'a>(digest: &Digest, location: &Location, bytes: &'a [u8]) -> Option<&'a [u8]> {
+/// The header and the stored bytes, if that is the header of the chunk at this place.
+fn header<'a>(
+    digest: &Digest,
+    location: &Location,
+    bytes: &'a [u8],
+) -> Option<(ChunkHeader, &'a [u8])> {
     let header = ChunkHeader::decode(location.container, bytes)?;
-    let stored = bytes.get(CHUNK_HEADER..)?;
     let same = header.digest == *digest
         && header.location(location.container, location.offset, location.number) == *location;
-    (same && crc32c::crc32c(stored) == header.stored_crc).then_some(stored)
+    same.then_some((header, bytes.get(CHUNK_HEADER..)?))
+}
+
+/// The stored bytes, if header and checksum are those of the chunk at this place.
+fn check<'a>(digest: &Digest, location: &Location, bytes: &'a [u8]) -> Option<&'a [u8]> {
+    let (header, stored) = header(digest, location, bytes)?;
+    (crc32c::crc32c(stored) == header.stored_crc).then_some(stored)
 }

@@ -20,7 +20,7 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -102,6 +102,27 @@ impl Who {
     }
 }
 
+/// Time by the clock, and of processors.
+#[derive(Clone, Copy)]
+struct Spent {
+    wall: Duration,
+    busy: Duration,
+}
+
+/// Does something, and says what it took: of this process and of programs that it waited for.
+fn spent(work: impl FnOnce()) -> Spent {
+    /// A tick of the kernel's accounts.
+    const TICK: Duration = Duration::from_millis(10);
+    let ticks = || {
+        let text = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
+        fields.skip(11).take(4).filter_map(|field| field.parse::<u32>().ok()).sum::<u32>()
+    };
+    let before = ticks();
+    let wall = timed(work);
+    Spent { wall, busy: TICK * (ticks() - before) }
+}
+
 /// Drops all files in a directory from the page cache; whether that went well.
 fn cold(dir: &Path) -> bool {
     settle();
@@ -156,7 +177,7 @@ struct Bench<'a> {
     ids: Vec<GenerationId>,
     /// Files with what is expected, by generation.
     images: BTreeMap<usize, PathBuf>,
-    times: BTreeMap<(usize, Who), Vec<Duration>>,
+    times: BTreeMap<(usize, Who), Vec<Spent>>,
     cold: bool,
 }
 
@@ -188,7 +209,7 @@ impl Bench<'_> {
             let id = self.ids[generation - 1];
             for _ in 0..self.rounds {
                 self.cold &= cold(self.scratch);
-                let time = timed(|| {
+                let time = spent(|| {
                     let store = open(self.scratch);
                     read_out(&mut store.reader(id).unwrap(), &mut |_| {});
                 });
@@ -209,12 +230,12 @@ impl Bench<'_> {
                 self.cold &= cold(self.scratch);
                 let mut cat = Command::new("cat");
                 cat.arg(&image).stdout(Stdio::null());
-                let time = timed(|| assert!(cat.status().unwrap().success()));
+                let time = spent(|| assert!(cat.status().unwrap().success()));
                 self.times.entry((generation, Who::Cat)).or_default().push(time);
                 for peer in self.peers {
                     let give = |output| peer.give_back(self.scratch, &text, generation, output);
                     self.cold &= cold(self.scratch);
-                    let time = timed(|| give(Stdio::null()));
+                    let time = spent(|| give(Stdio::null()));
                     self.times.entry((generation, *peer)).or_default().push(time);
                     if round == 0 {
                         give(File::create(&back).unwrap().into());
@@ -235,16 +256,23 @@ impl Bench<'_> {
 
     fn table(&self, kind: &str) {
         let caches = if self.cold { "cold" } else { "WARM: dd can not drop them" };
-        println!("\n| {kind}, caches {caches} | generation 1 | generation {} |", self.last);
-        println!("|---|--:|--:|");
-        let whos: std::collections::BTreeSet<Who> =
-            self.times.keys().map(|(_, who)| *who).collect();
+        println!("\n| {kind}, caches {caches} | first | of a processor | last | of a processor |");
+        println!("|---|--:|--:|--:|--:|");
+        let whos: BTreeSet<Who> = self.times.keys().map(|(_, who)| *who).collect();
         for who in whos {
-            let rate = |generation| {
-                let time = median(self.times[&(generation, who)].clone());
-                (self.mib << 20) as f64 / 1e6 / time.as_secs_f64()
+            let rate = |generation, of: fn(&Spent) -> Duration| {
+                let times = self.times[&(generation, who)].iter().map(of).collect();
+                (self.mib << 20) as f64 / 1e6 / median(times).as_secs_f64()
             };
-            println!("| {} | {:.0} | {:.0} |", who.name(), rate(1), rate(self.last));
+            let wall = |generation| rate(generation, |spent| spent.wall);
+            let busy = |generation| rate(generation, |spent| spent.busy);
+            let (name, last) = (who.name(), self.last);
+            let (first, first_busy) = (wall(1), busy(1));
+            println!(
+                "| {name} | {first:.0} | {first_busy:.0} | {:.0} | {:.0} |",
+                wall(last),
+                busy(last)
+            );
         }
         println!();
     }
