@@ -125,6 +125,9 @@ impl Upkeep {
     /// Blocks.
     fn due(&self) {
         self.end_former();
+        if let Err(error) = self.store.mend_index(&|| self.shutdown.is_requested()) {
+            tracing::warn!(%error, "the index of the store is damaged, and could not be made anew");
+        }
         let hours = u64::from(self.config.collect_hours) * HOUR;
         // Before its old copies are collected. A copy that reads has the disks to itself.
         if self.config.rewrite_reads > 0 && self.is_due("rewrite", hours) && !self.is_copying() {

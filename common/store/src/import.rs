@@ -161,7 +161,7 @@ impl Import {
     }
 
     fn has(&self, chunk: &ChunkRef) -> Result<bool> {
-        match self.inner.containers.have(&chunk.digest)? {
+        match self.inner.containers.known(&chunk.digest)? {
             Some((len, _)) if len != chunk.len => {
                 Err(self.wrong("a chunk's length is not the one it has"))
             }

@@ -432,7 +432,7 @@ impl Store {
         // Where it can not be found out it is brought again, and whoever stores it is told why.
         digests
             .iter()
-            .map(|digest| !matches!(self.0.containers.have(digest), Ok(Some(_))))
+            .map(|digest| !matches!(self.0.containers.known(digest), Ok(Some(_))))
             .collect()
     }
 
@@ -452,7 +452,7 @@ impl Store {
     /// would be. `true` if it was new. It is durable when the import that needs it has committed,
     /// or after [`Store::sync`].
     pub fn put_chunk(&self, digest: &Digest, raw: &[u8]) -> Result<bool> {
-        if self.0.containers.have(digest)?.is_some() {
+        if self.0.containers.known(digest)?.is_some() {
             return Ok(false);
         }
         if raw.is_empty() || raw.len() > crate::MAX_CHUNK {
@@ -508,6 +508,17 @@ impl Store {
     /// and chunks that are in neither. Needs bounded memory, whatever their size.
     pub fn compare(&self, generation: GenerationId, base: Option<GenerationId>) -> Result<Compare> {
         Compare::open(&self.0, generation, base)
+    }
+
+    /// Makes the index anew from the containers if a part of it turned out to be damaged, beside
+    /// everything else. Who reads does it too, when it is in the way; who writes does not wait, and
+    /// stores once more what is not known meanwhile. True if it was done; it ends early when `stop`
+    /// says so.
+    ///
+    /// # Errors
+    /// The disk does not answer. The next open makes the index anew then.
+    pub fn mend_index(&self, stop: &dyn Fn() -> bool) -> Result<bool> {
+        self.0.containers.mend(stop)
     }
 
     /// Figures.

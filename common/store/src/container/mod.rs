@@ -10,6 +10,7 @@
 
 mod format;
 mod gather;
+mod mend;
 mod plan;
 mod read;
 mod scan;
@@ -23,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use model::Digest;
 use vfs::{Vfs, VfsFile};
 
-use crate::index::{FIRST_EPOCH, Index, Location};
+use crate::index::{FIRST_EPOCH, Found, Index, Location};
 use crate::{Damage, Encoding, Options, Result, Statistics, StoreError};
 use format::{CHUNK_HEADER, ChunkHeader, Listed};
 pub(crate) use gather::Moment;
@@ -77,6 +78,8 @@ pub(crate) struct Containers {
     poisoned: AtomicBool,
     poison: Mutex<String>,
     files: Mutex<VecDeque<(u32, Arc<dyn VfsFile>)>>,
+    /// Whoever makes the index anew has it.
+    mending: Mutex<()>,
     /// Begins anew with every collection; what is relied on is stamped with it.
     epoch: AtomicU32,
     /// Who builds on chunks that no recipe names yet: in which epoch they began, and how many.
@@ -150,6 +153,7 @@ impl Containers {
             poisoned: AtomicBool::new(false),
             poison: Mutex::new(String::new()),
             files: Mutex::new(VecDeque::new()),
+            mending: Mutex::new(()),
             epoch: AtomicU32::new(FIRST_EPOCH),
             holds: Mutex::default(),
         })
@@ -160,8 +164,20 @@ impl Containers {
         self.find(digest, None)
     }
 
+    /// Where the index is damaged it is made anew first.
     fn find(&self, digest: &Digest, epoch: Option<u32>) -> Result<Option<Location>> {
-        let Some(found) = self.index.find(digest, epoch)? else { return Ok(None) };
+        let found = match self.index.find(digest, epoch) {
+            Err(error) if error.is_damage() => {
+                self.mend(&|| false)?;
+                self.index.find(digest, epoch)?
+            }
+            found => found?,
+        };
+        Ok(found.map(|found| self.brought(found)))
+    }
+
+    /// The place that was found; those of its neighbours are brought if they are wanted.
+    fn brought(&self, found: Found) -> Location {
         if found.wanted {
             let id = found.at.container;
             let file = self.vfs.open(&self.dir.join(file_name(id)));
@@ -173,18 +189,31 @@ impl Containers {
                 self.index.bring(id, &list);
             }
         }
-        Ok(Some(found.at))
+        found.at
     }
 
     /// The length of a chunk and the mark at which it is durable, `None` if it is not here. Whoever
     /// asks relies on it: it stays as long as the asker's hold.
     pub(crate) fn have(&self, digest: &Digest) -> Result<Option<(u32, Mark)>> {
         let epoch = self.epoch.load(Ordering::Acquire);
-        let Some(location) = self.find(digest, Some(epoch))? else { return Ok(None) };
+        Ok(self.find(digest, Some(epoch))?.map(|at| self.marked(at)))
+    }
+
+    /// The same for somebody who has the chunk and can store it: where the index is damaged it is
+    /// not known, and nobody waits until the index is mended.
+    pub(crate) fn known(&self, digest: &Digest) -> Result<Option<(u32, Mark)>> {
+        let epoch = self.epoch.load(Ordering::Acquire);
+        match self.index.find(digest, Some(epoch)) {
+            Err(error) if error.is_damage() => Ok(None),
+            found => Ok(found?.map(|found| self.marked(self.brought(found)))),
+        }
+    }
+
+    fn marked(&self, location: Location) -> (u32, Mark) {
         // The mark is read first: if the container is sealed in between, it is only too high.
         let appended = self.appended.load(Ordering::Acquire);
         let active = location.container >= self.active_id.load(Ordering::Acquire);
-        Ok(Some((location.raw_len, if active { appended } else { 0 })))
+        (location.raw_len, if active { appended } else { 0 })
     }
 
     /// Appends a chunk in its stored form, unless it is here. On an error nothing was appended.
@@ -197,7 +226,7 @@ impl Containers {
     ) -> Result<Appended> {
         self.check_poison()?;
         let mut active = locked(&self.active);
-        if let Some((_, mark)) = self.have(digest)? {
+        if let Some((_, mark)) = self.known(digest)? {
             return Ok(Appended { new: false, mark });
         }
         let epoch = self.epoch.load(Ordering::Acquire);

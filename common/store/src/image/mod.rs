@@ -280,7 +280,7 @@ impl Ledger {
         chunk: ChunkRef,
         stored: impl FnOnce() -> (Encoding, &'a [u8]),
     ) -> Result<()> {
-        let have = inner.containers.have(&chunk.digest)?.filter(|(len, _)| *len == chunk.len);
+        let have = inner.containers.known(&chunk.digest)?.filter(|(len, _)| *len == chunk.len);
         let mark = match have {
             Some((_, mark)) => mark,
             None => {

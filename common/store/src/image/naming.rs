@@ -44,7 +44,7 @@ impl Named {
             let (raw, behind) = rest.split_at(*len as usize);
             rest = behind;
             let digest = name(raw);
-            let form = match inner.containers.have(&digest) {
+            let form = match inner.containers.known(&digest) {
                 Ok(Some((known, _))) if known == *len => Form::Known,
                 // What is wrong is told to whoever stores it.
                 _ => match compressor.encode(raw) {

@@ -13,6 +13,7 @@
 mod contents;
 mod filter;
 mod manifest;
+mod mend;
 mod merge;
 mod near;
 mod run;
@@ -22,6 +23,7 @@ mod tests;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use model::Digest;
@@ -30,6 +32,7 @@ use vfs::Vfs;
 use crate::{Damage, Encoding, Result, StoreError};
 use contents::{Contents, Stamp};
 use manifest::{Covered, Manifest};
+pub(crate) use mend::Mending;
 use merge::Merge;
 use near::Near;
 use run::{Run, RunWriter, Spot};
@@ -149,6 +152,9 @@ struct Upkeep {
     rests: bool,
     /// Containers that were damaged when they were looked at.
     flawed: BTreeSet<u32>,
+    /// Runs that others have taken the place of, while there was no manifest: there is one to be
+    /// written, and these are removed then.
+    given_up: Vec<u64>,
 }
 
 /// The chunks of a store.
@@ -160,6 +166,8 @@ pub(crate) struct Index {
     state: RwLock<State>,
     near: Mutex<Near>,
     upkeep: Mutex<Upkeep>,
+    /// A run turned out to be damaged.
+    spoilt: AtomicBool,
 }
 
 /// The answer to a look-up.
@@ -197,9 +205,11 @@ impl Index {
         let near = Mutex::new(Near::new(mixer.clone()));
         let recent = HashMap::with_hasher(mixer);
         let state = State { recent, runs: Arc::new(runs), contents, base: FIRST_EPOCH };
-        let upkeep = Upkeep { through, next_run, merge: None, rests: false, flawed };
+        let upkeep =
+            Upkeep { through, next_run, merge: None, rests: false, flawed, given_up: Vec::new() };
         let (state, upkeep) = (RwLock::new(state), Mutex::new(upkeep));
-        Ok(Self { vfs, dir, limit: limit as usize, state, near, upkeep })
+        let spoilt = AtomicBool::new(false);
+        Ok(Self { vfs, dir, limit: limit as usize, state, near, upkeep, spoilt })
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
@@ -237,8 +247,7 @@ impl Index {
     /// relies on it.
     ///
     /// # Errors
-    /// A run can not be read. If it is damaged the index is made anew when the store is next
-    /// opened.
+    /// A run can not be read. If it is damaged the runs are to be made anew: [`Mending`].
     pub(crate) fn find(&self, digest: &Digest, epoch: Option<u32>) -> Result<Option<Found>> {
         let known = |at| Found { at, wanted: false };
         loop {
@@ -253,12 +262,13 @@ impl Index {
                 }
                 state.runs.clone()
             };
-            let at = self.in_runs(&runs, digest)?;
+            let at = self.in_runs(&runs, digest);
             let state = self.read();
             // What was moved meanwhile is recent; what is not any more went into another run.
             if !Arc::ptr_eq(&runs, &state.runs) {
                 continue;
             }
+            let at = at.map_err(|error| self.spoilt(error))?;
             if let Some(at) = state.recent.get(digest.as_bytes()) {
                 return Ok(state.rely(*at, epoch).map(known));
             }
@@ -269,23 +279,22 @@ impl Index {
 
     fn in_runs(&self, runs: &[Arc<Run>], digest: &Digest) -> Result<Option<Location>> {
         for run in runs.iter().rev() {
-            let found = run.find(digest).map_err(|error| self.spoilt(error))?;
-            if found.is_some() {
-                return Ok(found);
+            if let Some(found) = run.find(digest)? {
+                return Ok(Some(found));
             }
         }
         Ok(None)
     }
 
-    /// Passes an error on; where a run is damaged the next open makes the index anew.
+    /// Passes an error on; where a run is damaged, what is on disk does not count any more.
     fn spoilt(&self, error: StoreError) -> StoreError {
-        if error.is_damage() {
+        if error.is_damage() && !self.spoilt.swap(true, Ordering::AcqRel) {
             let manifest = self.dir.join(manifest::NAME);
             let removed = self.vfs.remove(&manifest).and_then(|()| self.vfs.sync_dir(&self.dir));
             tracing::error!(
                 %error,
                 removed = removed.is_ok(),
-                "the index is damaged; it is made anew when the store is next opened"
+                "the index is damaged; it is made anew from the containers"
             );
         }
         error
@@ -378,7 +387,12 @@ impl Index {
             self.upkeep().flawed.insert(container);
         }
         for (digest, at) in places {
-            match self.find(digest, None)? {
+            // A place that can not be looked up is not the later one.
+            let known = match self.find(digest, None) {
+                Err(error) if error.is_damage() => None,
+                known => known?,
+            };
+            match known {
                 Some(later) if later.at.container > container => {
                     let state = self.read();
                     if let Some(contents) = state.of(at) {
@@ -429,10 +443,17 @@ impl Index {
     /// The disk does not take it; nothing is lost, and the next call tries again.
     pub(crate) fn sealed(&self, through: u32, chunks: u64) -> Result<()> {
         let mut upkeep = self.upkeep();
-        if self.read().recent.len() >= self.limit {
+        if self.read().recent.len() >= self.limit || !upkeep.given_up.is_empty() {
             self.flush(&mut upkeep, through)?;
         }
-        self.merge_some(&mut upkeep, chunks.max(64) * MERGED_EACH)
+        if self.is_spoilt() {
+            return Ok(());
+        }
+        match self.merge_some(&mut upkeep, chunks.max(64) * MERGED_EACH) {
+            // It is made anew; who stores something is not concerned.
+            Err(error) if error.is_damage() => Ok(()),
+            done => done,
+        }
     }
 
     /// Writes what is recent as a run.
@@ -487,11 +508,16 @@ impl Index {
         runs.splice(first..first + inputs.len(), run);
         let through = upkeep.through;
         self.commit(upkeep, through, runs, false)?;
-        for id in inputs {
+        self.discard(inputs);
+        Ok(())
+    }
+
+    /// Removes the files of runs that are not needed any more.
+    fn discard(&self, runs: Vec<u64>) {
+        for id in runs {
             // What stays is removed at the next open.
             let _ = self.vfs.remove(&self.dir.join(run::file_name(id)));
         }
-        Ok(())
     }
 
     /// From here on these are the runs, on disk first. With `all`, nothing is recent any more.
@@ -513,7 +539,11 @@ impl Index {
             state.contents.iter().filter(|(id, _)| **id < through).map(covered).collect()
         };
         let manifest = Manifest { through, next_run, runs: ids, containers };
-        manifest.write(self.vfs.as_ref(), &self.dir)?;
+        // What is damaged is not vouched for.
+        if !self.is_spoilt() {
+            manifest.write(self.vfs.as_ref(), &self.dir)?;
+            self.discard(std::mem::take(&mut upkeep.given_up));
+        }
         (upkeep.through, upkeep.rests) = (through, false);
         let mut state = self.write();
         state.runs = Arc::new(runs);

@@ -27,7 +27,7 @@ type Listing = Vec<(Digest, Location)>;
 /// An index, the containers that would be on disk, and where every chunk must be found.
 struct World {
     vfs: Arc<dyn Vfs>,
-    index: Index,
+    index: Arc<Index>,
     containers: BTreeMap<u32, Listing>,
     active: u32,
     model: HashMap<u64, (Location, u32)>,
@@ -37,10 +37,11 @@ struct World {
 const LIMIT: u32 = 30;
 const PER_CONTAINER: usize = 8;
 
-fn open(vfs: &Arc<dyn Vfs>, present: &[u32]) -> (Index, Vec<Damage>) {
+fn open(vfs: &Arc<dyn Vfs>, present: &[u32]) -> (Arc<Index>, Vec<Damage>) {
     let mut damage = Vec::new();
     let dir = Path::new("/index").to_owned();
-    (Index::open(vfs.clone(), dir, LIMIT, present, &mut damage).unwrap(), damage)
+    let index = Index::open(vfs.clone(), dir, LIMIT, present, &mut damage).unwrap();
+    (Arc::new(index), damage)
 }
 
 impl World {
@@ -221,6 +222,37 @@ fn what_is_damaged_on_disk_is_made_anew() {
     assert!(bad.unwrap().is_damage());
     world.reopen();
     world.check(700);
+}
+
+#[test]
+fn what_is_stored_and_moved_while_the_runs_are_made_anew_is_found_afterwards() {
+    let mut world = World::new();
+    (0..400).for_each(|n| world.add(n));
+    world.index.spoilt.store(true, Ordering::Release);
+    let index = world.index.clone();
+    let mut mending = index.begin_mending().unwrap();
+    let containers = mending.containers();
+    assert!(containers.len() > 20);
+    let (first, rest) = containers.split_at(containers.len() / 2);
+    first.iter().for_each(|id| mending.take(&world.containers[id]).unwrap());
+    // One that was looked at and one that was not are emptied: what is needed of them is moved,
+    // and written as a run before the others are there.
+    world.epoch += 1;
+    (0..400).filter(|n| n % 3 > 0).for_each(|n| world.add(n));
+    let needed = world.epoch;
+    [first[3], rest[3]].into_iter().for_each(|id| world.empty(id, needed));
+    (400..700).for_each(|n| world.add(n));
+    for id in rest.iter().filter(|id| world.containers.contains_key(id)) {
+        mending.take(&world.containers[id]).unwrap();
+    }
+    assert!(mending.finish().unwrap() > 300);
+    assert!(world.index.begin_mending().is_none());
+    world.check(700);
+    // Written down with the next container, and only then.
+    (700..750).for_each(|n| world.add(n));
+    world.reopen();
+    assert!(world.index.through() > *rest.last().unwrap());
+    world.check(750);
 }
 
 #[test]
