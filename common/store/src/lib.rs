@@ -19,8 +19,8 @@
 //! - No byte is returned that does not have the SHA-256 it was stored under.
 //! - Record boundaries are kept apart from the byte stream, so block sizes do not spoil
 //!   deduplication. Chunks never span filemarks.
-//! - Memory is bounded but for the chunk index (66 to 131 bytes a chunk, half as much again while
-//!   it grows): lists of chunks and objects are read in pages from files.
+//! - Memory is bounded but for about 3 bytes a chunk of the index: lists of chunks and objects are
+//!   read in pages from files.
 //! - After a sync that failed nothing is written any more until the store is opened anew.
 //! - A store that was made with a [`Key`] has nothing on disk that tells what is in it.
 //!
