@@ -120,6 +120,14 @@ messages! {
     STORE_HEALED = "TWR-6010-W",
     /// cartridge, generation
     GENERATION_INCOMPLETE = "TWR-6011-E",
+    /// count, site, dir, bytes
+    SEED_WRITTEN = "TWR-6012-I",
+    /// count, dir, bytes
+    SEED_READ = "TWR-6013-I",
+    /// count, dir, bytes, incomplete
+    SEED_INCOMPLETE = "TWR-6014-E",
+    /// cartridge, site
+    SEED_WRONG = "TWR-6015-E",
     /// device, flag, meaning
     DRIVE_ALERT = "TWR-6020-W",
     /// device, cause
