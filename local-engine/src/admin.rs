@@ -57,6 +57,10 @@ impl AdminHandler for Handler {
                     Err(AdminFault::new(FaultCode::Failed, error.to_string()))
                 })
             }
+            "seed_write" => {
+                let me = self.engine.ground.config.site.name.clone();
+                self.upkeep.seed_write(params, me).await
+            }
             other => self.upkeep.call(other, params).await.unwrap_or_else(|| {
                 Err(AdminFault::new(FaultCode::BadRequest, format!("no method {other:?}")))
             }),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use model::{DeviceName, DeviceRole};
 use serde_json::{Value, json};
 use service::admin::{AdminFault, AdminHandler, AdminServer, FaultCode};
+use service::seed::Neighbours;
 use service::shutdown::Shutdown;
 use service::upkeep::Upkeep;
 use tokio::task::JoinHandle;
@@ -33,6 +34,12 @@ impl AdminHandler for Handler {
             "status" => Ok(status(&self.0)),
             "health_clear" => health_clear(&self.0, &params),
             "drive_down" | "drive_up" => drive(&self.0, method, &params),
+            "seed_read" => {
+                let config = &self.0.config;
+                let peers = config.peers.iter().map(|peer| peer.name.clone()).collect();
+                let neighbours = Neighbours { me: config.site.name.clone(), peers };
+                self.1.seed_read(params, neighbours).await
+            }
             other => self.1.call(other, params).await.unwrap_or_else(|| {
                 Err(AdminFault::new(FaultCode::BadRequest, format!("no method {other:?}")))
             }),

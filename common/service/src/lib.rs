@@ -12,6 +12,7 @@
 //! - [`state`]: the state directory, one engine at a time.
 //! - [`owner`]: the thread that owns an open device.
 //! - [`upkeep`]: the store's space given back and its data checked, by schedule and by command.
+//! - [`seed`]: generations on a disk that is shipped to the other site.
 //! - [`physical`]: from a configuration to the physical library that it names.
 //! - [`messages`]: numbered messages, to the log and as events.
 //! - [`cli`], [`logging`], [`shutdown`]: `main` of an engine.
@@ -42,6 +43,7 @@ pub mod messages;
 pub mod owner;
 pub mod physical;
 pub mod pki;
+pub mod seed;
 pub mod shutdown;
 pub mod state;
 pub mod status;

@@ -124,6 +124,14 @@ messages! {
     STORE_REWRITTEN = "TWR-6012-I",
     /// percent
     STORE_SCATTERED = "TWR-6013-W",
+    /// count, site, dir, bytes
+    SEED_WRITTEN = "TWR-6014-I",
+    /// count, dir, bytes
+    SEED_READ = "TWR-6015-I",
+    /// count, dir, bytes, incomplete
+    SEED_INCOMPLETE = "TWR-6016-E",
+    /// cartridge, site
+    SEED_WRONG = "TWR-6017-E",
     /// device, flag, meaning
     DRIVE_ALERT = "TWR-6020-W",
     /// device, cause

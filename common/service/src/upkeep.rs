@@ -125,6 +125,7 @@ impl Upkeep {
     /// Blocks.
     fn due(&self) {
         self.end_former();
+        self.end_former_seeds();
         if let Err(error) = self.store.mend_index(&|| self.shutdown.is_requested()) {
             tracing::warn!(%error, "the index of the store is damaged, and could not be made anew");
         }
@@ -135,6 +136,7 @@ impl Upkeep {
             let _ = self.rewrite("schedule");
         }
         if self.is_due("collect", hours) {
+            // It has said why.
             let _ = self.collect("schedule");
         }
         if self.is_due("check", u64::from(self.config.check_days) * DAY) {
@@ -175,22 +177,59 @@ impl Upkeep {
         }
     }
 
-    fn log<T>(&self, result: Result<T, svs::SvsError>) {
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(crate) fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
+    pub(crate) fn shutdown(&self) -> &Shutdown {
+        &self.shutdown
+    }
+
+    pub(crate) fn elsewhere(&self) -> &dyn Elsewhere {
+        self.elsewhere.as_ref()
+    }
+
+    /// Whether the store has a key.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.config.key_file.is_some()
+    }
+
+    pub(crate) fn log<T>(&self, result: Result<T, svs::SvsError>) {
         if let Err(error) = result {
             tracing::warn!(%error, "the job row of an upkeep could not be written");
         }
     }
 
-    /// Does something as a job, whose row ends with its outcome.
-    fn as_job<T>(
+    /// Does something with the store as a job, and notes when it was done.
+    fn as_upkeep<T>(
         &self,
         (kind, what): (JobKind, &str),
         by: &str,
         work: impl FnOnce(JobId) -> Result<(T, u64), String>,
     ) -> Result<T, String> {
+        let ends = ("store".to_owned(), "store".to_owned());
+        let done = self.as_job(kind, (ends, None), by, work);
+        self.note_done(what);
+        done
+    }
+
+    /// Does something as a job from one end to another, whose row ends with its outcome. With a
+    /// `mark` its row can be told from others of its kind.
+    pub(crate) fn as_job<T>(
+        &self,
+        kind: JobKind,
+        (ends, mark): ((String, String), Option<&str>),
+        by: &str,
+        work: impl FnOnce(JobId) -> Result<(T, u64), String>,
+    ) -> Result<T, String> {
         let id = JobId::generate(now().as_millis() as u64);
-        let mut job = NewJob::new(id, kind, JobOwner::Engine, ("store", "store"), by);
+        let mut job = NewJob::new(id, kind, JobOwner::Engine, ends, by);
         job.state = JobState::InProgress;
+        job.resume = mark.map(str::to_owned);
         self.log(self.catalogue.create_job(&job));
         let done = work(id);
         let ending = match &done {
@@ -198,21 +237,20 @@ impl Upkeep {
             Err(cause) => Ending::failed(cause.clone()),
         };
         self.log(self.catalogue.finish(id, &ending));
-        self.note_done(what);
         if let Err(cause) = &done {
             self.say(messages::UPKEEP_FAILED, &[("cause", cause)], id);
         }
         done.map(|(done, _)| done)
     }
 
-    fn say(&self, message: &str, words: &[(&str, &dyn std::fmt::Display)], job: JobId) {
+    pub(crate) fn say(&self, message: &str, words: &[(&str, &dyn std::fmt::Display)], job: JobId) {
         let subject = job.to_string();
         messages::note(&self.catalogue, EventKind::Store, message, words, Some(&subject));
     }
 
     /// Deletes what is superseded and gives back its space. Blocks.
     fn collect(&self, by: &str) -> Result<Value, String> {
-        self.as_job((JobKind::Collect, "collect"), by, |job| {
+        self.as_upkeep((JobKind::Collect, "collect"), by, |job| {
             let config = &self.config;
             let keep = Keep {
                 newest: config.keep_generations as usize,
@@ -250,7 +288,7 @@ impl Upkeep {
 
     /// Reads everything, and gets what is damaged from the other sites. Blocks.
     fn check(&self, by: &str) -> Result<Value, String> {
-        self.as_job((JobKind::Scrub, "check"), by, |job| {
+        self.as_upkeep((JobKind::Scrub, "check"), by, |job| {
             let mut pace = Pace::new(self.config.check_rate.0, &self.shutdown);
             let done =
                 self.store.check(&mut |bytes| {

@@ -8,7 +8,8 @@
 //! - [`GenerationReader`] reads a sealed generation, as a tape or by byte extents. What it shares
 //!   with an image, moving and reading, is [`Reel`].
 //! - [`Recipes`], [`Compare`], [`Store::missing`], [`Store::stored_chunk`],
-//!   [`Store::put_stored_chunk`] and [`Import`] are what replication is made of.
+//!   [`Store::put_stored_chunk`] and [`Import`] are what replication is made of. [`Store::bring`]
+//!   does it between two stores that are open here, [`Store::digests`] compares two that are not.
 //!
 //! # Invariants
 //!
@@ -33,6 +34,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod bring;
 mod bytesio;
 mod chunker;
 mod codec;
@@ -40,6 +42,7 @@ mod collect;
 mod compare;
 mod container;
 mod crew;
+mod digests;
 mod error;
 mod follow;
 #[cfg(test)]
@@ -65,8 +68,10 @@ mod store;
 mod testing;
 mod vault;
 
+pub use bring::{BringError, Brought};
 pub use collect::{Checked, Collected, Hold, LOST_MAX};
 pub use compare::{Compare, Piece};
+pub use digests::{Depth, part};
 pub use error::{Result, StoreError};
 pub use follow::{Growth, Standing, Watcher};
 pub use image::{Extent, Image};

@@ -16,6 +16,7 @@ use crate::library::{self, LibraryCommand};
 use crate::maps::{self, CopyCommand, MapCommand, MigrateCommand, PoolCommand};
 use crate::output::Output;
 use crate::queue::{self, QueueCommand};
+use crate::seed::SeedCommand;
 use crate::{catalogue, health, status};
 
 /// Administer a pair of Twinreel engines.
@@ -191,6 +192,9 @@ pub(crate) enum StoreCommand {
     /// The key of a store that is encrypted.
     #[command(subcommand)]
     Key(StoreKeyCommand),
+    /// A first replication on a disk that is shipped.
+    #[command(subcommand)]
+    Seed(SeedCommand),
     /// Keep everything on a cartridge until a date, whatever else is asked; or show until when.
     Lock {
         #[command(flatten)]
@@ -356,6 +360,9 @@ mod tests {
             "store key change new.key --config a.toml",
             "store lock vtl0:VTA001L8 --until 2027-01-31",
             "store lock vtl0:VTA001L8",
+            "store seed write --site dr /mnt/disk --key-file seed.key",
+            "store seed write --site dr --cartridge vtl0:A --cartridge vtl0:B disk --in-clear",
+            "store seed read /mnt/disk --config remote.toml --json",
             "cartridges --config a.toml",
             "health --config remote.toml --clear ptl0/drive0",
             "queue --config a.toml --json",
@@ -409,6 +416,8 @@ mod tests {
             ("replicate VTA001L8", "write LIBRARY:BARCODE"),
             ("replicate vtl0:a/b", "may not contain"),
             ("store lock vtl0:VTA001L8 --until soon", "2027-01-31"),
+            ("store seed write /mnt/disk", "--site"),
+            ("store seed write --site dr d --in-clear --key-file k", "cannot be used"),
             ("dma copy --source v:A --target a:B", "--server"),
             ("dma copy --server h:1 --source v:A --target a", "write LIBRARY:BARCODE"),
             ("dma copy --server h:1 --source v:A --target a:B,B", "named twice"),

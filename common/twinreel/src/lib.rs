@@ -26,6 +26,7 @@ mod library;
 mod maps;
 mod output;
 mod queue;
+mod seed;
 mod status;
 mod store_key;
 

@@ -54,7 +54,19 @@ pub(crate) fn store(command: &StoreCommand, output: &Output) -> Result<(), Faile
             (which, "store_lock", params)
         }
         StoreCommand::Key(command) => return crate::store_key::run(command, output),
+        StoreCommand::Seed(command) => return crate::seed::run(command, output),
     };
+    long(which, method, params, output)
+}
+
+/// Asks a running engine for something that may take days, and shows what came of it. What is
+/// damaged at the end is a failure.
+pub(crate) fn long(
+    which: &Which,
+    method: &str,
+    params: Value,
+    output: &Output,
+) -> Result<(), Failed> {
     let socket = site(which)?.admin_socket();
     let mut client = AdminClient::connect(&socket, LONG).map_err(Failed::new)?;
     let value: Value = client.call(method, params).map_err(Failed::new)?;
@@ -63,7 +75,7 @@ pub(crate) fn store(command: &StoreCommand, output: &Output) -> Result<(), Faile
     let healed = value["healed_chunks"].as_u64().unwrap_or(0) > 0;
     match found("incomplete_generations") {
         0 if healed || found("damage") == 0 => Ok(()),
-        _ => Err(Failed::new("the store is damaged; see docs/operations.md")),
+        _ => Err(Failed::new("something is damaged; see docs/operations.md")),
     }
 }
 

@@ -221,7 +221,16 @@ fn begin(store: &Store, what: &What) -> Result<Begin, Unfinished> {
         Some(info) => (info.cartridge, info.parent, info.created_ms),
         None => store.open_header(what.generation).map_err(|_| Unfinished::Lost)?,
     };
+    // So that what came there in another way is proven to be the same.
+    let digest = match &info {
+        Some(_) => {
+            let lists = store.recipe(what.generation).map_err(|_| Unfinished::Lost)?;
+            Some(lists.digest().map_err(Unfinished::failed)?.to_string())
+        }
+        None => None,
+    };
     let attributes = json!({
+        "digest": digest,
         "library": what.library,
         "capacity": what.capacity,
         "created_ms": created_ms,

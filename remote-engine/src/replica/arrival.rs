@@ -38,6 +38,8 @@ struct Attributes {
     job: Option<JobId>,
     /// It is still written there: nothing is promised before it is committed.
     ahead: bool,
+    /// What [`Recipes::digest`] says there, if it is sealed and the sender tells.
+    digest: Option<String>,
 }
 
 /// A generation that arrives.
@@ -185,7 +187,7 @@ impl Arrival {
             return Err(refused("barcode and library of the cartridge are not told"));
         }
         let store = &self.ground.store;
-        if let Some(info) = store.generation(self.begin.generation) {
+        if let Some(info) = self.here()? {
             if info.cartridge != self.begin.cartridge {
                 return Err(refused("the generation is here as one of another cartridge"));
             }
@@ -215,6 +217,32 @@ impl Arrival {
             stored_bytes: 0,
         }));
         Ok(Begun::Import { base: index })
+    }
+
+    /// The generation, if it is here already and is the one that is sent. One that came with a seed
+    /// and is another one is given up; nothing has relied on it.
+    fn here(&self) -> Result<Option<GenerationInfo>, Failure> {
+        let (ground, id) = (&self.ground, self.begin.generation);
+        let Some(info) = ground.store.generation(id) else { return Ok(None) };
+        let Some(theirs) = &self.attributes.digest else { return Ok(Some(info)) };
+        let lists = ground.store.recipe(id);
+        let ours = lists.and_then(|lists| lists.digest()).map_err(|error| failure(&error))?;
+        if ours.to_string() == *theirs {
+            return Ok(Some(info));
+        }
+        let rows = ground.catalogue.replications(&[]).map_err(|error| unwritten(&error))?;
+        if rows.iter().any(|row| row.generation == id) {
+            let text = "what was replicated under this name is something else".to_owned();
+            return Err(Failure { why: FailWhy::Corrupt, text });
+        }
+        let words: [(&str, &dyn std::fmt::Display); 2] =
+            [("cartridge", &self.ends().0), ("site", &self.peer.site)];
+        messages::note(&ground.catalogue, EventKind::Store, messages::SEED_WRONG, &words, None);
+        if ground.catalogue.generation(id).map_err(|error| unwritten(&error))?.is_some() {
+            ground.catalogue.remove_generation(id).map_err(|error| unwritten(&error))?;
+        }
+        ground.store.delete_generation(id).map_err(|error| failure(&error))?;
+        Ok(None)
     }
 
     fn ends(&self) -> (String, String) {

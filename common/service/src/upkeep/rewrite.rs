@@ -86,7 +86,7 @@ impl Upkeep {
     /// over those that it has been through, and ends when a copy begins to read. Blocks.
     pub(super) fn rewrite(&self, by: &str) -> Result<Value, String> {
         let scheduled = by == "schedule";
-        self.as_job((JobKind::Collect, "rewrite"), by, |job| {
+        self.as_upkeep((JobKind::Collect, "rewrite"), by, |job| {
             let text = |error: store::StoreError| error.to_string();
             let config = &self.config;
             let reads = match config.rewrite_reads {
