@@ -141,7 +141,7 @@ fn a_list_that_is_damaged_too_costs_no_other_container() {
 #[test]
 fn every_generation_stays_whole_whatever_else_is_done() {
     let seed = support::seed(94);
-    for round in 0..number("TWINREEL_MEND_ROUNDS", 10) {
+    for round in 0..number("TWINREEL_MEND_ROUNDS", 40) {
         let mut random = Random::new(seed.wrapping_mul(101) + round);
         let vfs = CrashVfs::new();
         let (mut store, mut kept) = made(&vfs, &mut random);

@@ -142,3 +142,111 @@ impl Upkeep {
 fn rewritten(cartridge: CartridgeId) -> String {
     format!("upkeep/rewritten/{cartridge}")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use model::{Digest, JobId, SiteName, Ulid};
+    use store::{ChunkParams, Options, Store, StoredChunk};
+    use svs::{Catalogue, JobOwner, NewJob};
+    use vfs::{CrashVfs, Vfs};
+
+    use super::*;
+    use crate::healing::Elsewhere;
+    use crate::shutdown::{self, Shutdown};
+
+    struct Nowhere;
+
+    impl Elsewhere for Nowhere {
+        fn fetch(
+            &self,
+            _: &[Digest],
+            _: &Shutdown,
+        ) -> Option<Vec<(SiteName, Digest, StoredChunk)>> {
+            None
+        }
+    }
+
+    const CARTRIDGE: CartridgeId = CartridgeId(Ulid(1));
+    const LENGTH: usize = 2 << 20;
+
+    /// An image that changes in many places each time that it is backed up.
+    struct Image {
+        state: u64,
+        bytes: Vec<u8>,
+    }
+
+    impl Image {
+        fn new() -> Self {
+            let mut image = Self { state: 7, bytes: Vec::new() };
+            image.bytes = (0..LENGTH).map(|_| image.next() as u8).collect();
+            image
+        }
+
+        fn next(&mut self) -> u64 {
+            self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            self.state >> 33
+        }
+
+        fn back_up(&mut self, store: &Store) {
+            let mut image = store.image(CARTRIDGE).unwrap();
+            self.bytes.chunks(65_536).for_each(|record| image.write(record).unwrap());
+            image.seal().unwrap().unwrap();
+            for _ in 0..100 {
+                let at = self.next() as usize % LENGTH;
+                self.bytes[at] ^= 1;
+            }
+        }
+    }
+
+    #[test]
+    fn it_is_done_once_for_each_generation_and_not_while_a_copy_reads() {
+        let chunk = ChunkParams { min: 128, average: 256, max: 1024, ..ChunkParams::default() };
+        let options = Options { chunk, container_bytes: 1 << 20, ..Options::default() };
+        let disk: Arc<dyn Vfs> = Arc::new(CrashVfs::new());
+        let (store, _) = Store::open(disk, Path::new("/store"), &options).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let catalogue = Arc::new(Catalogue::open(&dir.path().join("svs.db")).unwrap());
+        let (_trigger, shutdown) = shutdown::channel();
+        // A window of this store is 128 KiB: 8 reads.
+        let zero = model::ByteSize(0);
+        let config = Config {
+            rewrite_reads: 65_536,
+            rewrite_rate: zero,
+            rewrite_room: 50,
+            ..Config::default()
+        };
+        let upkeep =
+            Upkeep::new(store.clone(), catalogue.clone(), config, shutdown, Arc::new(Nowhere));
+        let mut image = Image::new();
+        (0..12).for_each(|_| image.back_up(&store));
+        let newest = || store.latest(CARTRIDGE).unwrap().id.to_string();
+        let worst = upkeep.fragmentation()["worst"][0].clone();
+        assert_eq!(worst["generation"], newest().as_str(), "{worst:#}");
+        let number = |value: &Value, key: &str| value[key].as_u64().unwrap();
+        assert!(number(&worst, "reads_per_gib") > 65_536, "{worst:#}");
+
+        let done = upkeep.rewrite("schedule").unwrap();
+        assert!(number(&done, "bytes_moved") > 0 && number(&done, "generations") == 1, "{done:#}");
+        assert_eq!(number(&done, "bytes_looked_at"), LENGTH as u64);
+        let found = upkeep.fragmentation();
+        assert!(number(&found["worst"][0], "reads_per_gib") < number(&worst, "reads_per_gib"));
+        assert_eq!(number(&found, "generations"), 12);
+        assert_eq!(number(&upkeep.rewrite("schedule").unwrap(), "bytes_looked_at"), 0);
+        assert_eq!(number(&upkeep.rewrite("admin").unwrap(), "bytes_looked_at"), LENGTH as u64);
+
+        image.back_up(&store);
+        let id = JobId(Ulid(9));
+        let mut job = NewJob::new(id, JobKind::Copy, JobOwner::Engine, ("a", "b"), "test");
+        job.state = JobState::InProgress;
+        catalogue.create_job(&job).unwrap();
+        let ended = number(&upkeep.rewrite("schedule").unwrap(), "bytes_looked_at");
+        assert!(ended > 0 && ended < LENGTH as u64, "{ended}");
+        catalogue.finish(id, &svs::Ending::cancelled("it is over".to_owned())).unwrap();
+        // What was not seen to wholly is seen to again.
+        let whole = number(&upkeep.rewrite("schedule").unwrap(), "bytes_looked_at");
+        assert_eq!(whole, LENGTH as u64);
+    }
+}

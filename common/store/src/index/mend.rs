@@ -7,6 +7,7 @@
 //! On disk there is no manifest from the moment when damage is seen to the next container that is
 //! sealed, so a process that ends in between makes all of it anew at its start.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -64,19 +65,9 @@ impl Mending<'_> {
     pub(crate) fn take(&mut self, places: &[(Digest, Location)]) -> Result<()> {
         {
             let state = self.index.read();
-            for (digest, at) in places {
-                // What was stored once more meanwhile counts there.
-                let later = state.recent.get(digest.as_bytes()).filter(|later| *later != at);
-                match later.filter(|later| state.counts(later)) {
-                    Some(_) => {
-                        state.of(at).map(|contents| contents.leave(at));
-                    }
-                    None if state.counts(at) => {
-                        self.spots.push(Spot { digest: *digest.as_bytes(), at: *at });
-                    }
-                    None => {}
-                }
-            }
+            let counts = places.iter().filter(|(_, at)| state.counts(at));
+            self.spots
+                .extend(counts.map(|(digest, at)| Spot { digest: *digest.as_bytes(), at: *at }));
         }
         if self.spots.len() >= self.index.limit { self.write() } else { Ok(()) }
     }
@@ -96,8 +87,18 @@ impl Mending<'_> {
 
     fn write(&mut self) -> Result<()> {
         // Where a chunk counts twice the later place is entered.
-        self.spots.sort_unstable_by_key(|spot| (spot.digest, std::cmp::Reverse(spot.at.container)));
-        self.spots.dedup_by_key(|spot| spot.digest);
+        self.spots.sort_unstable_by_key(|spot| {
+            (spot.digest, Reverse((spot.at.container, spot.at.offset)))
+        });
+        let state = self.index.read();
+        self.spots.dedup_by(|older, newer| {
+            let same = older.digest == newer.digest;
+            if same && !state.settle(&older.at, &newer.at) {
+                newer.at = older.at;
+            }
+            same
+        });
+        drop(state);
         let Index { vfs, dir, .. } = self.index;
         let id = self.index.upkeep().take_id();
         let mut writer = RunWriter::create(vfs.as_ref(), dir, id, self.spots.len() as u64)?;

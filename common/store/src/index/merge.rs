@@ -90,16 +90,16 @@ impl Merge {
         for _ in 0..entries {
             let heads = self.inputs.iter().filter_map(|cursor| Some(cursor.head()?.digest));
             let Some(least) = heads.min() else { return Ok(true) };
-            let mut newest = None;
+            let mut newest: Option<Spot> = None;
             for cursor in &mut self.inputs {
-                if let Some(spot) = cursor.head().filter(|spot| spot.digest == least) {
-                    newest = Some(spot);
-                    cursor.advance()?;
-                }
+                let Some(spot) = cursor.head().filter(|spot| spot.digest == least) else {
+                    continue;
+                };
+                cursor.advance()?;
+                let older = newest.filter(|older| !state.settle(&older.at, &spot.at));
+                newest = older.or(Some(spot).filter(|spot| state.counts(&spot.at)));
             }
-            if let Some(spot) = newest.filter(|spot| state.counts(&spot.at)) {
-                self.output.push(spot)?;
-            }
+            newest.map_or(Ok(()), |spot| self.output.push(spot))?;
         }
         Ok(false)
     }

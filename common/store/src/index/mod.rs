@@ -6,9 +6,10 @@
 //! somebody relied on (`contents`). What the index has on disk is never more than what the
 //! containers say of themselves: it is made anew from them where it is missing or damaged.
 //!
-//! A digest may stand in several runs, but at most one of its places *counts*
-//! ([`Contents::counts`]): a chunk that is moved, forgotten or freed leaves its old place before
-//! the new one is entered.
+//! A digest may stand in several runs, but only places that *count* ([`Contents::counts`]) are
+//! found, the newest first: a chunk that is moved, forgotten or freed leaves its old place before
+//! the new one is entered. Two places of a chunk count only where it was stored once more because
+//! a part of the index could not be read; a merge settles that.
 
 mod contents;
 mod filter;
@@ -17,6 +18,7 @@ mod mend;
 mod merge;
 mod near;
 mod run;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -30,12 +32,13 @@ use model::Digest;
 use vfs::Vfs;
 
 use crate::{Damage, Encoding, Result, StoreError};
-use contents::{Contents, Stamp};
+use contents::Contents;
 use manifest::{Covered, Manifest};
 pub(crate) use mend::Mending;
 use merge::Merge;
 use near::Near;
 use run::{Run, RunWriter, Spot};
+use state::State;
 
 /// Bytes before each chunk in a container.
 pub(crate) const HEADER: u64 = 56;
@@ -99,47 +102,6 @@ impl Hasher for Mixer {
 
     fn finish(&self) -> u64 {
         self.state
-    }
-}
-
-/// What looking up needs.
-struct State {
-    /// Places that no run has.
-    recent: HashMap<[u8; 32], Location, Mixer>,
-    /// Oldest first: what a later one says is newer.
-    runs: Arc<Vec<Arc<Run>>>,
-    contents: HashMap<u32, Contents>,
-    /// The epoch that stamps are counted from.
-    base: u32,
-}
-
-impl State {
-    fn stamp(&self, epoch: u32) -> Stamp {
-        Stamp::try_from(epoch.saturating_sub(self.base)).unwrap_or(Stamp::MAX)
-    }
-
-    fn of(&self, at: &Location) -> Option<&Contents> {
-        self.contents.get(&at.container)
-    }
-
-    /// Whether the chunk at this place counts.
-    fn counts(&self, at: &Location) -> bool {
-        self.of(at).is_some_and(|contents| contents.counts(at))
-    }
-
-    /// The place, if it counts; stamped if there is an epoch.
-    fn rely(&self, at: Location, epoch: Option<u32>) -> Option<Location> {
-        let contents = self.of(&at)?;
-        let counts = match epoch {
-            Some(epoch) => contents.touch(&at, self.stamp(epoch)),
-            None => contents.counts(&at),
-        };
-        counts.then_some(at)
-    }
-
-    fn totals(&self) -> (u64, u64, u64) {
-        let each = self.contents.values().map(Contents::totals);
-        each.fold((0, 0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1, sum.2 + one.2))
     }
 }
 
@@ -253,8 +215,8 @@ impl Index {
         loop {
             let runs = {
                 let state = self.read();
-                if let Some(at) = state.recent.get(digest.as_bytes()) {
-                    return Ok(state.rely(*at, epoch).map(known));
+                if let Some(at) = state.recent(digest, epoch) {
+                    return Ok(Some(known(at)));
                 }
                 let near = self.near().get(digest);
                 if let Some(at) = near.and_then(|at| state.rely(at, epoch)) {
@@ -269,8 +231,8 @@ impl Index {
                 continue;
             }
             let at = at.map_err(|error| self.spoilt(error))?;
-            if let Some(at) = state.recent.get(digest.as_bytes()) {
-                return Ok(state.rely(*at, epoch).map(known));
+            if let Some(at) = state.recent(digest, epoch) {
+                return Ok(Some(known(at)));
             }
             let Some(at) = at.and_then(|at| state.rely(at, epoch)) else { return Ok(None) };
             return Ok(Some(Found { at, wanted: self.near().found(at.container) }));
@@ -279,7 +241,7 @@ impl Index {
 
     fn in_runs(&self, runs: &[Arc<Run>], digest: &Digest) -> Result<Option<Location>> {
         for run in runs.iter().rev() {
-            if let Some(found) = run.find(digest)? {
+            if let Some(found) = run.find(digest)?.filter(|at| self.counts(at)) {
                 return Ok(Some(found));
             }
         }
