@@ -123,20 +123,18 @@ fn spent(work: impl FnOnce()) -> Spent {
     Spent { wall, busy: TICK * (ticks() - before) }
 }
 
-/// Drops all files in a directory from the page cache; whether that went well.
+/// Drops all files in a directory from the page cache; false if one can not be.
 fn cold(dir: &Path) -> bool {
     settle();
-    let all = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    all.map(|path| match path.is_dir() {
-        true => cold(&path),
-        false => {
-            let mut drop = Command::new("dd");
-            drop.arg(format!("if={}", path.display()));
-            drop.args(["iflag=nocache", "count=0", "status=none"]);
-            drop.status().is_ok_and(|status| status.success())
+    fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).all(|path| {
+        if path.is_dir() {
+            return cold(&path);
         }
+        let mut drop = Command::new("dd");
+        drop.arg(format!("if={}", path.display()));
+        drop.args(["iflag=nocache", "count=0", "status=none"]);
+        drop.status().is_ok_and(|status| status.success())
     })
-    .fold(true, |all, one| all && one)
 }
 
 /// Writes over two hundredths of a file, with what `fresh` holds.
