@@ -77,7 +77,7 @@ fn who_reads_does_not_notice_and_the_next_seal_makes_it_last() {
     let mut random = Random::new(support::seed(91));
     let vfs = CrashVfs::new();
     let (store, mut kept) = made(&vfs, &mut random);
-    assert!(spoil(&vfs, &mut random) > 4);
+    assert!(spoil(&vfs, &mut random) > 0);
     check(&store, &kept, "damaged");
     assert!(!store.mend_index(&|| false).unwrap(), "it was mended twice");
     // It is on disk again when containers were sealed, and the next open needs no container.
