@@ -260,7 +260,8 @@ impl Bench<'_> {
         for who in whos {
             let rate = |generation, of: fn(&Spent) -> Duration| {
                 let times = self.times[&(generation, who)].iter().map(of).collect();
-                (self.mib << 20) as f64 / 1e6 / median(times).as_secs_f64()
+                // A tick at least: nobody takes nothing.
+                (self.mib << 20) as f64 / 1e6 / median(times).as_secs_f64().max(0.01)
             };
             let wall = |generation| rate(generation, |spent| spent.wall);
             let busy = |generation| rate(generation, |spent| spent.busy);
