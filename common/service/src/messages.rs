@@ -128,6 +128,10 @@ messages! {
     SEED_INCOMPLETE = "TWR-6014-E",
     /// cartridge, site
     SEED_WRONG = "TWR-6015-E",
+    /// count, site, chunks
+    SITES_SAME = "TWR-6016-I",
+    /// cartridge, generation, site, cause
+    SITES_DIFFER = "TWR-6017-E",
     /// device, flag, meaning
     DRIVE_ALERT = "TWR-6020-W",
     /// device, cause

@@ -25,6 +25,9 @@ pub struct Upkeep {
     pub check_days: u32,
     /// How fast, in bytes a second, 0 for as fast as it goes; 50 MB if not given.
     pub check_rate: ByteSize,
+    /// How often the local engine compares what it replicated with what the sites hold, in days, 0
+    /// for never; 7 if not given.
+    pub compare_days: u32,
     /// The key of the store, which is encrypted if one is given when it is made. Absolute after
     /// loading.
     pub key_file: Option<PathBuf>,
@@ -39,6 +42,7 @@ impl Default for Upkeep {
             collect_below: 50,
             check_days: 30,
             check_rate: ByteSize(50_000_000),
+            compare_days: 7,
             key_file: None,
         }
     }
