@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use link::{LibraryReport, Message};
 use model::{DeviceName, EngineId, JobId, LibraryName, SiteName};
 use service::cli::Failure;
+use service::comparing::Comparing;
 use service::config::RemoteConfig;
 use service::healing::Healing;
 use service::messages;
@@ -71,6 +72,8 @@ pub struct Ground {
     pub reporter: Reporter,
     /// Chunks that are damaged here or there.
     pub healing: Arc<Healing>,
+    /// Questions of peers about what is held here.
+    pub comparing: Arc<Comparing>,
 }
 
 impl Ground {
@@ -164,6 +167,7 @@ fn open(config: RemoteConfig, reporter: Reporter) -> Result<Arc<Ground>, Failure
         streams: Streams::default(),
         reporter,
         healing: Arc::default(),
+        comparing: Arc::default(),
         config,
     }))
 }

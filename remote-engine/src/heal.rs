@@ -1,12 +1,13 @@
-//! Chunks that are damaged in this store or in that of a local engine.
+//! Chunks that are damaged in this store or in that of a local engine, and what is held here.
 
 use std::sync::Arc;
 
-use link::{ChunkData, Heal, Message};
+use link::{Capabilities, ChunkData, Compare, CompareAsk, CompareBody, CompareTold, Heal, Message};
 use model::{Digest, SiteName};
+use service::comparing::{Held, Question};
 use service::healing::{Answer, Elsewhere, fetch_from};
 use service::shutdown::Shutdown;
-use store::{Encoding, StoredChunk};
+use store::{Depth, Encoding, StoredChunk};
 use tokio::sync::mpsc;
 
 use crate::engine::Ground;
@@ -21,7 +22,7 @@ impl Elsewhere for Others {
         shutdown: &Shutdown,
     ) -> Option<Vec<(SiteName, Digest, StoredChunk)>> {
         let ground = &self.0;
-        fetch_from(ground.peers.bulk_ways(), wanted, |way, wanted| {
+        fetch_from(ground.peers.bulk_ways(Capabilities::HEAL), wanted, |way, wanted| {
             let question = Message::Heal(Heal::Want(wanted.to_vec()));
             ground.healing.ask(wanted, shutdown, || way.blocking_send(question).is_ok())
         })
@@ -38,6 +39,23 @@ pub(crate) fn heard(ground: &Arc<Ground>, message: Heal, out: &mpsc::Sender<Mess
         }
         Heal::Chunk { digest, data } => ground.healing.arrived((digest, data.and_then(stored))),
     }
+}
+
+/// A local engine asks what is held here.
+pub(crate) fn asked(ground: &Arc<Ground>, message: Compare, out: &mpsc::Sender<Message>) {
+    let Compare { number, body } = message;
+    // Nothing is asked from here.
+    let CompareBody::Ask(ask) = body else { return };
+    let CompareAsk { generation, first, count, parts, read } = ask;
+    let depth = if read { Depth::Read } else { Depth::Present };
+    let question = Question { generation, first, count, parts, depth };
+    let out = out.clone();
+    let told = |Held { chunks, objects, digests }| CompareTold { chunks, objects, digests };
+    ground.comparing.answer(&ground.store, question, move |held| {
+        let body = CompareBody::Told(held.map(told));
+        // Without the connection there is nobody to tell.
+        drop(out.blocking_send(Message::Compare(Compare { number, body })));
+    });
 }
 
 fn said((digest, chunk): Answer) -> Heal {

@@ -381,7 +381,12 @@ mod tests {
 
     fn peer(engine: u64) -> Peer {
         let engine = EngineId(model::Ulid::from_parts(engine, 0));
-        Peer { site: SiteName::new("hq").unwrap(), engine, version: 1 }
+        Peer {
+            site: SiteName::new("hq").unwrap(),
+            engine,
+            version: 1,
+            capabilities: link::Capabilities::ALL,
+        }
     }
 
     fn copy(number: u64, engine: u64) -> NewCopy {

@@ -17,6 +17,7 @@ mod page;
 mod policies;
 mod records;
 mod scene;
+mod seed;
 mod trouble;
 mod upkeep;
 mod wire;

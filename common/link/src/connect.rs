@@ -34,6 +34,25 @@ impl fmt::Debug for Token {
     }
 }
 
+/// Messages that a side understands beyond those of its version. An engine sends none that the
+/// other one does not understand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities(pub u64);
+
+impl Capabilities {
+    /// [`crate::Heal`].
+    pub const HEAL: Self = Self(1);
+    /// [`crate::Compare`].
+    pub const COMPARE: Self = Self(2);
+    /// Everything that this code understands.
+    pub const ALL: Self = Self(Self::HEAL.0 | Self::COMPARE.0);
+
+    /// Whether all of these are among them.
+    pub fn has(self, these: Self) -> bool {
+        self.0 & these.0 == these.0
+    }
+}
+
 /// The first message on each connection, both ways.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
@@ -49,13 +68,16 @@ pub struct Hello {
     pub channel: Channel,
     /// Which pair the connection belongs to.
     pub token: Token,
+    /// What the sender understands.
+    pub capabilities: Capabilities,
 }
 
 impl Hello {
     /// The greeting of the engine that connects, or the answer to one with its token and channel.
     pub fn new(site: SiteName, engine: EngineId, channel: Channel, token: Token) -> Self {
         let (version, oldest) = (PROTOCOL_VERSION, OLDEST_VERSION);
-        Self { version, oldest, site, engine, channel, token }
+        let capabilities = Capabilities::ALL;
+        Self { version, oldest, site, engine, channel, token, capabilities }
     }
 }
 
@@ -92,6 +114,8 @@ pub struct Peer {
     pub engine: EngineId,
     /// The version both speak.
     pub version: u32,
+    /// What it understands.
+    pub capabilities: Capabilities,
 }
 
 /// Greetings that do not go together; a retry helps only after someone changed something.
@@ -144,7 +168,8 @@ pub fn greet(mine: &Hello, theirs: &Hello, certificate: &SiteName) -> Result<Pee
     if theirs.token != mine.token || theirs.channel != mine.channel {
         return Err(GreetError::Mixed);
     }
-    Ok(Peer { site: theirs.site.clone(), engine: theirs.engine, version })
+    let (site, engine, capabilities) = (theirs.site.clone(), theirs.engine, theirs.capabilities);
+    Ok(Peer { site, engine, version, capabilities })
 }
 
 /// What a greeting tells about the peer since the last one.
@@ -229,6 +254,10 @@ mod tests {
         let good = hello("dr", 2, Channel::Control, 7);
         let dr = SiteName::new("dr").unwrap();
         assert_eq!(greet(&mine, &good, &dr).unwrap().version, PROTOCOL_VERSION);
+        let older = Hello { capabilities: Capabilities::default(), ..good.clone() };
+        let peer = greet(&mine, &older, &dr).unwrap();
+        assert!(!peer.capabilities.has(Capabilities::HEAL));
+        assert!(greet(&mine, &good, &dr).unwrap().capabilities.has(Capabilities::ALL));
         let newer = Hello { version: 9, oldest: 1, ..good.clone() };
         assert_eq!(greet(&mine, &newer, &dr).unwrap().version, PROTOCOL_VERSION);
         let too_new = Hello { version: 9, oldest: 8, ..good.clone() };

@@ -11,6 +11,7 @@
 //! | replication | [`Sender`], [`Receiver`] | one generation, only the chunks that lack |
 //! | streams | [`StreamSender`], [`StreamReceiver`] | bytes in order, deduplicated, by credit |
 //! | healing | [`Heal`] | a few chunks by name, for the side where they are damaged |
+//! | comparing | [`Compare`] | digests of what is held, down to the chunk that differs |
 //!
 //! Invariants. A frame never exceeds [`FRAME_MAX`] and its structure never [`BODY_MAX`]; whatever
 //! breaks a rule is a typed error that names the peer as the one at fault, and the connection
@@ -21,6 +22,7 @@
 //! catalogue (machines ask their shell by outputs), and the devices (they are behind `tape`).
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod compare;
 mod connect;
 mod heal;
 mod lease;
@@ -31,9 +33,12 @@ mod report;
 mod stream;
 mod wire;
 
+pub use compare::{
+    COMPARE_CHUNKS_MAX, COMPARE_PARTS_MAX, Compare, CompareAsk, CompareBody, CompareTold,
+};
 pub use connect::{
-    Channel, Goodbye, GoodbyeReason, GreetError, Hello, Meeting, PROTOCOL_VERSION, Pairing, Peer,
-    PeerMemory, Token, greet,
+    Capabilities, Channel, Goodbye, GoodbyeReason, GreetError, Hello, Meeting, PROTOCOL_VERSION,
+    Pairing, Peer, PeerMemory, Token, greet,
 };
 pub use heal::{HEAL_MAX, Heal};
 pub use lease::{

@@ -255,7 +255,7 @@ fn leases_survive_any_request_and_share_no_device() {
         for now in 0..80 {
             let site = SiteName::new(["hq", "branch"][random.below(2) as usize]).unwrap();
             let engine = EngineId(Ulid(random.below(2).into()));
-            let peer = Peer { site, engine, version: 1 };
+            let peer = Peer { site, engine, version: 1, capabilities: link::Capabilities::ALL };
             let mut actions = match random.below(10) {
                 0 => table.tick(now * 10),
                 1 => table.on_peer(now * 10, &peer),

@@ -201,7 +201,12 @@ impl World {
     }
 
     fn peer(&self) -> Peer {
-        Peer { site: SiteName::new("hq").unwrap(), engine: self.local, version: 1 }
+        Peer {
+            site: SiteName::new("hq").unwrap(),
+            engine: self.local,
+            version: 1,
+            capabilities: link::Capabilities::ALL,
+        }
     }
 
     fn send_remote(&mut self, requests: impl IntoIterator<Item = link::LeaseRequest>) {

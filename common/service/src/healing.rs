@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use model::{Digest, GenerationId, SiteName};
 use store::{Result, Store, StoredChunk};
 
+use crate::comparing::{self, Question};
 use crate::shutdown::Shutdown;
 
 /// Chunks that are asked for at once.
@@ -22,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// An answer: a chunk, or that it is not there.
 pub type Answer = (Digest, Option<StoredChunk>);
 
-/// What asks peers for chunks.
+/// What asks peers for chunks, and for what they hold.
 pub trait Elsewhere: Send + Sync {
     /// Asks the peers that are connected, one after the other, for up to [`AT_ONCE`] chunks, until
     /// all have come. `None` if no peer answered. Nothing of what comes is proven yet. Blocks.
@@ -31,6 +32,24 @@ pub trait Elsewhere: Send + Sync {
         wanted: &[Digest],
         shutdown: &Shutdown,
     ) -> Option<Vec<(SiteName, Digest, StoredChunk)>>;
+
+    /// The sites that are connected now and can be asked what they hold.
+    fn compares_with(&self) -> Vec<SiteName> {
+        Vec::new()
+    }
+
+    /// Asks a site what it holds. `None` if it did not answer. Blocks.
+    fn ask_held(
+        &self,
+        _site: &SiteName,
+        _question: &Question,
+        _shutdown: &Shutdown,
+    ) -> Option<comparing::Answer> {
+        None
+    }
+
+    /// A site does not hold a generation that was replicated to it: it is brought there again.
+    fn bring_again(&self, _site: &SiteName, _generation: GenerationId) {}
 }
 
 /// Asks each peer for what the former ones did not have; `ask` is one question to one peer.

@@ -13,6 +13,7 @@
 //! - [`owner`]: the thread that owns an open device.
 //! - [`upkeep`]: the store's space given back and its data checked, by schedule and by command.
 //! - [`seed`]: generations on a disk that is shipped to the other site.
+//! - [`healing`], [`comparing`]: what peers are asked for, and for what they hold.
 //! - [`physical`]: from a configuration to the physical library that it names.
 //! - [`messages`]: numbered messages, to the log and as events.
 //! - [`cli`], [`logging`], [`shutdown`]: `main` of an engine.
@@ -33,6 +34,7 @@
 pub mod admin;
 pub mod bandwidth;
 pub mod cli;
+pub mod comparing;
 pub mod config;
 pub mod framing;
 pub mod healing;

@@ -132,6 +132,10 @@ messages! {
     SEED_INCOMPLETE = "TWR-6016-E",
     /// cartridge, site
     SEED_WRONG = "TWR-6017-E",
+    /// count, site, chunks
+    SITES_SAME = "TWR-6018-I",
+    /// cartridge, generation, site, cause
+    SITES_DIFFER = "TWR-6019-E",
     /// device, flag, meaning
     DRIVE_ALERT = "TWR-6020-W",
     /// device, cause

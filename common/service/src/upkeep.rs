@@ -33,7 +33,7 @@ pub struct Upkeep {
     elsewhere: Arc<dyn Elsewhere>,
 }
 
-fn now() -> Duration {
+pub(crate) fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
@@ -88,6 +88,7 @@ impl Upkeep {
             "store_collect" => |this, _| this.collect("admin"),
             "store_check" => |this, _| this.check("admin"),
             "store_rewrite" => |this, _| this.rewrite("admin"),
+            "store_compare" => |this, params| this.compare("admin", params),
             "store_lock" => |this, params| this.lock(params),
             _ => return None,
         };
@@ -142,6 +143,11 @@ impl Upkeep {
         if self.is_due("check", u64::from(self.config.check_days) * DAY) {
             let _ = self.check("schedule");
         }
+        // Where nobody is connected it stays due.
+        let days = u64::from(self.config.compare_days);
+        if !self.elsewhere.compares_with().is_empty() && self.is_due("compare", days * DAY) {
+            let _ = self.compare("schedule", &Value::Null);
+        }
     }
 
     /// Whether something was done so long ago. The first time counts from the first look.
@@ -193,6 +199,11 @@ impl Upkeep {
         self.elsewhere.as_ref()
     }
 
+    /// Bytes a second at which everything is read.
+    pub(crate) fn check_rate(&self) -> u64 {
+        self.config.check_rate.0
+    }
+
     /// Whether the store has a key.
     pub(crate) fn is_encrypted(&self) -> bool {
         self.config.key_file.is_some()
@@ -205,7 +216,7 @@ impl Upkeep {
     }
 
     /// Does something with the store as a job, and notes when it was done.
-    fn as_upkeep<T>(
+    pub(crate) fn as_upkeep<T>(
         &self,
         (kind, what): (JobKind, &str),
         by: &str,
@@ -327,7 +338,7 @@ impl Upkeep {
     }
 
     /// Says what was found damaged and what came of it; names the generations that lack something.
-    fn tell_damage(&self, damaged: usize, healed: &Healed, job: JobId) -> Vec<Value> {
+    pub(crate) fn tell_damage(&self, damaged: usize, healed: &Healed, job: JobId) -> Vec<Value> {
         if !healed.from.is_empty() {
             let (count, sites) = (healed.chunks(), healed.from.keys());
             let sites = sites.map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -342,7 +353,7 @@ impl Upkeep {
         }
         let named = healed.incomplete.iter().map(|generation| {
             let cartridge = self.store.generation(*generation).map(|info| info.cartridge);
-            let cartridge = cartridge.map_or("?".to_owned(), |id| self.name_of(id));
+            let cartridge = cartridge.map_or("?".to_owned(), |id| self.cartridge_name(id));
             let words: [(&str, &dyn std::fmt::Display); 2] =
                 [("cartridge", &cartridge), ("generation", generation)];
             self.say(messages::GENERATION_INCOMPLETE, &words, job);
@@ -351,11 +362,10 @@ impl Upkeep {
         named.collect()
     }
 
-    /// What people call a cartridge; its id if there is no row of it.
-    fn name_of(&self, cartridge: CartridgeId) -> String {
-        let rows = self.catalogue.cartridge_status().unwrap_or_default();
-        let row = rows.into_iter().find(|row| row.cartridge == cartridge);
-        row.map_or(cartridge.to_string(), |row| format!("{}:{}", row.library, row.barcode))
+    /// A cartridge for people: `vtl0:VTA001L8`, or its id if it has no row.
+    pub(crate) fn cartridge_name(&self, id: CartridgeId) -> String {
+        let row = self.catalogue.cartridge(id).ok().flatten();
+        row.map_or_else(|| id.to_string(), |row| format!("{}:{}", row.library, row.barcode))
     }
 
     fn figures(&self) -> Value {
@@ -371,12 +381,13 @@ impl Upkeep {
             "containers": statistics.containers,
             "index_memory": statistics.index_memory,
             "fragmentation": self.fragmentation(),
+            "last_comparison": self.last_comparison(),
         })
     }
 }
 
 /// Keeps to a rate, and ends at the shutdown.
-struct Pace<'a> {
+pub(crate) struct Pace<'a> {
     rate: u64,
     begun: Instant,
     bytes: u64,
@@ -384,12 +395,17 @@ struct Pace<'a> {
 }
 
 impl<'a> Pace<'a> {
-    fn new(rate: u64, shutdown: &'a Shutdown) -> Self {
+    pub(crate) fn new(rate: u64, shutdown: &'a Shutdown) -> Self {
         Self { rate, begun: Instant::now(), bytes: 0, shutdown }
     }
 
+    /// Bytes so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Waits until so many bytes more are within the rate. False at the shutdown.
-    fn wait(&mut self, bytes: u64) -> bool {
+    pub(crate) fn wait(&mut self, bytes: u64) -> bool {
         self.bytes += bytes;
         let due = match self.rate {
             0 => Duration::ZERO,

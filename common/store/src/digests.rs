@@ -21,6 +21,19 @@ pub fn part(count: u64, parts: u64) -> u64 {
     count.div_ceil(parts.max(1)).max(1)
 }
 
+fn add(hash: &mut Sha256, chunk: &ChunkRef, is_here: bool) {
+    hash.update(chunk.digest.as_bytes());
+    hash.update(chunk.len.to_le_bytes());
+    hash.update([u8::from(is_here)]);
+}
+
+/// What [`Store::digests`] tells of a part that is this chunk alone.
+pub fn chunk_digest(chunk: &ChunkRef, is_here: bool) -> Digest {
+    let mut hash = Sha256::new();
+    add(&mut hash, chunk, is_here);
+    Digest(hash.finalize().into())
+}
+
 impl Recipes {
     /// A digest over everything that the generation is: names and lengths of its chunks and its
     /// runs of objects, in order. Equal at two sites exactly if they hold the same bytes, records
@@ -81,9 +94,7 @@ impl Store {
             let mut hash = Sha256::new();
             for chunk in lists.chunks(from).take((to - from) as usize) {
                 let chunk = chunk?;
-                hash.update(chunk.digest.as_bytes());
-                hash.update(chunk.len.to_le_bytes());
-                hash.update([u8::from(self.has(&chunk, depth)?)]);
+                add(&mut hash, &chunk, self.has(&chunk, depth)?);
             }
             digests.push(Digest(hash.finalize().into()));
             from = to;

@@ -71,7 +71,7 @@ mod vault;
 pub use bring::{BringError, Brought};
 pub use collect::{Checked, Collected, Hold, LOST_MAX};
 pub use compare::{Compare, Piece};
-pub use digests::{Depth, part};
+pub use digests::{Depth, chunk_digest, part};
 pub use error::{Result, StoreError};
 pub use follow::{Growth, Standing, Watcher};
 pub use image::{Extent, Image};

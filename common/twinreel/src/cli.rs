@@ -179,6 +179,20 @@ pub(crate) enum StoreCommand {
         #[command(flatten)]
         which: Which,
     },
+    /// Compare what was replicated with what the sites hold, through the local engine.
+    Compare {
+        #[command(flatten)]
+        which: Which,
+        /// Only with this site.
+        #[arg(long, value_name = "NAME")]
+        site: Option<String>,
+        /// Only this cartridge.
+        #[arg(long, value_name = "LIBRARY:BARCODE", value_parser = cartridge)]
+        cartridge: Option<(LibraryName, Barcode)>,
+        /// Read every chunk at both sites, at the configured rate, and not only look it up.
+        #[arg(long)]
+        read: bool,
+    },
     /// Delete superseded generations and give back their space, now.
     Collect {
         #[command(flatten)]
@@ -362,6 +376,7 @@ mod tests {
             "store lock vtl0:VTA001L8",
             "store seed write --site dr /mnt/disk --key-file seed.key",
             "store seed write --site dr --cartridge vtl0:A --cartridge vtl0:B disk --in-clear",
+            "store compare --site dr --cartridge vtl0:VTA001L8 --read",
             "store seed read /mnt/disk --config remote.toml --json",
             "cartridges --config a.toml",
             "health --config remote.toml --clear ptl0/drive0",

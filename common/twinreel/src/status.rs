@@ -49,6 +49,11 @@ pub(crate) fn store(command: &StoreCommand, output: &Output) -> Result<(), Faile
         StoreCommand::Check { which } => (which, "store_check", nothing),
         StoreCommand::Collect { which } => (which, "store_collect", nothing),
         StoreCommand::Rewrite { which } => (which, "store_rewrite", nothing),
+        StoreCommand::Compare { which, site, cartridge, read } => {
+            let cartridge = cartridge.as_ref().map(|(library, code)| format!("{library}:{code}"));
+            let params = json!({ "site": site, "cartridge": cartridge, "read": read });
+            (which, "store_compare", params)
+        }
         StoreCommand::Lock { which, cartridge: (library, barcode), until } => {
             let params = json!({ "library": library, "barcode": barcode, "until_ms": until });
             (which, "store_lock", params)
@@ -73,6 +78,9 @@ pub(crate) fn long(
     output.show(&value, status_text)?;
     let found = |key: &str| value[key].as_array().map_or(0, Vec::len);
     let healed = value["healed_chunks"].as_u64().unwrap_or(0) > 0;
+    if found("differing") > 0 {
+        return Err(Failed::new("the sites differ; see docs/operations.md"));
+    }
     match found("incomplete_generations") {
         0 if healed || found("damage") == 0 => Ok(()),
         _ => Err(Failed::new("something is damaged; see docs/operations.md")),

@@ -322,6 +322,7 @@ async fn read_bulk(site: Arc<RemoteSite>, mut reader: FrameReader<ReadHalf<Strea
             Ok(Message::Replicate(message)) => site.replicator().message(message).await,
             Ok(Message::Stream(message)) => site.stream_message(message),
             Ok(Message::Heal(message)) => site.heard_of_healing(message),
+            Ok(Message::Compare(message)) => site.heard_of_comparing(message),
             Ok(Message::Ping(_) | Message::Pong(_)) => {}
             Ok(_) => return "the remote sent a message on the wrong connection".into(),
             Err(cause) => return cause,

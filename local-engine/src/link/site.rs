@@ -9,10 +9,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use link::{
-    ClientError, ClientEvent, EndReason, LeaseClient, LeaseReply, Meeting, Message, PeerMemory,
-    Refusal, ReportWatch, SiteReport, Stream, StreamBody, StreamId, Work,
+    Capabilities, ClientError, ClientEvent, EndReason, LeaseClient, LeaseReply, Meeting, Message,
+    PeerMemory, Refusal, ReportWatch, SiteReport, Stream, StreamBody, StreamId, Work,
 };
 use model::{DeviceName, EngineId, JobId, LeaseId, LibraryName, SiteName};
+use service::comparing::Comparing;
 use service::config::LinkTo;
 use service::healing::Healing;
 use service::messages;
@@ -34,6 +35,7 @@ pub struct RemoteSite {
     pub(super) changed: Condvar,
     replicator: Replicator,
     healing: Arc<Healing>,
+    comparing: Arc<Comparing>,
     begun: Instant,
 }
 
@@ -109,6 +111,8 @@ pub(super) struct State {
     memory: PeerMemory,
     watch: ReportWatch,
     engine: Option<EngineId>,
+    /// What it understands, while the link is up.
+    capabilities: Capabilities,
     /// How often the remote engine was restarted since this start.
     restarts: u64,
     libraries: BTreeMap<LibraryName, Arc<GhostLibrary>>,
@@ -154,6 +158,7 @@ impl RemoteSite {
             changed: Condvar::new(),
             replicator,
             healing: Arc::default(),
+            comparing: Arc::default(),
             begun: Instant::now(),
         })
     }
@@ -195,6 +200,16 @@ impl RemoteSite {
     /// Chunks that are damaged here or there.
     pub(super) fn healing(&self) -> &Arc<Healing> {
         &self.healing
+    }
+
+    pub(super) fn comparing(&self) -> &Arc<Comparing> {
+        &self.comparing
+    }
+
+    /// Whether the link is up to an engine that understands these.
+    pub(super) fn can(&self, these: Capabilities) -> bool {
+        let state = self.lock();
+        state.bulk.is_some() && state.capabilities.has(these)
     }
 
     /// What the engine shares.
@@ -333,6 +348,7 @@ impl RemoteSite {
         let meeting = state.memory.meet(peer.engine);
         state.restarts += u64::from(meeting == Meeting::Restarted);
         state.engine = Some(peer.engine);
+        state.capabilities = peer.capabilities;
         state.leases.retain(|_, slot| {
             for request in slot.client.on_reconnect() {
                 control.send(Message::Lease(request));
@@ -357,6 +373,7 @@ impl RemoteSite {
     pub(super) fn down(&self) {
         let now = self.clock_ms();
         self.healing.give_up();
+        self.comparing.give_up();
         let mut state = self.lock();
         state.control = None;
         state.bulk = None;

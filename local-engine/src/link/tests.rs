@@ -50,7 +50,12 @@ impl Play {
         let (control, queue) = ControlWay::new();
         let (bulk, _) = Bulk::new();
         let site = SiteName::new("dr").unwrap();
-        let peer = Peer { site, engine: EngineId(Ulid(7)), version: 1 };
+        let peer = Peer {
+            site,
+            engine: EngineId(Ulid(7)),
+            version: 1,
+            capabilities: link::Capabilities::ALL,
+        };
         self.site.up(&peer, control, bulk);
         self.queue = Some(queue);
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use link::{Goodbye, GoodbyeReason, Message, Peer};
+use link::{Capabilities, Goodbye, GoodbyeReason, Message, Peer};
 use model::SiteName;
 use tokio::sync::{mpsc, watch};
 
@@ -84,10 +84,11 @@ impl Peers {
         }
     }
 
-    /// The bulk connections of the sites that are connected.
-    pub(crate) fn bulk_ways(&self) -> Vec<(SiteName, mpsc::Sender<Message>)> {
+    /// The bulk connections of the sites that are connected and understand these.
+    pub(crate) fn bulk_ways(&self, these: Capabilities) -> Vec<(SiteName, mpsc::Sender<Message>)> {
         let state = self.lock();
-        state.pairs.iter().map(|(site, (_, pair))| (site.clone(), pair.bulk.clone())).collect()
+        let can = state.pairs.iter().filter(|(_, (_, pair))| pair.peer.capabilities.has(these));
+        can.map(|(site, (_, pair))| (site.clone(), pair.bulk.clone())).collect()
     }
 
     /// The connected sites.

@@ -219,6 +219,7 @@ async fn read_bulk(
         match message {
             Message::Replicate(message) => transfers.message(message, length).await,
             Message::Heal(message) => crate::heal::heard(&from.ground, message, &out),
+            Message::Compare(message) => crate::heal::asked(&from.ground, message, &out),
             Message::Stream(message) => {
                 let from = from.clone();
                 let handled = tokio::task::spawn_blocking(move || {

@@ -186,7 +186,6 @@ impl Arrival {
         if self.begin.barcode.is_none() || self.attributes.library.is_none() {
             return Err(refused("barcode and library of the cartridge are not told"));
         }
-        let store = &self.ground.store;
         if let Some(info) = self.here()? {
             if info.cartridge != self.begin.cartridge {
                 return Err(refused("the generation is here as one of another cartridge"));

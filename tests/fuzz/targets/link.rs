@@ -9,11 +9,11 @@ use bytes::Bytes;
 use fuzz::Input;
 use libfuzzer_sys::fuzz_target;
 use link::{
-    Answer, Begin, Begun, Chunk, ChunkData, Doubt, Entry, Expect, FailWhy, Failure, LEASES_MAX,
-    LeaseAction, LeaseBody, LeaseRequest, LeaseTable, Message, Numbered, Offer, Pack, PackForm,
-    Peer, Receiver, ReceiverOutput, ReplicateBody, STREAM_WINDOW, Segment, Sender, SenderOutput,
-    StreamBody, StreamId, StreamReceiver, StreamReceiverOutput, StreamSender, StreamSenderOutput,
-    Totals, TransferId, Work,
+    Answer, Begin, Begun, Capabilities, Chunk, ChunkData, Doubt, Entry, Expect, FailWhy, Failure,
+    LEASES_MAX, LeaseAction, LeaseBody, LeaseRequest, LeaseTable, Message, Numbered, Offer, Pack,
+    PackForm, Peer, Receiver, ReceiverOutput, ReplicateBody, STREAM_WINDOW, Segment, Sender,
+    SenderOutput, StreamBody, StreamId, StreamReceiver, StreamReceiverOutput, StreamSender,
+    StreamSenderOutput, Totals, TransferId, Work,
 };
 use model::{CartridgeId, Digest, EngineId, GenerationId, LeaseId, SiteName, Ulid};
 use tape::Operation;
@@ -339,7 +339,8 @@ fn leases(input: &mut Input<'_>) {
             return;
         }
         let site = SiteName::new(["hq", "branch"][usize::from(input.below(2))]).expect("a name");
-        let peer = Peer { site, engine: EngineId(Ulid(input.below(2).into())), version: 1 };
+        let (engine, capabilities) = (EngineId(Ulid(input.below(2).into())), Capabilities::ALL);
+        let peer = Peer { site, engine, version: 1, capabilities };
         let actions = match input.below(12) {
             0 => {
                 now += u64::from(input.u8());

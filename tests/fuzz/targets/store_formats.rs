@@ -1,4 +1,5 @@
-//! The store's files as somebody else may have left them, and chunks as a peer may send them:
+//! The store's files as somebody else may have left them, generations taken from such a store, and
+//! chunks as a peer may send them:
 //! nothing panics, and no byte is given out that was not written. Checksums are mended behind each
 //! change, so that what they protect is reached as well.
 #![no_main]
@@ -78,9 +79,9 @@ fn files(vfs: &CrashVfs, directory: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// Puts the right checksums into a file again, see `docs/formats/store.md`. Not into a recipe: that
-/// its lists agree is what its checksums are for.
-fn mend(path: &Path, bytes: &mut [u8]) {
+/// Puts the right checksums into a file again, see `docs/formats/store.md`. Into a recipe only
+/// where `forged`: that its lists agree is what its checksums are for in a store of ours.
+fn mend(path: &Path, bytes: &mut [u8], forged: bool) {
     let crc = |salt: u32, bytes: &[u8]| crc32c::crc32c_append(salt, bytes);
     let mut put = |bytes: &mut [u8], from: usize, at: usize, salt: u32| {
         if at + 4 <= bytes.len() {
@@ -107,6 +108,9 @@ fn mend(path: &Path, bytes: &mut [u8]) {
             }
         }
         Some("container") => mend_container(&stem, bytes, &mut put),
+        Some("recipe") if forged => {
+            (0..bytes.len()).step_by(4096).for_each(|page| put(bytes, page, page + 4092, salt));
+        }
         _ => {}
     }
 }
@@ -145,7 +149,7 @@ fn mend_container(
 }
 
 /// Changes a file, and mends its checksums or does not.
-fn change(vfs: &CrashVfs, path: &Path, input: &mut Input<'_>) {
+fn change(vfs: &CrashVfs, path: &Path, input: &mut Input<'_>, forged: bool) {
     let file = vfs.open(path).expect("the file is there");
     let length = file.len().expect("it has a length");
     let mut bytes = vec![0; usize::try_from(length).expect("it is short")];
@@ -163,7 +167,7 @@ fn change(vfs: &CrashVfs, path: &Path, input: &mut Input<'_>) {
     let end = (at + new.len()).min(bytes.len());
     bytes[at..end].copy_from_slice(&new[..end - at]);
     if mended {
-        mend(path, &mut bytes);
+        mend(path, &mut bytes, forged);
     }
     file.write_all_at(&bytes, 0).expect("it is written");
 }
@@ -204,7 +208,8 @@ fn use_all(store: &Store) {
     }
 }
 
-fn damaged(input: &mut Input<'_>) {
+/// A store of which some files were changed.
+fn changed(input: &mut Input<'_>, forged: bool) -> Option<Store> {
     let (vfs, files) = furnished();
     let vfs = vfs.crash(CrashMode::KeepAll, 0);
     for _ in 0..CHANGES_MAX {
@@ -212,10 +217,28 @@ fn damaged(input: &mut Input<'_>) {
             break;
         }
         let path = input.pick(files);
-        change(&vfs, path, input);
+        change(&vfs, path, input, forged);
     }
-    if let Some(store) = open(&vfs) {
+    open(&vfs)
+}
+
+fn damaged(input: &mut Input<'_>) {
+    if let Some(store) = changed(input, false) {
         use_all(&store);
+    }
+}
+
+/// A disk that somebody else had: what is taken from it is whole and can be read.
+fn carried(input: &mut Input<'_>) {
+    let Some(from) = changed(input, true) else { return };
+    let to = open(&CrashVfs::new()).expect("a new store");
+    for info in from.all_generations() {
+        let Ok((mut import, _)) = to.bring(&from, info.id, &mut |_| true) else { continue };
+        let Ok(committed) = import.commit() else { continue };
+        let mut reader = to.reader(committed.id).expect("it is there");
+        assert_eq!(reader.verify().expect("it is whole"), committed.bytes);
+        read(&mut reader);
+        to.recipe(committed.id).expect("it is there").digest().expect("it is whole");
     }
 }
 
@@ -275,8 +298,9 @@ fn sent(input: &mut Input<'_>) {
 
 fuzz_target!(|data: &[u8]| {
     let mut input = Input::new(data);
-    match input.below(3) {
+    match input.below(4) {
         0 => sent(&mut input),
+        1 => carried(&mut input),
         _ => damaged(&mut input),
     }
 });

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use model::{Barcode, EngineId, JobId, LibraryName, SiteName};
 
 use super::{DecodeError, id_bytes, narrow, read_text, tape, text, within};
-use crate::connect::{Channel, Goodbye, GoodbyeReason, Hello, Token};
+use crate::connect::{Capabilities, Channel, Goodbye, GoodbyeReason, Hello, Token};
 use crate::proto;
 use crate::report::{DriveReport, FROZEN_MAX, JobReport, LibraryReport, SiteReport};
 
@@ -23,6 +23,7 @@ pub(super) fn hello(hello: &Hello) -> proto::Hello {
         engine: id_bytes(hello.engine.to_bytes()),
         channel: channel.into(),
         token: Bytes::copy_from_slice(&hello.token.0),
+        capabilities: hello.capabilities.0,
     }
 }
 
@@ -40,6 +41,7 @@ pub(super) fn read_hello(hello: proto::Hello) -> Result<Hello, DecodeError> {
         engine: EngineId::from_slice(&hello.engine).ok_or(DecodeError::Invalid("engine"))?,
         channel,
         token: Token(token),
+        capabilities: Capabilities(hello.capabilities),
     })
 }
 

@@ -2,6 +2,7 @@
 //! payload (data, at most 16 MiB); both caps hold before anything is decoded, so that a small
 //! frame can not grow into a large one in memory.
 
+mod compare;
 mod connect;
 mod entries;
 mod heal;
@@ -14,6 +15,7 @@ mod tape;
 use bytes::{Bytes, BytesMut};
 use prost::Message as _;
 
+use crate::compare::Compare;
 use crate::connect::{Channel, Goodbye, Hello};
 use crate::heal::Heal;
 use crate::lease::{LeaseReply, LeaseRequest};
@@ -64,6 +66,8 @@ pub enum Message {
     Stream(Stream),
     /// Both ways, bulk.
     Heal(Heal),
+    /// Both ways, bulk.
+    Compare(Compare),
 }
 
 /// A frame that is no message. The peer is at fault and a retry does not help: say goodbye
@@ -102,7 +106,8 @@ impl Message {
             Self::Report(_) | Self::Job(_) | Self::JobProof(..) => Some(Channel::Control),
             Self::JobAck(_) | Self::JobOver(_) => Some(Channel::Control),
             Self::Lease(_) | Self::LeaseReply(_) => Some(Channel::Control),
-            Self::Replicate(_) | Self::Stream(_) | Self::Heal(_) => Some(Channel::Bulk),
+            Self::Replicate(_) | Self::Stream(_) => Some(Channel::Bulk),
+            Self::Heal(_) | Self::Compare(_) => Some(Channel::Bulk),
         }
     }
 
@@ -149,6 +154,7 @@ impl Message {
                 let (message, payload) = heal::heal(message);
                 (Body::Heal(message), payload)
             }
+            Self::Compare(message) => (Body::Compare(compare::compare(message)), Bytes::new()),
         };
         let frame = proto::Frame { body: Some(body), payload };
         Bytes::from(frame.encode_to_vec())
@@ -193,6 +199,7 @@ impl Message {
             }
             Body::Stream(message) => stream::read_stream(message, payload).map(Self::Stream),
             Body::Heal(message) => heal::read_heal(message, payload).map(Self::Heal),
+            Body::Compare(message) => compare::read_compare(message).map(Self::Compare),
         }
     }
 

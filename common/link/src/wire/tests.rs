@@ -18,7 +18,8 @@ use proptest::prelude::*;
 use scsi::{FieldPointer, Sense};
 
 use super::*;
-use crate::connect::{GoodbyeReason, Token};
+use crate::compare::*;
+use crate::connect::{Capabilities, GoodbyeReason, Token};
 use crate::heal::HEAL_MAX;
 use crate::lease::*;
 use crate::range::*;
@@ -433,14 +434,29 @@ fn stream_message() -> impl Strategy<Value = Stream> {
     (id(), body).prop_map(|(stream, body)| Stream { stream: StreamId(stream), body })
 }
 
+fn compare() -> impl Strategy<Value = Compare> {
+    let ask = (id(), any::<(u64, bool)>(), 0..=COMPARE_CHUNKS_MAX, 1..=COMPARE_PARTS_MAX);
+    let ask = ask.prop_map(|(id, (first, read), count, parts)| {
+        let generation = GenerationId(id);
+        CompareBody::Ask(CompareAsk { generation, first, count, parts, read })
+    });
+    let digests = vec(digest(), 0..=COMPARE_PARTS_MAX as usize);
+    let told = (any::<u64>(), of(digest()), digests).prop_map(|(chunks, objects, digests)| {
+        CompareBody::Told(Some(CompareTold { chunks, objects, digests }))
+    });
+    let body = prop_oneof![ask, told, Just(CompareBody::Told(None))];
+    (any::<u64>(), body).prop_map(|(number, body)| Compare { number, body })
+}
+
 fn message() -> impl Strategy<Value = Message> {
-    let hello = (any::<(u32, u32, bool, [u8; 16])>(), id()).prop_map(|(it, engine)| Hello {
+    let hello = (any::<(u32, u32, bool, [u8; 16], u64)>(), id()).prop_map(|(it, engine)| Hello {
         version: it.0,
         oldest: it.1,
         site: SiteName::new("hq").unwrap(),
         engine: EngineId(engine),
         channel: if it.2 { Channel::Control } else { Channel::Bulk },
         token: Token(it.3),
+        capabilities: Capabilities(it.4),
     });
     let drive = (any::<(u16, bool, Option<u16>)>(), identity(), of(drive_state()), of(words()))
         .prop_map(|((element, in_use, readying), identity, state, down)| DriveReport {
@@ -496,6 +512,7 @@ fn message() -> impl Strategy<Value = Message> {
         replicate().prop_map(Message::Replicate),
         stream_message().prop_map(Message::Stream),
         heal().prop_map(Message::Heal),
+        compare().prop_map(Message::Compare),
     ]
 }
 
@@ -543,21 +560,28 @@ proptest! {
 
 #[test]
 fn the_hello_is_the_same_for_ever() {
-    let hello = Message::Hello(Hello {
-        version: 1,
-        oldest: 1,
-        site: SiteName::new("hq").unwrap(),
-        engine: EngineId(Ulid(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10)),
-        channel: Channel::Bulk,
-        token: Token([0xaa; 16]),
-    });
+    let hello = |capabilities| {
+        Message::Hello(Hello {
+            version: 1,
+            oldest: 1,
+            site: SiteName::new("hq").unwrap(),
+            engine: EngineId(Ulid(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10)),
+            channel: Channel::Bulk,
+            token: Token([0xaa; 16]),
+            capabilities: Capabilities(capabilities),
+        })
+    };
     let golden = "0a2e08011001\
                   1a026871\
                   22100102030405060708090a0b0c0d0e0f10\
                   2802\
                   3210aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-    let hex: String = hello.encode().iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(hex, golden);
+    let hex = |capabilities: u64| -> String {
+        hello(capabilities).encode().iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    assert_eq!(hex(0), golden);
+    // Those who know nothing of them pass over them.
+    assert_eq!(hex(3), format!("0a30{}3803", &golden[4..]));
 }
 
 #[test]
@@ -664,4 +688,25 @@ fn what_is_asked_for_to_heal_is_bounded() {
     assert!(!refused(chunk(CHUNK_MAX as u32, CHUNK_MAX)));
     assert!(refused(chunk(CHUNK_MAX as u32 + 1, 10)));
     assert!(refused(chunk(10, CHUNK_MAX + 1)));
+}
+
+#[test]
+fn what_is_asked_for_to_compare_is_bounded() {
+    let refused = |body: CompareBody| {
+        Message::decode(Message::Compare(Compare { number: 1, body }).encode()).is_err()
+    };
+    let ask = |count, parts| {
+        let generation = GenerationId(Ulid(1));
+        CompareBody::Ask(CompareAsk { generation, first: u64::MAX, count, parts, read: true })
+    };
+    let told = |digests: u32| {
+        let digests = vec![Digest([1; 32]); digests as usize];
+        CompareBody::Told(Some(CompareTold { chunks: 1, objects: None, digests }))
+    };
+    assert!(!refused(ask(COMPARE_CHUNKS_MAX, COMPARE_PARTS_MAX)));
+    assert!(refused(ask(COMPARE_CHUNKS_MAX + 1, 1)));
+    assert!(refused(ask(1, COMPARE_PARTS_MAX + 1)));
+    assert!(refused(ask(1, 0)));
+    assert!(!refused(told(COMPARE_PARTS_MAX)));
+    assert!(refused(told(COMPARE_PARTS_MAX + 1)));
 }

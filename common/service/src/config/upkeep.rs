@@ -34,6 +34,9 @@ pub struct Upkeep {
     /// How fast that goes, in bytes read and written a second, 0 for as fast as it goes; 100 MB if
     /// not given.
     pub rewrite_rate: ByteSize,
+    /// How often the local engine compares what it replicated with what the sites hold, in days, 0
+    /// for never; 7 if not given.
+    pub compare_days: u32,
     /// The key of the store, which is encrypted if one is given when it is made. Absolute after
     /// loading.
     pub key_file: Option<PathBuf>,
@@ -51,6 +54,7 @@ impl Default for Upkeep {
             rewrite_reads: 1024,
             rewrite_room: 10,
             rewrite_rate: ByteSize(100_000_000),
+            compare_days: 7,
             key_file: None,
         }
     }

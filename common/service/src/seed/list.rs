@@ -6,15 +6,15 @@
 use model::{Barcode, CartridgeId, GenerationId, LibraryName, SiteName, Ulid};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use store::{Object, Result, Store, StoreError};
+use store::{Store, StoreError};
 
 /// The tape with the list; no cartridge of an engine has this id.
 pub(super) const LIST: CartridgeId = CartridgeId(Ulid(1));
 const FORMAT: u32 = 1;
-/// The longest record of a list.
-const RECORD: usize = 4096;
 /// The most generations of a seed.
-pub(super) const ENTRIES: usize = 1 << 20;
+pub(super) const ENTRIES: usize = 100_000;
+/// No list is longer, in bytes.
+const LONGEST: usize = 64 << 20;
 
 /// Which way a seed goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,40 +62,24 @@ impl List {
     /// The list of the seed that `store` is.
     pub(super) fn read(store: &Store) -> Found {
         let Some(newest) = store.latest(LIST) else { return Found::Nothing };
-        let mut records = match store.reader(newest.id) {
-            Ok(reader) => reader,
-            Err(error) => return Found::Unreadable(error.to_string()),
-        };
-        let mut next = || -> Result<Option<Vec<u8>>, String> {
-            let mut record = vec![0; RECORD];
-            match records.read(&mut record).map_err(|error| error.to_string())? {
-                Object::Record { length } if length as usize <= RECORD => {
-                    record.truncate(length as usize);
-                    Ok(Some(record))
-                }
-                Object::Record { .. } => Err("a record is too long".to_owned()),
-                _ => Ok(None),
-            }
-        };
-        let mut list = || -> Result<List, String> {
-            let title: Title = parse(&next()?.ok_or("it is empty")?)?;
-            if title.twinreel_seed != FORMAT {
-                return Err(format!("it is of format {}", title.twinreel_seed));
-            }
-            let mut entries = Vec::new();
-            while let Some(record) = next()? {
-                if entries.len() >= ENTRIES {
-                    return Err("it is too long".to_owned());
-                }
-                entries.push(parse(&record)?);
-            }
-            Ok(List { title, entries })
-        };
-        list().map_or_else(Found::Unreadable, Found::List)
+        records(store, newest.id).and_then(Self::parse).map_or_else(Found::Unreadable, Found::List)
+    }
+
+    fn parse(records: Vec<Vec<u8>>) -> Result<Self, String> {
+        let (title, entries) = records.split_first().ok_or("it is empty")?;
+        let title: Title = parse(title)?;
+        if title.twinreel_seed != FORMAT {
+            return Err(format!("it is of format {}", title.twinreel_seed));
+        }
+        if entries.len() > ENTRIES {
+            return Err("it is too long".to_owned());
+        }
+        let entries = entries.iter().map(|record| parse(record)).collect::<Result<_, _>>()?;
+        Ok(Self { title, entries })
     }
 
     /// Puts the list in place of the one that is there, durably.
-    pub(super) fn write(&self, store: &Store) -> Result<()> {
+    pub(super) fn write(&self, store: &Store) -> Result<(), StoreError> {
         let before = store.generations(LIST);
         // What a run that was ended had begun.
         store.discard_open(LIST)?;
@@ -113,6 +97,33 @@ impl List {
         }
         Ok(())
     }
+}
+
+/// The records of the list. Its places are not looked up as on a tape: what lies about them could
+/// have been made by anybody.
+fn records(store: &Store, id: GenerationId) -> Result<Vec<Vec<u8>>, String> {
+    let text = |error: StoreError| error.to_string();
+    let lists = store.recipe(id).map_err(text)?;
+    let mut bytes = Vec::new();
+    for chunk in lists.chunks(0) {
+        bytes.extend(store.chunk(&chunk.map_err(text)?.digest).map_err(text)?);
+        if bytes.len() > LONGEST {
+            return Err("it is too long".to_owned());
+        }
+    }
+    let (mut records, mut rest) = (Vec::new(), &bytes[..]);
+    for run in lists.runs(0) {
+        let (size, count) = run.map(|run| (run.size() as usize, run.count())).map_err(text)?;
+        for _ in 0..count {
+            let (record, behind) = rest.split_at_checked(size).ok_or("a record is cut off")?;
+            if record.is_empty() {
+                return Err("there is a filemark in it".to_owned());
+            }
+            records.push(record.to_vec());
+            rest = behind;
+        }
+    }
+    Ok(records)
 }
 
 fn parse<T: DeserializeOwned>(record: &[u8]) -> Result<T, String> {

@@ -103,7 +103,13 @@ impl Upkeep {
         // What is put stays until its generation names it.
         let _hold = self.store().hold();
         let mut done = 0;
+        let listed: Option<BTreeSet<_>> =
+            list.as_ref().map(|list| list.entries.iter().map(|entry| entry.generation).collect());
         for info in seed.all_generations().iter().filter(|info| info.cartridge != LIST) {
+            if listed.as_ref().is_some_and(|listed| !listed.contains(&info.id)) {
+                taken.damaged(format!("generation {} is not in the list of the seed", info.id));
+                continue;
+            }
             self.take_one(seed, info, (job, &mut done), &mut taken)?;
         }
         for (list, entry) in

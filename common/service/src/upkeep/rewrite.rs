@@ -49,7 +49,7 @@ impl Upkeep {
         each.sort_by_key(|(found, _)| std::cmp::Reverse(found.reads_per_gib()));
         let named = each.iter().take(WORST).map(|(found, info)| {
             let mut value = figures(found);
-            value["cartridge"] = self.name_of(info.cartridge).into();
+            value["cartridge"] = self.cartridge_name(info.cartridge).into();
             value["generation"] = info.id.to_string().into();
             value
         });
