@@ -74,6 +74,7 @@ impl Cdb {
         let mut fields = Fields([0; CDB_MAX]);
         let length = command.usage.len().min(CDB_MAX);
         fields.0[..length].copy_from_slice(&cdb[..length]);
+        fields.0[1] &= !command.unit_bits() | command.usage[1];
         let parsed = match parse_common(&fields)? {
             Some(common) => Some(common),
             None if kind == DeviceType::Tape => parse_tape(&fields)?,
