@@ -37,9 +37,10 @@ pub use connect::{
 };
 pub use heal::{HEAL_MAX, Heal};
 pub use lease::{
-    Answer, ClientError, ClientEvent, Doubt, EndReason, Expect, LEASES_MAX, LeaseAction, LeaseBody,
-    LeaseClient, LeaseReply, LeaseReplyBody, LeaseRequest, LeaseTable, Numbered, Proof, Refusal,
-    RefusalWhy, RestoreError, Settled, TableError, Work, after_crash, settle, settle_move,
+    Answer, CLOSING_MS, ClientError, ClientEvent, Doubt, EndReason, Expect, LEASES_MAX,
+    LeaseAction, LeaseBody, LeaseClient, LeaseReply, LeaseReplyBody, LeaseRequest, LeaseTable,
+    Numbered, Proof, Refusal, RefusalWhy, RestoreError, Settled, TableError, Work, after_crash,
+    settle, settle_move,
 };
 pub use range::{
     Boundary, CopyRange, Extent, Layout, Mark, RangeEnd, RangeResult, RangeSource, ReadEndReason,
