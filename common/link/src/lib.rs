@@ -53,7 +53,9 @@ pub use replicate::{
     PackForm, Piece, Receiver, ReceiverOutput, Replicate, ReplicateBody, Segment, Sender,
     SenderOutput, Totals, TransferError, TransferId, Unpack, left, pack, proof, unpack,
 };
-pub use report::{DriveReport, FROZEN_MAX, JobReport, LibraryReport, ReportWatch, SiteReport};
+pub use report::{
+    DriveReport, FROZEN_MAX, JobReport, LibraryReport, ReportTooLong, ReportWatch, SiteReport,
+};
 pub use stream::{
     Chunker, Item, STREAM_WINDOW, Stream, StreamBody, StreamError, StreamId, StreamReceiver,
     StreamReceiverOutput, StreamSender, StreamSenderOutput,

@@ -269,17 +269,15 @@ impl RemoteSite {
         }
     }
 
-    /// A report came. Blocks on the catalogue.
+    /// A report came, or a part of one. Blocks on the catalogue.
     pub(super) fn reported(self: &Arc<Self>, report: SiteReport) {
-        let site = {
+        let (site, report) = {
             let mut state = self.lock();
-            let Some(engine) = state.engine else { return };
-            if !state.watch.accept(engine, report.sequence) {
-                return;
-            }
-            match state.name.clone() {
-                Some(site) => site,
-                None => return,
+            let (Some(engine), Some(site)) = (state.engine, state.name.clone()) else { return };
+            match state.watch.accept(engine, report) {
+                Ok(Some(report)) => (site, report),
+                Ok(None) => return,
+                Err(error) => return tracing::warn!(%site, %error, "a report is not used"),
             }
         };
         self.unlist(&site, &report.libraries.iter().map(|it| it.name.clone()).collect());
@@ -460,7 +458,8 @@ impl RemoteSite {
         self.lock().leases.values().any(|slot| slot.client.device() == device)
     }
 
-    /// Opens a device of the site. Blocks.
+    /// Opens a device of the site. Blocks; also for what somebody who has left it here has under
+    /// way still, since until then the site is not asked to free it.
     pub fn open(
         self: &Arc<Self>,
         device: DeviceName,
