@@ -249,7 +249,8 @@ fn parse_locate(f: &Fields) -> Result<Cdb, Sense> {
 
 fn parse_read_position(f: &Fields) -> Result<Cdb, Sense> {
     let form = match f.byte(1) & 0x1f {
-        0x00 => PositionForm::Short,
+        // The vendor's own form (st asks for it) is the same here: it counts in objects, too.
+        0x00 | 0x01 => PositionForm::Short,
         0x06 => PositionForm::Long,
         _ => PositionForm::Extended,
     };
