@@ -225,8 +225,8 @@ fn check_caps(frame: &[u8]) -> Result<(), DecodeError> {
     }
 }
 
-/// Shows the tag and the length of each outermost field, which has to have a length, before anything
-/// is decoded.
+/// Shows the tag and the length of each outermost field, which has to have a length, before
+/// anything is decoded.
 fn outermost(
     mut rest: &[u8],
     mut show: impl FnMut(u64, usize) -> Result<(), DecodeError>,
