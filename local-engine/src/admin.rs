@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{Barcode, LibraryName};
+use model::{Barcode, DeviceName, LibraryName};
 use serde_json::{Value, json};
 use service::admin::{AdminFault, AdminHandler, AdminServer, FaultCode};
 use service::shutdown::Shutdown;
@@ -29,6 +29,10 @@ pub fn start(
 
 impl AdminHandler for Handler {
     async fn call(&self, method: &str, params: Value) -> Result<Value, AdminFault> {
+        let has = |drive: &DeviceName| self.drives_here(drive);
+        if let Some(answer) = self.engine.health.call(method, &params, has) {
+            return answer;
+        }
         match method {
             "status" => Ok(self.status()),
             // The catalogue is waited for elsewhere than among the sockets.
@@ -116,6 +120,15 @@ fn replicate(engine: &Engine, params: &Value) -> Result<Value, AdminFault> {
 }
 
 impl Handler {
+    /// Whether this engine drives it: a ghost drive is asked for at its own site.
+    fn drives_here(&self, drive: &DeviceName) -> bool {
+        let ground = &self.engine.ground;
+        let ours = ground.config.physical_libraries.iter().any(|it| it.name == drive.library);
+        let libraries = ground.registry.libraries();
+        let library = libraries.iter().find(|it| *it.name() == drive.library);
+        ours && library.is_some_and(|library| library.has(drive.role))
+    }
+
     fn links(&self) -> Vec<Value> {
         let sites = self.engine.links.sites().iter();
         sites

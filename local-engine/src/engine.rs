@@ -8,6 +8,7 @@ use ndmp::server::{Identity, Secret, SessionConfig, User, Users};
 use ndmp::wire::{AuthType, Version};
 use service::cli::Failure;
 use service::config::{Auth, LocalConfig};
+use service::health::HealthBook;
 use service::messages;
 use service::shutdown::{self, Shutdown};
 use service::state::StateDir;
@@ -56,6 +57,8 @@ pub struct Engine {
     pub(crate) policy: Arc<Bell>,
     /// Libraries of tapes that lie in others.
     pub frontends: Frontends,
+    /// How the drives and cartridges of the physical libraries here are.
+    pub health: Arc<HealthBook>,
     /// One copy is checked and written down at a time.
     pub(crate) ordering: Mutex<()>,
     stopping: AtomicBool,
@@ -170,9 +173,12 @@ pub(crate) fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
         ground.registry.add(Arc::new(VirtualLibrary::open(library, &shelf, now_ms())?))?;
     }
     recovery::seal_abandoned(&ground.store, &ground.catalogue)?;
+    // Whoever looks at libraries hears of every write to the catalogue.
+    let health = Arc::new(HealthBook::open(Arc::clone(&ground.catalogue), || ())?);
     for library in &ground.config.physical_libraries {
         let site = &ground.config.site.name;
-        ground.registry.add(Arc::new(LocalPhysical::open(&vfs, library, site)?))?;
+        let library = LocalPhysical::open(&vfs, library, site, Arc::clone(&health))?;
+        ground.registry.add(Arc::new(library))?;
     }
     for library in ground.registry.libraries() {
         list(&ground, library.as_ref())?;
@@ -181,7 +187,7 @@ pub(crate) fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
     let frontends = frontends(&ground, access)?;
     let policy = Arc::clone(&ground.policy);
     let (copies, ordering, stopping) = Default::default();
-    let engine = Engine { ground, links, copies, policy, frontends, ordering, stopping };
+    let engine = Engine { ground, links, copies, policy, frontends, health, ordering, stopping };
     let engine = Arc::new(engine);
     policy::start(&engine)?;
     crate::mounting::follow(&engine)?;

@@ -46,6 +46,7 @@ fn look(engine: &Engine) -> Result<Status, SvsError> {
         at: status::now(),
         links: links.collect(),
         libraries,
+        queue: status::queue(&ground.catalogue)?,
         jobs: status::jobs(&ground.catalogue)?,
         maps: status::maps(&ground.catalogue)?,
     })

@@ -30,12 +30,14 @@ pub fn start(
 
 impl AdminHandler for Handler {
     async fn call(&self, method: &str, params: Value) -> Result<Value, AdminFault> {
+        let ground = &self.0;
+        if let Some(answer) = ground.health.call(method, &params, |drive| has(ground, drive)) {
+            return answer;
+        }
         match method {
-            "status" => Ok(status(&self.0)),
-            "health_clear" => health_clear(&self.0, &params),
-            "drive_down" | "drive_up" => drive(&self.0, method, &params),
+            "status" => Ok(status(ground)),
             "seed_read" => {
-                let config = &self.0.config;
+                let config = &ground.config;
                 let peers = config.peers.iter().map(|peer| peer.name.clone()).collect();
                 let neighbours = Neighbours { me: config.site.name.clone(), peers };
                 self.1.seed_read(params, neighbours).await
@@ -47,37 +49,11 @@ impl AdminHandler for Handler {
     }
 }
 
-/// Somebody says that a drive or a cartridge is well again.
-fn health_clear(ground: &Ground, params: &Value) -> Result<Value, AdminFault> {
-    let subject = params.get("subject").and_then(Value::as_str).unwrap_or_default();
-    match ground.health.clear(subject) {
-        true => Ok(json!({ "subject": subject })),
-        false => {
-            let text = format!("nothing is known of {subject:?}");
-            Err(AdminFault::new(FaultCode::BadRequest, text))
-        }
-    }
-}
-
-/// A drive is taken out of use, or is brought back.
-fn drive(ground: &Ground, method: &str, params: &Value) -> Result<Value, AdminFault> {
-    let text = |key| params.get(key).and_then(Value::as_str).unwrap_or_default();
-    let named = text("drive");
-    let parsed = named.parse::<DeviceName>().ok().filter(|name| match name.role {
-        DeviceRole::Drive(index) => {
-            let report = ground.libraries.report(&name.library);
-            report.is_some_and(|report| usize::from(index) < report.drives.len())
-        }
-        DeviceRole::Changer => false,
-    });
-    let unknown = || AdminFault::new(FaultCode::NotFound, format!("there is no drive {named:?}"));
-    let drive = parsed.ok_or_else(unknown)?;
-    match method {
-        "drive_down" => ground.health.take_down(&drive, text("reason")),
-        // One of which nothing is known is well.
-        _ => drop(ground.health.clear(named)),
-    }
-    Ok(json!({ "drive": named }))
+/// Whether a library of this site has this drive.
+fn has(ground: &Ground, drive: &DeviceName) -> bool {
+    let DeviceRole::Drive(index) = drive.role else { return false };
+    let report = ground.libraries.report(&drive.library);
+    report.is_some_and(|report| usize::from(index) < report.drives.len())
 }
 
 /// Who this is, what it holds, who is connected, what is open.

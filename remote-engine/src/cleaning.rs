@@ -1,6 +1,6 @@
 //! Cleaning cartridges: one is brought to a drive that asks for it, and back.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use model::{Barcode, DeviceName, DeviceRole, ElementAddress, ElementType};
@@ -52,15 +52,12 @@ struct Claimed<'a>(&'a Ground, &'a DeviceName);
 
 impl Drop for Claimed<'_> {
     fn drop(&mut self) {
-        let cleaning = &self.0.health.cleaning;
-        cleaning.lock().unwrap_or_else(PoisonError::into_inner).remove(self.1);
-        self.0.reporter.poke();
+        self.0.health.end_cleaning(self.1);
     }
 }
 
 fn clean(ground: &Ground, drive: &DeviceName) {
-    let cleaning = &ground.health.cleaning;
-    if !cleaning.lock().unwrap_or_else(PoisonError::into_inner).insert(drive.clone()) {
+    if !ground.health.begin_cleaning(drive) {
         return;
     }
     let _claimed = Claimed(ground, drive);

@@ -12,6 +12,7 @@ use service::cli::Failure;
 use service::comparing::Comparing;
 use service::config::RemoteConfig;
 use service::healing::Healing;
+use service::health::HealthBook;
 use service::messages;
 use service::shutdown::{self, Shutdown, ShutdownTrigger};
 use service::state::StateDir;
@@ -23,7 +24,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use vfs::{RealVfs, Vfs};
 
-use crate::health::HealthBook;
 use crate::jobs::Jobs;
 use crate::lease::{self, Desk, Event, Held};
 use crate::library::Libraries;
@@ -86,7 +86,7 @@ impl Ground {
             drive.down = self.health.refuses(&device);
             drive.readying = self.readying().get(&device).copied();
         }
-        report.frozen = self.health.frozen(name);
+        report.frozen = self.health.frozen(name, link::FROZEN_MAX);
         Some(report)
     }
 
@@ -152,7 +152,9 @@ fn open(config: RemoteConfig, reporter: Reporter) -> Result<Arc<Ground>, Failure
     let jobs = Jobs::open(Arc::clone(&catalogue))?;
     recovery::recover(&store, &found, &catalogue, &jobs)?;
     let libraries = Libraries::open(&vfs, &config)?;
-    let health = HealthBook::open(Arc::clone(&catalogue), reporter.clone())?;
+    // The other side shows it at once.
+    let told = reporter.clone();
+    let health = HealthBook::open(Arc::clone(&catalogue), move || told.poke())?;
     Ok(Arc::new(Ground {
         engine: EngineId::generate(now_ms()),
         store,

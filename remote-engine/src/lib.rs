@@ -23,7 +23,6 @@ pub mod admin;
 mod cleaning;
 pub mod engine;
 mod heal;
-pub mod health;
 pub mod jobs;
 pub mod lease;
 pub mod library;

@@ -141,8 +141,10 @@ impl Told {
         }
         *sequence += 1;
         known.clone_from(&libraries);
-        let report = SiteReport { sequence: *sequence, libraries };
-        ground.peers.send(site, Message::Report(report));
+        let report = SiteReport { sequence: *sequence, libraries, more: false };
+        for part in report.parts() {
+            ground.peers.send(site, Message::Report(part));
+        }
     }
 }
 

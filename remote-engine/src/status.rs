@@ -49,6 +49,7 @@ fn look(ground: &Ground) -> Result<Status, SvsError> {
         at: status::now(),
         links: links.collect(),
         libraries: libraries.collect(),
+        queue: status::queue(&ground.catalogue)?,
         jobs: status::jobs(&ground.catalogue)?,
         maps: status::maps(&ground.catalogue)?,
     })

@@ -230,3 +230,100 @@ fn a_copy_says_that_its_tape_is_calibrated_and_how_far() {
     wait_copy(&scene, 1, MapStatus::Done);
     assert_eq!(ghost(&scene, 1), data);
 }
+
+/// Somebody at the far site goes to the station by hand while the engine there does not run:
+/// `change` gets the full elements of the library, as its files tell them.
+fn by_hand(scene: &mut Scene, change: impl FnOnce(&mut Vec<Value>)) {
+    scene.pair.remote.terminate();
+    let path = scene.pair.ghost_files().join("inventory.json");
+    let text = std::fs::read_to_string(&path).expect("the inventory");
+    let mut inventory: Value = serde_json::from_str(&text).expect("JSON");
+    change(inventory["inventory"]["cells"].as_array_mut().expect("the full elements"));
+    std::fs::write(&path, inventory.to_string()).expect("it is written");
+    // A cartridge that is configured and not there would be made anew.
+    let path = scene.pair.remote.config().to_owned();
+    let text = std::fs::read_to_string(&path).expect("the configuration");
+    std::fs::write(&path, text.replace("count = 8", "count = 7")).expect("it is written");
+    scene.pair.remote.run();
+    scene.operator.wait_for("dr-ptl0");
+}
+
+#[test]
+fn a_cartridge_taken_from_the_station_is_off_site_until_it_is_in_a_slot_again() {
+    let mut rng = Rng::new(seed("off site"));
+    let mut scene = scene("offsite", 2);
+    back_up(&scene, 8, &mut rng, 3);
+    done(&scene, "copy set vtl0:VTA008L8 dr-ptl0:PTA008L8 --policy always");
+    wait_copy(&scene, 8, MapStatus::Done);
+    until("the tape is in its slot", || (moves(&scene, "PTA008L8") == 2).then_some(()));
+    done(&scene, "library export dr-ptl0:PTA008L8");
+    let mut taken = Vec::new();
+    by_hand(&mut scene, |cells| {
+        let is_it = |cell: &Value| cell["barcode"] == "PTA008L8";
+        taken = cells.iter().filter(|cell| is_it(cell)).cloned().collect();
+        cells.retain(|cell| !is_it(cell));
+    });
+    assert_eq!(taken.len(), 1);
+    let place = |scene: &Scene| {
+        let outside = scene.pair.catalogue(Role::Local).outside().expect("the rows");
+        outside.first().map(|it| it.place)
+    };
+    until("it is off site", || (place(&scene) == Some(OutsidePlace::OffSite)).then_some(()));
+    let data = back_up(&scene, 8, &mut rng, 4);
+    until("the copy waits, and says where its tape is", || {
+        copy(&scene, 8).message.filter(|text| text.contains("is off site since"))
+    });
+    let (code, _, errors) = call(&scene, "library import dr-ptl0");
+    assert!(code == 1 && errors.contains("nothing lies"), "{code} {errors}");
+    by_hand(&mut scene, |cells| {
+        cells.append(&mut taken);
+        cells.sort_by_key(|cell| cell["address"].as_u64());
+    });
+    until("it lies in the station", || {
+        (place(&scene) == Some(OutsidePlace::Exported)).then_some(())
+    });
+    done(&scene, "library import dr-ptl0");
+    assert_eq!(place(&scene), None);
+    done(&scene, "copy run vtl0:VTA008L8 dr-ptl0:PTA008L8");
+    wait_copy(&scene, 8, MapStatus::Done);
+    assert_eq!(ghost(&scene, 8), data);
+}
+
+#[test]
+fn a_drive_of_a_library_at_this_site_goes_down_and_comes_up() {
+    let mut rng = Rng::new(seed("down here"));
+    let mut scene = Scene::new("downhere", |local, remote| {
+        let mut library = first(remote, "physical_library").clone();
+        library.insert("name".into(), "here".into());
+        library.insert("path".into(), "here".into());
+        library.insert("drives".into(), 1.into());
+        let set = library["cartridges"].as_table_mut().expect("a set of cartridges");
+        set.insert("prefix".into(), "LPA".into());
+        local.insert("physical_library".into(), vec![toml::Value::Table(library)].into());
+    });
+    // Said of each drive that is taken down.
+    scene.pair.local.allow("TWR-6021-E");
+    let health = done(&scene, "drive down here/drive0 --reason it_makes_a_noise");
+    assert!(health[0]["condition"] == "down", "{health}");
+    // It outlives the engine.
+    scene.pair.local.terminate();
+    scene.pair.local.run();
+    let mut client = scene.operator.dial();
+    let refused = client.open_tape("here/drive0", ndmp::wire::TapeOpenMode::Raw);
+    assert!(refused.is_err(), "a drive that is down was opened");
+    let data = back_up(&scene, 1, &mut rng, 3);
+    done(&scene, "copy set vtl0:VTA001L8 here:LPA001L8 --policy always");
+    until("the copy waits for the drive", || {
+        let waiting = waiting(&scene).pop()?;
+        waiting.reason.filter(|reason| reason.contains("out of service"))
+    });
+    done(&scene, "drive up here/drive0");
+    wait_copy(&scene, 1, MapStatus::Done);
+    let files = scene.pair.directory().join("here");
+    assert_eq!(tests::read_tape(&files, "LPA001L8"), data);
+    // Drives of others are not for this engine to say.
+    for drive in ["vtl0/drive0", "dr-ptl0/drive0", "here/drive1", "here/changer", "nothing"] {
+        let (code, _, errors) = call(&scene, &format!("drive down {drive}"));
+        assert!(code == 1 && errors.contains("driven here"), "{drive}: {code} {errors}");
+    }
+}

@@ -40,8 +40,10 @@ def why_not() -> str:
 class Tgt:
     """A tgtd of its own with a changer, two empty drives and four cartridges."""
 
-    def __init__(self, work: Path, chap: bool = True, megabytes: int = 256) -> None:
+    def __init__(self, work: Path, chap: bool = True, megabytes: int = 256,
+                 digests: bool = True) -> None:
         self.work, self.port, self.chap = work, free_port(), chap
+        self.digests = "CRC32C" if digests else "None"
         self.megabytes = megabytes
         (work / "media").mkdir(parents=True)
         # Its own control socket, so that other instances are left alone.
@@ -92,7 +94,8 @@ class Tgt:
         self.admin("target", "new", "--tid", "1", "-T", TARGET)
         for name, value in [("MaxRecvDataSegmentLength", 262144), ("FirstBurstLength", 262144),
                             ("MaxBurstLength", 1048576), ("InitialR2T", "No"),
-                            ("ImmediateData", "Yes")]:
+                            ("ImmediateData", "Yes"), ("HeaderDigest", self.digests),
+                            ("DataDigest", self.digests)]:
             self.admin("target", "update", "--tid", "1", "--name", name, "--value", str(value))
         self.changer()
         for number in range(DRIVES):
@@ -208,8 +211,17 @@ class Line:
         return found.rstrip()[:-2] + mutual + "\n"
 
     def start(self, library: str) -> None:
-        """Starts the pair with that library."""
+        """Starts the pair with that library, and waits until the other side shows it."""
         self.pair = servers.Pair(self.work / "pair", library)
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                self.inventory()
+                return
+            except Failed:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
     def inventory(self) -> dict:
         """Where each cartridge of the ghost library is."""

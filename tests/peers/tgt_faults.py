@@ -1,4 +1,5 @@
-"""A library over iSCSI that goes away under a copy: connections cut, and tgt killed and started again.
+"""A library over iSCSI that makes trouble under a copy: connections cut, bytes changed on the way, and tgt
+killed and started again.
 
 tgt tells no positions, so a copy whose answer is lost has to end failed, and say so: nobody can know
 whether the last record is on the tape. What may never happen is a copy that is called done and is not
@@ -20,11 +21,14 @@ SIZE = 8_000_000
 
 
 class Wire:
-    """Passes connections on to a port; cuts them all, once, behind so many bytes to that port."""
+    """Passes connections on to a port; once, behind so many bytes to that port or from it, it cuts them
+    all, or changes a bit."""
 
     def __init__(self, to: int) -> None:
         self.to, self.port = to, free_port()
-        self.lock, self.open, self.left, self.cuts = threading.Lock(), [], None, 0
+        self.lock, self.open, self.cuts, self.flips = threading.Lock(), [], 0, 0
+        # Bytes until the trouble, whether they are those to the port, and whether a bit changes.
+        self.left, self.outward, self.flip = None, True, False
         self.listener = socket.create_server(("127.0.0.1", self.port))
         threading.Thread(target=self.accept, daemon=True).start()
 
@@ -42,16 +46,19 @@ class Wire:
                 continue
             with self.lock:
                 self.open += [ours, theirs]
-            for source, sink, counts in [(ours, theirs, True), (theirs, ours, False)]:
-                threading.Thread(target=self.pump, args=(source, sink, counts), daemon=True).start()
+            for source, sink, outward in [(ours, theirs, True), (theirs, ours, False)]:
+                threading.Thread(target=self.pump, args=(source, sink, outward), daemon=True).start()
 
-    def pump(self, source: socket.socket, sink: socket.socket, counts: bool) -> None:
+    def pump(self, source: socket.socket, sink: socket.socket, outward: bool) -> None:
         """One direction."""
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                if counts and self.spent(len(data)):
-                    self.cut()
-                    return
+                if outward == self.outward and self.spent(len(data)):
+                    if not self.flip:
+                        self.cut()
+                        return
+                    self.flips += 1
+                    data = data[:-1] + bytes([data[-1] ^ 0x10])
                 sink.sendall(data)
         for end in (source, sink):
             with contextlib.suppress(OSError):
@@ -79,7 +86,12 @@ class Wire:
     def cut_behind(self, count: int) -> None:
         """Plans the next cut."""
         with self.lock:
-            self.left = count
+            self.left, self.outward, self.flip = count, True, False
+
+    def flip_behind(self, count: int, outward: bool) -> None:
+        """Plans the next change of a bit."""
+        with self.lock:
+            self.left, self.outward, self.flip = count, outward, True
 
     def close(self) -> None:
         """Ends it."""
@@ -145,6 +157,20 @@ def cuts(line: Faulty) -> None:
     want(failed > 0, "no cut was noticed")
 
 
+def flips(line: Faulty) -> None:
+    """A bit changes on the way there, and on the way back. The digests tell; the copy is done and on tape,
+    or has failed."""
+    for number, (behind, outward) in enumerate([(SIZE // 3, True), (SIZE // 2, True), (500, False)]):
+        barcode = line.tgt.barcodes[number]
+        line.wire.flip_behind(behind, outward)
+        why = line.copy(barcode)
+        want(line.wire.flips == number + 1, f"the copy was over before a bit was changed: {why}")
+        if why:
+            line.copied(barcode)
+        else:
+            line.holds(barcode)
+
+
 def restart(line: Faulty) -> None:
     """tgtd is killed in the middle of a copy and comes back with every cartridge in its slot."""
     barcode = line.tgt.barcodes[0]
@@ -180,6 +206,8 @@ def check(report: Report, work: Path) -> None:
         line.begin()
         with report.check("tgt: connections cut under a copy"):
             cuts(line)
+        with report.check("tgt: bits changed under a copy, told by digests"):
+            flips(line)
         with report.check("tgt: killed under a copy and started again"):
             restart(line)
     finally:

@@ -157,7 +157,7 @@ impl Operator {
     /// A session with this drive open for writing.
     pub fn tape(&self, drive: &str) -> Client {
         let mut client = self.dial();
-        // Who had it before closed it, and the engine may not have noticed yet.
+        // A copy of the engine itself may have it for a moment.
         once_free("the drive opens", || client.open_tape(drive, TapeOpenMode::Raw));
         client
     }

@@ -42,9 +42,10 @@ pub use connect::{
 };
 pub use heal::{HEAL_MAX, Heal};
 pub use lease::{
-    Answer, ClientError, ClientEvent, Doubt, EndReason, Expect, LEASES_MAX, LeaseAction, LeaseBody,
-    LeaseClient, LeaseReply, LeaseReplyBody, LeaseRequest, LeaseTable, Numbered, Proof, Refusal,
-    RefusalWhy, RestoreError, Settled, TableError, Work, after_crash, settle, settle_move,
+    Answer, CLOSING_MS, ClientError, ClientEvent, Doubt, EndReason, Expect, LEASES_MAX,
+    LeaseAction, LeaseBody, LeaseClient, LeaseReply, LeaseReplyBody, LeaseRequest, LeaseTable,
+    Numbered, Proof, Refusal, RefusalWhy, RestoreError, Settled, TableError, Work, after_crash,
+    settle, settle_move,
 };
 pub use range::{
     Boundary, CopyRange, Extent, Layout, Mark, RangeEnd, RangeResult, RangeSource, ReadEndReason,
@@ -57,7 +58,9 @@ pub use replicate::{
     PackForm, Piece, Receiver, ReceiverOutput, Replicate, ReplicateBody, Segment, Sender,
     SenderOutput, Totals, TransferError, TransferId, Unpack, left, pack, proof, unpack,
 };
-pub use report::{DriveReport, FROZEN_MAX, JobReport, LibraryReport, ReportWatch, SiteReport};
+pub use report::{
+    DriveReport, FROZEN_MAX, JobReport, LibraryReport, ReportTooLong, ReportWatch, SiteReport,
+};
 pub use stream::{
     Chunker, Item, STREAM_WINDOW, Stream, StreamBody, StreamError, StreamId, StreamReceiver,
     StreamReceiverOutput, StreamSender, StreamSenderOutput,

@@ -14,6 +14,7 @@
 //! - [`upkeep`]: the store's space given back and its data checked, by schedule and by command.
 //! - [`seed`]: generations on a disk that is shipped to the other site.
 //! - [`healing`], [`comparing`]: what peers are asked for, and for what they hold.
+//! - [`health`]: how drives and cartridges are, and what is done about it.
 //! - [`physical`]: from a configuration to the physical library that it names.
 //! - [`messages`]: numbered messages, to the log and as events.
 //! - [`cli`], [`logging`], [`shutdown`]: `main` of an engine.
@@ -38,6 +39,7 @@ pub mod comparing;
 pub mod config;
 pub mod framing;
 pub mod healing;
+pub mod health;
 pub mod http;
 pub mod init;
 pub mod logging;

@@ -85,7 +85,7 @@ enum Command {
         #[command(flatten)]
         which: Which,
     },
-    /// List how the drives and cartridges of a remote engine are.
+    /// List how the drives and cartridges of physical libraries are.
     Health {
         #[command(flatten)]
         which: Which,
@@ -101,7 +101,7 @@ enum Command {
         #[command(subcommand)]
         command: Option<QueueCommand>,
     },
-    /// Take drives of a remote engine out of use, and bring them back.
+    /// Take drives of physical libraries out of use, and bring them back.
     #[command(subcommand)]
     Drive(DriveCommand),
     /// Take cartridges out of a library, and bring them in.

@@ -8,7 +8,7 @@ use crate::health;
 use crate::output::Output;
 use crate::status::ask;
 
-/// What is done with a drive of a remote engine.
+/// What is done with a drive of a physical library.
 #[derive(Debug, Subcommand)]
 pub(crate) enum DriveCommand {
     /// Take a drive out of use: whoever has it keeps it, nobody else gets it.

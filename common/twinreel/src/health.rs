@@ -1,4 +1,4 @@
-//! How drives and cartridges of a remote engine are.
+//! How drives and cartridges of the physical libraries of an engine are.
 
 use serde_json::json;
 use svs::Health;

@@ -6,6 +6,7 @@ use copy::Holder;
 use model::{DeviceName, DeviceRole, LibraryName, SiteName};
 use ndmp::tape::{Failure, FailureKind};
 use service::config::PhysicalLibrary as Configured;
+use service::health::HealthBook;
 use svs::LibraryRole;
 use tape::physical::{AnyDrive, PhysicalLibrary};
 use tape::{
@@ -16,7 +17,9 @@ use vfs::Vfs;
 
 use super::forgetting::{Forgetting, Home};
 use super::virtuals::line;
-use crate::device::{Conditions, DeviceLine, EngineChanger, Library, LibraryView, Opener, failure};
+use crate::device::{
+    Conditions, DeviceLine, DriveCondition, EngineChanger, Library, LibraryView, Opener, failure,
+};
 use crate::mover::EngineDrive;
 
 /// A library that stands here.
@@ -25,7 +28,12 @@ pub struct LocalPhysical {
     library: Arc<dyn PhysicalLibrary>,
     /// Bytes on each cartridge, if they are known.
     capacity: Option<u64>,
+    /// How its drives and cartridges are.
+    health: Arc<HealthBook>,
 }
+
+/// Cartridges that are told not to be written on.
+const FROZEN_MAX: usize = 1024;
 
 impl LocalPhysical {
     /// Opens the library that the configuration names.
@@ -33,10 +41,22 @@ impl LocalPhysical {
         vfs: &Arc<dyn Vfs>,
         config: &Configured,
         site: &SiteName,
+        health: Arc<HealthBook>,
     ) -> Result<Self, service::cli::Failure> {
         let library = service::physical::open(vfs, config, site)?;
         let capacity = config.file().map(|file| file.capacity.0);
-        Ok(Self { name: config.name.clone(), library, capacity })
+        Ok(Self { name: config.name.clone(), library, capacity, health })
+    }
+
+    fn conditions(&self) -> Conditions {
+        let condition = |index| DriveCondition {
+            down: self.health.refuses(&DeviceName::drive(self.name.clone(), index)),
+            ..DriveCondition::default()
+        };
+        Conditions {
+            drives: (0..self.library.drive_count()).map(condition).collect(),
+            frozen: self.health.frozen(&self.name, FROZEN_MAX),
+        }
     }
 }
 
@@ -87,7 +107,7 @@ impl Library for LocalPhysical {
             identity: look.identity,
             inventory: look.inventory,
             capacity: self.capacity,
-            conditions: Conditions::default(),
+            conditions: self.conditions(),
         })
     }
 
@@ -99,6 +119,9 @@ impl Library for LocalPhysical {
     ) -> Result<Box<dyn EngineDrive>, Failure> {
         if index >= self.library.drive_count() {
             return Err(Failure::new(FailureKind::NoDevice, "no such drive"));
+        }
+        if let Some(why) = self.health.refuses(&DeviceName::drive(self.name.clone(), index)) {
+            return Err(Failure::new(FailureKind::Io, why));
         }
         let drive = self.library.open_drive(index, opener.nexus, control);
         let drive = drive.map_err(|error| failure(&error))?;

@@ -14,7 +14,7 @@ use tape::{CancelToken, Control, TapeError};
 use super::site::{DeviceEvent, OpenError, RemoteSite};
 
 /// How long a device that was asked for may wait between two looks at its cancel token.
-const LOOK: Duration = Duration::from_millis(200);
+pub(super) const LOOK: Duration = Duration::from_millis(200);
 
 /// One open device of a remote site; dropping it frees the device there, as soon as what is under
 /// way has ended and the link is up.

@@ -20,7 +20,7 @@ use service::messages;
 use svs::{Device, EventKind, LibraryRole};
 use tape::{Control, TapeError};
 
-use super::lease::LeaseHandle;
+use super::lease::{LOOK, LeaseHandle};
 use super::outbox::{Bulk, ControlWay};
 use super::{Ground, Replicator};
 use crate::device::Library;
@@ -125,6 +125,13 @@ pub(super) struct State {
 }
 
 impl State {
+    /// Whether somebody who does not use a device any more has something under way there, and the
+    /// site has not been asked to free it.
+    fn is_being_left(&self, device: &DeviceName) -> bool {
+        let unasked = |slot: &Slot| slot.leaving && !slot.closing && slot.client.ended().is_none();
+        self.leases.values().any(|slot| slot.client.device() == device && unasked(slot))
+    }
+
     /// Numbers a work of a lease and sends it. `None`: there is no such lease.
     pub(super) fn submit(
         &mut self,
@@ -277,17 +284,15 @@ impl RemoteSite {
         }
     }
 
-    /// A report came. Blocks on the catalogue.
+    /// A report came, or a part of one. Blocks on the catalogue.
     pub(super) fn reported(self: &Arc<Self>, report: SiteReport) {
-        let site = {
+        let (site, report) = {
             let mut state = self.lock();
-            let Some(engine) = state.engine else { return };
-            if !state.watch.accept(engine, report.sequence) {
-                return;
-            }
-            match state.name.clone() {
-                Some(site) => site,
-                None => return,
+            let (Some(engine), Some(site)) = (state.engine, state.name.clone()) else { return };
+            match state.watch.accept(engine, report) {
+                Ok(Some(report)) => (site, report),
+                Ok(None) => return,
+                Err(error) => return tracing::warn!(%site, %error, "a report is not used"),
             }
         };
         self.unlist(&site, &report.libraries.iter().map(|it| it.name.clone()).collect());
@@ -396,9 +401,12 @@ impl RemoteSite {
         let Some(event) = slot.client.handle(reply) else { return };
         if !slot.leaving {
             drop(slot.events.send(DeviceEvent::Lease(event)));
-        } else if slot.leave(control.as_ref()) {
+            return;
+        }
+        if slot.leave(control.as_ref()) {
             state.leases.remove(&lease);
         }
+        self.changed.notify_all();
     }
 
     /// Takes a stream message to the device that it belongs to.
@@ -467,7 +475,8 @@ impl RemoteSite {
         self.lock().leases.values().any(|slot| slot.client.device() == device)
     }
 
-    /// Opens a device of the site. Blocks.
+    /// Opens a device of the site. Blocks; also for what somebody who has left it here has under
+    /// way still, since until then the site is not asked to free it.
     pub fn open(
         self: &Arc<Self>,
         device: DeviceName,
@@ -477,6 +486,12 @@ impl RemoteSite {
         let (events, inbox) = channel();
         {
             let mut state = self.lock();
+            while state.control.is_some() && state.is_being_left(&device) {
+                control.check().map_err(OpenError::Failed)?;
+                let wait = LOOK.min(control.remaining());
+                let waited = self.changed.wait_timeout(state, wait);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
             let Some(way) = state.control.clone() else { return Err(OpenError::Down) };
             let (client, request) = LeaseClient::open(lease, device, true);
             let slot = Slot { client, events, leaving: false, closing: false };

@@ -135,6 +135,26 @@ fn a_holder_that_goes_cancels_its_work_and_the_device_is_freed_behind_it() {
 }
 
 #[test]
+fn a_device_is_asked_for_behind_what_its_last_holder_left_under_way() {
+    let mut play = Play::new();
+    play.up();
+    let lease = play.open();
+    lease.submit(&rewind(), &Control::within(PATIENCE)).unwrap();
+    let asked = play.next();
+    drop(lease);
+    assert!(matches!(play.next().body, LeaseBody::Cancel { .. }));
+    // Nothing is asked while it is not known when the device is given back.
+    let impatient = Control::within(Duration::ZERO);
+    let refused = play.site.open("ptl0/drive0".parse().unwrap(), &impatient).err();
+    assert_eq!(refused, Some(OpenError::Failed(TapeError::TimedOut)));
+    assert!(play.is_quiet(), "it was asked for too early");
+    play.answer(&asked, Answer::Failed(TapeError::Cancelled));
+    assert_eq!(*work_of(&play.next()), Work::Close);
+    // From here on the site knows, and puts the opening behind it.
+    drop(play.open());
+}
+
+#[test]
 fn what_is_under_way_when_the_link_breaks_is_closed_when_it_is_back() {
     let mut play = Play::new();
     play.up();

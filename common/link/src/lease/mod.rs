@@ -23,7 +23,7 @@ mod track;
 pub use client::{ClientError, ClientEvent, LeaseClient};
 pub use row::RestoreError;
 pub use settle::{Proof, Settled, after_crash, settle, settle_move};
-pub use table::{LEASES_MAX, LeaseAction, LeaseTable, TableError};
+pub use table::{CLOSING_MS, LEASES_MAX, LeaseAction, LeaseTable, TableError};
 
 use model::{DeviceName, LeaseId, ObjectNumber};
 use tape::{Operation, Outcome, TapeError};

@@ -16,6 +16,10 @@ use crate::connect::Peer;
 /// The most leases that are kept, ended ones that are remembered included.
 pub const LEASES_MAX: usize = 256;
 
+/// How long an opening waits for the lease that is being given back, in milliseconds: a flush takes
+/// less, and whoever opens has a minute.
+pub const CLOSING_MS: u64 = 30_000;
+
 /// What the remote engine does now, in the order given: a `Persist` is durable before a `Send`
 /// behind it leaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,6 +127,8 @@ pub enum TableError {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
+    /// Its device is being given back by somebody else; at the deadline it is refused.
+    Waiting,
     Opening,
     Open,
     /// To be closed, or being closed; with the number of the close that was asked.
@@ -205,6 +211,8 @@ impl LeaseTable {
     /// A peer connected: leases of an earlier run of it end, since their sessions are gone.
     pub fn on_peer(&mut self, now_ms: u64, peer: &Peer) -> Vec<LeaseAction> {
         let former = |lease: &Lease| lease.site == peer.site && lease.engine != peer.engine;
+        // Nobody is there any more who would hear of it.
+        self.leases.retain(|_, lease| !(former(lease) && lease.state == State::Waiting));
         self.close_where(now_ms, EndReason::PeerRestarted, former)
     }
 
@@ -232,7 +240,7 @@ impl LeaseTable {
             return Ok(Vec::new());
         }
         lease.epoch = epoch;
-        if !matches!(lease.state, State::Gone(_)) {
+        if !matches!(lease.state, State::Gone(_) | State::Waiting) {
             lease.deadline_ms = now_ms.saturating_add(self.lease_ms);
         }
         let opened = LeaseReplyBody::Opened { lease_ms: self.lease_ms };
@@ -267,17 +275,35 @@ impl LeaseTable {
                 vec![lease.persist(id), lease.send(id, opened)]
             }
             (Ok(()), State::Closing(why, _)) => vec![lease.close(id, why, None)],
-            (Ok(()), State::Open | State::Gone(_)) => Vec::new(),
+            (Ok(()), State::Waiting | State::Open | State::Gone(_)) => Vec::new(),
             (Err(refusal), state) => {
                 let body = match state {
                     State::Opening => LeaseReplyBody::Refused(refusal),
                     _ => LeaseReplyBody::Ended(EndReason::Revoked),
                 };
-                let reply = lease.send(id, body);
+                let (reply, device) = (lease.send(id, body), lease.device.clone());
                 self.leases.remove(&id);
-                vec![LeaseAction::Forget { lease: id }, reply]
+                let mut actions = vec![LeaseAction::Forget { lease: id }, reply];
+                actions.extend(self.admit(now_ms, &device));
+                actions
             }
         }
+    }
+
+    /// A device is free: whoever waits for it gets it.
+    fn admit(&mut self, now_ms: u64, device: &DeviceName) -> Option<LeaseAction> {
+        let asks = |lease: &Lease| lease.device == *device && lease.state == State::Waiting;
+        let (id, waiting) = self.leases.iter().find(|(_, lease)| asks(lease))?;
+        let (id, exclusive) = (*id, waiting.exclusive);
+        let bars =
+            |(other, lease): (&LeaseId, &Lease)| *other != id && lease.bars(device, exclusive);
+        if self.leases.iter().any(bars) {
+            return None;
+        }
+        let lease = self.leases.get_mut(&id)?;
+        lease.state = State::Opening;
+        lease.deadline_ms = now_ms.saturating_add(self.lease_ms);
+        Some(LeaseAction::Open { lease: id, site: lease.site.clone(), device: device.clone() })
     }
 
     /// What is under way goes on: the reply to send, `None` if it is not under way any more.
@@ -318,19 +344,21 @@ impl LeaseTable {
         let State::Closing(why, number) = lease.state else { return Vec::new() };
         lease.state = State::Gone(why);
         lease.deadline_ms = now_ms.saturating_add(self.lease_ms);
-        match number {
+        let mut actions = match number {
             Some(number) => {
                 let answer = result.map_or_else(Answer::Failed, |()| Answer::Closed);
                 lease.answer(id, number, answer, true)
             }
             None => vec![lease.persist(id), lease.send(id, LeaseReplyBody::Ended(why))],
-        }
+        };
+        let device = lease.device.clone();
+        actions.extend(self.admit(now_ms, &device));
+        actions
     }
 
     /// The operator takes the device of a lease back.
     pub fn revoke(&mut self, now_ms: u64, id: LeaseId) -> Vec<LeaseAction> {
-        let live = |lease: &Lease| !matches!(lease.state, State::Closing(..) | State::Gone(_));
-        match self.leases.get_mut(&id).filter(|lease| live(lease)) {
+        match self.leases.get_mut(&id).filter(|lease| lease.is_live()) {
             Some(lease) => lease.begin_close(now_ms, id, EndReason::Revoked),
             None => Vec::new(),
         }
@@ -345,6 +373,14 @@ impl LeaseTable {
         };
         let mut actions: Vec<_> = self.leases.iter_mut().filter_map(forget).collect();
         self.leases.retain(|_, lease| !(gone(lease) && over(lease)));
+        for (id, lease) in &self.leases {
+            if lease.state == State::Waiting && over(lease) {
+                let text = format!("{} is still being given back", lease.device);
+                let refusal = Refusal { why: RefusalWhy::Busy, text };
+                actions.push(lease.send(*id, LeaseReplyBody::Refused(refusal)));
+            }
+        }
+        self.leases.retain(|_, lease| !(lease.state == State::Waiting && over(lease)));
         actions.extend(self.close_where(now_ms, EndReason::Expired, over));
         actions
     }
@@ -357,8 +393,9 @@ impl LeaseTable {
 
     /// Who holds a device open.
     pub fn holder(&self, device: &DeviceName) -> Option<(LeaseId, &SiteName)> {
-        let holds =
-            |lease: &Lease| lease.device == *device && !matches!(lease.state, State::Gone(_));
+        let holds = |lease: &Lease| {
+            lease.device == *device && !matches!(lease.state, State::Gone(_) | State::Waiting)
+        };
         let (id, lease) = self.leases.iter().find(|(_, lease)| holds(lease))?;
         Some((*id, &lease.site))
     }
@@ -376,13 +413,16 @@ impl LeaseTable {
             let refusal = LeaseReplyBody::Refused(Refusal { why, text });
             vec![send(&peer.site, id, epoch, refusal)]
         };
-        let conflicts = |lease: &&Lease| {
-            let live = !matches!(lease.state, State::Gone(_));
-            live && lease.device == device && (exclusive || lease.exclusive)
-        };
-        if let Some(other) = self.leases.values().find(conflicts) {
+        let mut barring = self.leases.values().filter(|lease| lease.bars(&device, exclusive));
+        let is_free = barring.clone().next().is_none();
+        // Who is about to let it go is waited for; by one, so that nobody overtakes.
+        if let Some(other) = barring.find(|lease| !matches!(lease.state, State::Closing(..))) {
             return refuse(RefusalWhy::Busy, format!("{device} is in use by site {}", other.site));
         }
+        let (state, patience) = match is_free {
+            true => (State::Opening, self.lease_ms),
+            false => (State::Waiting, CLOSING_MS),
+        };
         let mut actions = Vec::new();
         if self.leases.len() >= LEASES_MAX {
             let gone = self.leases.iter().find(|(_, l)| matches!(l.state, State::Gone(_)));
@@ -398,8 +438,8 @@ impl LeaseTable {
             device: device.clone(),
             exclusive,
             epoch,
-            state: State::Opening,
-            deadline_ms: now_ms.saturating_add(self.lease_ms),
+            state,
+            deadline_ms: now_ms.saturating_add(patience),
             last: 0,
             answer: None,
             recorded: None,
@@ -407,7 +447,9 @@ impl LeaseTable {
             restored: false,
         };
         self.leases.insert(id, lease);
-        actions.push(LeaseAction::Open { lease: id, site: peer.site.clone(), device });
+        if is_free {
+            actions.push(LeaseAction::Open { lease: id, site: peer.site.clone(), device });
+        }
         actions
     }
 
@@ -417,13 +459,23 @@ impl LeaseTable {
         why: EndReason,
         which: impl Fn(&Lease) -> bool,
     ) -> Vec<LeaseAction> {
-        let live = |lease: &Lease| !matches!(lease.state, State::Closing(..) | State::Gone(_));
-        let chosen = self.leases.iter_mut().filter(|(_, lease)| live(lease) && which(lease));
+        let chosen = self.leases.iter_mut().filter(|(_, lease)| lease.is_live() && which(lease));
         chosen.flat_map(|(id, lease)| lease.begin_close(now_ms, *id, why)).collect()
     }
 }
 
 impl Lease {
+    /// Whether there is a device that has to be let go.
+    fn is_live(&self) -> bool {
+        matches!(self.state, State::Opening | State::Open)
+    }
+
+    /// Whether nobody else can have the device, or nobody else alone.
+    fn bars(&self, device: &DeviceName, exclusive: bool) -> bool {
+        let gone = matches!(self.state, State::Gone(_));
+        !gone && self.device == *device && (exclusive || self.exclusive)
+    }
+
     fn perform(&mut self, id: LeaseId, numbered: Numbered) -> Result<Vec<LeaseAction>, TableError> {
         let Numbered { number, repeated, expect, work } = numbered;
         if self.running.as_ref().is_some_and(|(running, _)| *running == number) {
@@ -437,7 +489,9 @@ impl Lease {
             State::Gone(why) => return Ok(vec![self.send(id, LeaseReplyBody::Ended(why))]),
             // It will be answered or ended when the closing is over.
             State::Closing(..) => return Ok(Vec::new()),
-            State::Opening => return Err(TableError::Early { lease: id, number }),
+            State::Waiting | State::Opening => {
+                return Err(TableError::Early { lease: id, number });
+            }
             State::Open => {}
         }
         let next = self.last.saturating_add(1);

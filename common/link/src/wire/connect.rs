@@ -6,10 +6,9 @@ use model::{Barcode, EngineId, JobId, LibraryName, SiteName};
 use super::{DecodeError, id_bytes, narrow, read_text, tape, text, within};
 use crate::connect::{Capabilities, Channel, Goodbye, GoodbyeReason, Hello, Token};
 use crate::proto;
-use crate::report::{DriveReport, FROZEN_MAX, JobReport, LibraryReport, SiteReport};
-
-const LIBRARIES_MAX: usize = 64;
-const DRIVES_MAX: usize = 896;
+use crate::report::{
+    DRIVES_MAX, DriveReport, FROZEN_MAX, JobReport, LIBRARIES_MAX, LibraryReport, SiteReport,
+};
 
 pub(super) fn hello(hello: &Hello) -> proto::Hello {
     let channel = match hello.channel {
@@ -92,7 +91,7 @@ pub(super) fn read_job(report: proto::JobReport) -> Result<JobReport, DecodeErro
 
 pub(super) fn report(report: &SiteReport) -> proto::SiteReport {
     let libraries = report.libraries.iter().map(library).collect();
-    proto::SiteReport { sequence: report.sequence, libraries }
+    proto::SiteReport { sequence: report.sequence, libraries, more: report.more }
 }
 
 fn library(library: &LibraryReport) -> proto::Library {
@@ -127,7 +126,7 @@ fn read_frozen(frozen: proto::Frozen) -> Result<(Barcode, String), DecodeError> 
 pub(super) fn read_report(report: proto::SiteReport) -> Result<SiteReport, DecodeError> {
     within("libraries", report.libraries.len(), LIBRARIES_MAX)?;
     let libraries = report.libraries.into_iter().map(read_library).collect::<Result<_, _>>()?;
-    Ok(SiteReport { sequence: report.sequence, libraries })
+    Ok(SiteReport { sequence: report.sequence, libraries, more: report.more })
 }
 
 fn read_library(library: proto::Library) -> Result<LibraryReport, DecodeError> {

@@ -217,7 +217,27 @@ impl Message {
 fn check_caps(frame: &[u8]) -> Result<(), DecodeError> {
     within("bytes", frame.len(), FRAME_MAX)?;
     const PAYLOAD_TAG: u64 = 15;
-    let (mut rest, mut bodies, mut payloads) = (frame, 0, 0);
+    let (mut bodies, mut payloads) = (0, 0);
+    outermost(frame, |tag, length| {
+        if tag == PAYLOAD_TAG {
+            payloads += 1;
+            return within("payload bytes", length, PAYLOAD_MAX);
+        }
+        bodies += 1;
+        within("body bytes", length, BODY_MAX)
+    })?;
+    match bodies == 1 && payloads <= 1 {
+        true => Ok(()),
+        false => Err(DecodeError::Malformed("not one body and at most one payload".into())),
+    }
+}
+
+/// Shows the tag and the length of each outermost field, which has to have a length, before
+/// anything is decoded.
+fn outermost(
+    mut rest: &[u8],
+    mut show: impl FnMut(u64, usize) -> Result<(), DecodeError>,
+) -> Result<(), DecodeError> {
     while !rest.is_empty() {
         let key = prost::encoding::decode_varint(&mut rest).map_err(malformed)?;
         let length = prost::encoding::decode_varint(&mut rest).map_err(malformed)?;
@@ -225,19 +245,10 @@ fn check_caps(frame: &[u8]) -> Result<(), DecodeError> {
         if key & 7 != 2 {
             return Err(DecodeError::Malformed("an outermost field of no length".into()));
         }
-        if key >> 3 == PAYLOAD_TAG {
-            payloads += 1;
-            within("payload bytes", length, PAYLOAD_MAX)?;
-        } else {
-            bodies += 1;
-            within("body bytes", length, BODY_MAX)?;
-        }
+        show(key >> 3, length)?;
         rest = rest.get(length..).ok_or(DecodeError::Malformed("it ends too early".into()))?;
     }
-    match bodies == 1 && payloads <= 1 {
-        true => Ok(()),
-        false => Err(DecodeError::Malformed("not one body and at most one payload".into())),
-    }
+    Ok(())
 }
 
 fn malformed(error: prost::DecodeError) -> DecodeError {

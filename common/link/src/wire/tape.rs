@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use model::{Barcode, ElementMap, ElementType};
+use prost::Message as _;
 use scsi::{FieldPointer, Sense};
 use tape::{
     CdbRequest, Completion, DeviceIdentity, DriveState, ElementStatus, Inventory, KeyError,
@@ -11,10 +12,13 @@ use tape::{
     WriteEnd,
 };
 
-use super::{DecodeError, narrow, read_text, text, within};
+use super::{DecodeError, malformed, narrow, outermost, read_text, text, within};
 use crate::proto::{self, operation::Kind as Asked, outcome::Kind as Came};
+use crate::report::ELEMENTS_MAX;
 
-const ELEMENTS_MAX: usize = 65_536;
+/// Elements that an inventory has in the structure of its frame; more are its payload.
+const ELEMENTS_INSIDE: usize = 2048;
+
 const SENSE_MAX: usize = 252;
 /// The longest CDB that is carried; SPC-5 variable length CDBs are not used with tape.
 const CDB_MAX: usize = 16;
@@ -221,6 +225,17 @@ pub(super) fn read_inventory(inventory: proto::Inventory) -> Result<Inventory, D
     Ok(Inventory { map: ElementMap::from_ranges(ranges), elements })
 }
 
+/// The elements of an inventory that came as data. Counted before they are decoded: what is two
+/// bytes there is some hundred in memory.
+fn read_elements(bytes: Bytes) -> Result<Vec<proto::Element>, DecodeError> {
+    let mut count = 0;
+    outermost(&bytes, |_, _| {
+        count += 1;
+        within("elements", count, ELEMENTS_MAX)
+    })?;
+    Ok(proto::Inventory::decode(bytes).map_err(malformed)?.elements)
+}
+
 fn read_element(element: proto::Element) -> Result<ElementStatus, DecodeError> {
     let kind = u8::try_from(element.kind).ok().and_then(ElementType::from_code);
     let exception = |code: u32| {
@@ -360,7 +375,14 @@ pub(super) fn outcome(outcome: &Outcome) -> (proto::Outcome, Bytes) {
                 residual: completion.residual,
             })
         }
-        Outcome::Inventory(it) => Came::Inventory(inventory(it)),
+        Outcome::Inventory(it) => {
+            let mut whole = inventory(it);
+            if whole.elements.len() > ELEMENTS_INSIDE {
+                let elements = std::mem::take(&mut whole.elements);
+                payload = proto::Inventory { map: Vec::new(), elements }.encode_to_vec().into();
+            }
+            Came::Inventory(whole)
+        }
     };
     (proto::Outcome { kind: Some(kind) }, payload)
 }
@@ -400,7 +422,12 @@ pub(super) fn read_outcome(
                 data_in: std::mem::take(payload).to_vec(),
             })
         }
-        Came::Inventory(it) => Outcome::Inventory(read_inventory(it)?),
+        Came::Inventory(mut it) => {
+            if !payload.is_empty() {
+                it.elements = read_elements(std::mem::take(payload))?;
+            }
+            Outcome::Inventory(read_inventory(it)?)
+        }
     })
 }
 

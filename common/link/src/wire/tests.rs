@@ -483,8 +483,11 @@ fn message() -> impl Strategy<Value = Message> {
                 frozen,
             }
         });
-    let report = (any::<u64>(), vec(library, 0..3))
-        .prop_map(|(sequence, libraries)| SiteReport { sequence, libraries });
+    let report = (any::<u64>(), vec(library, 0..3)).prop_map(|(sequence, libraries)| SiteReport {
+        sequence,
+        libraries,
+        more: false,
+    });
     let job =
         (id(), any::<(bool, u64, Option<u64>)>(), words()).prop_map(|(job, it, text)| JobReport {
             job: JobId(job),
@@ -709,4 +712,31 @@ fn what_is_asked_for_to_compare_is_bounded() {
     assert!(refused(ask(1, 0)));
     assert!(!refused(told(COMPARE_PARTS_MAX)));
     assert!(refused(told(COMPARE_PARTS_MAX + 1)));
+}
+
+#[test]
+fn an_inventory_of_sixty_thousand_elements_is_an_answer_and_one_without_end_is_not() {
+    let slot = |address| ElementStatus {
+        address,
+        kind: ElementType::Storage,
+        full: true,
+        barcode: Some(Barcode::new("PTA001L8").unwrap()),
+        accessible: true,
+        imported: false,
+        source: Some(address),
+        exception: None,
+        drive: None,
+    };
+    let map = ElementMap::with_counts(1, 60_000, 0);
+    let inventory = Inventory { map, elements: (1024..61_024).map(slot).collect() };
+    let answer = Answer::Outcome(Outcome::Inventory(inventory));
+    let body = LeaseReplyBody::Answered { number: 1, answer };
+    let reply = Message::LeaseReply(LeaseReply { lease: LeaseId(Ulid(1)), epoch: 1, body });
+    let frame = reply.encode();
+    assert!(Message::decode(frame.clone()).unwrap() == reply, "it is not what was sent");
+    // Two bytes each, and more of them than a library can have.
+    let mut frame = proto::Frame::decode(frame).unwrap();
+    frame.payload = [0x12, 0].repeat(65_537).into();
+    let decoded = Message::decode(frame.encode_to_vec().into());
+    assert!(matches!(decoded, Err(DecodeError::TooLong { what: "elements", .. })), "{decoded:?}");
 }

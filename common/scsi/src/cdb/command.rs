@@ -71,8 +71,9 @@ static TAPE: &[Command] = &[
     plain(&[0x17, 0, 0, 0, 0, 0], OTHER),
     plain(&[0x19, 0x03, 0, 0, 0, 0], 74_341),
     plain(&[0x1b, 0x01, 0, 0, 0x0f, 0], 7920),
-    plain(&[0x2b, 0x03, 0, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0], 2940),
+    plain(&[0x2b, 0x07, 0, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0], 2940),
     action(&[0x34, 0x00, 0, 0, 0, 0, 0, 0xff, 0xff, 0], OTHER),
+    action(&[0x34, 0x01, 0, 0, 0, 0, 0, 0xff, 0xff, 0], OTHER),
     action(&[0x34, 0x06, 0, 0, 0, 0, 0, 0xff, 0xff, 0], OTHER),
     action(&[0x34, 0x08, 0, 0, 0, 0, 0, 0xff, 0xff, 0], OTHER),
     plain(&[0x44, 0x03, 0, 0, 0, 0, 0, 0xff, 0xff, 0], OTHER),
@@ -129,11 +130,18 @@ impl Command {
         })
     }
 
+    /// Bits of byte 1 in which the unit was told up to SCSI-2 (7.2.2), by commands of 6, 10 and 12
+    /// bytes. Hosts still do so (mtx), and libraries pass over them.
+    pub(super) fn unit_bits(&self) -> u8 {
+        if self.usage.len() <= 12 { 0xe0 } else { 0 }
+    }
+
     /// The first bit that is set and may not be: its byte and bit.
     pub(super) fn stray_bit(&self, cdb: &[u8]) -> Option<(u16, u8)> {
         let action_bits = if self.has_action { 0x1f } else { 0 };
+        let passed = action_bits | self.unit_bits();
         self.usage.iter().zip(cdb).enumerate().skip(1).find_map(|(at, (usage, byte))| {
-            let allowed = usage | if at == 1 { action_bits } else { 0 };
+            let allowed = usage | if at == 1 { passed } else { 0 };
             let stray = byte & !allowed;
             (stray != 0).then(|| (at as u16, 7 - stray.leading_zeros() as u8))
         })

@@ -74,6 +74,7 @@ impl Cdb {
         let mut fields = Fields([0; CDB_MAX]);
         let length = command.usage.len().min(CDB_MAX);
         fields.0[..length].copy_from_slice(&cdb[..length]);
+        fields.0[1] &= !command.unit_bits() | command.usage[1];
         let parsed = match parse_common(&fields)? {
             Some(common) => Some(common),
             None if kind == DeviceType::Tape => parse_tape(&fields)?,
@@ -248,7 +249,8 @@ fn parse_locate(f: &Fields) -> Result<Cdb, Sense> {
 
 fn parse_read_position(f: &Fields) -> Result<Cdb, Sense> {
     let form = match f.byte(1) & 0x1f {
-        0x00 => PositionForm::Short,
+        // The vendor's own form (st asks for it) is the same here: it counts in objects, too.
+        0x00 | 0x01 => PositionForm::Short,
         0x06 => PositionForm::Long,
         _ => PositionForm::Extended,
     };

@@ -40,13 +40,27 @@ proptest! {
         let command = Command::find(kind, &cdb).unwrap();
         let (byte, bit) = (1 + at / 8 % (cdb.len() - 1), (at % 8) as u8);
         let in_action = command.has_action && byte == 1 && bit < 5;
-        if command.usage[byte] & (1 << bit) == 0 && !in_action {
+        let in_unit = byte == 1 && command.unit_bits() & (1 << bit) != 0;
+        if command.usage[byte] & (1 << bit) == 0 && !in_action && !in_unit {
             let mut stray = cdb.clone();
             stray[byte] |= 1 << bit;
             let sense = Sense::bad_cdb_field(byte as u16, Some(bit));
             prop_assert_eq!(Cdb::parse(kind, &stray), Err(sense));
         }
     }
+}
+
+/// mtx tells the unit in READ ELEMENT STATUS as a host of SCSI-2 does.
+#[test]
+fn a_unit_that_is_told_in_the_cdb_is_passed_over() {
+    let plain = [0xb8, 0x12, 4, 0, 0, 6, 0, 0, 1, 0, 0, 0];
+    let told = [0xb8, 0x12 | 1 << 5, 4, 0, 0, 6, 0, 0, 1, 0, 0, 0];
+    let parsed = Cdb::parse(DeviceType::Changer, &told);
+    assert!(parsed.is_ok());
+    assert_eq!(parsed, Cdb::parse(DeviceType::Changer, &plain));
+    // Where the bits mean something they are not the unit, nor are they in longer commands.
+    let locate = [0x92, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    assert_eq!(Cdb::parse(DeviceType::Tape, &locate), Err(Sense::bad_cdb_field(1, Some(7))));
 }
 
 #[test]

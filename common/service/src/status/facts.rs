@@ -4,7 +4,7 @@ use model::{ElementType, LibraryName};
 use svs::{Catalogue, JobFilter, JobStatus, SvsError};
 use tape::Inventory;
 
-use super::{Drive, FrontendRow, Job, Library, MapRow, Maps, Slot};
+use super::{Drive, FrontendRow, Job, Library, MapRow, Maps, Slot, Turn};
 
 /// Elements of one library that are drawn.
 const SLOTS_MAX: usize = 4096;
@@ -12,6 +12,8 @@ const SLOTS_MAX: usize = 4096;
 const ENDED_MAX: u32 = 30;
 /// Jobs that have not ended and are told.
 const UNFINISHED_MAX: u32 = 500;
+/// Rows of the queue that are told.
+const TURNS_MAX: usize = 500;
 /// Rows of one map that are told.
 const ROWS_MAX: usize = 1000;
 
@@ -69,6 +71,23 @@ pub fn library(
         cartridges: inventory.elements.iter().filter(|element| element.full).count(),
         ..Library::default()
     }
+}
+
+/// Who has drives or waits for them, in the order of the queue.
+pub fn queue(catalogue: &Catalogue) -> Result<Vec<Turn>, SvsError> {
+    let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
+    let turn = |row: svs::Mount| Turn {
+        number: row.ticket,
+        state: row.state.to_string(),
+        priority: row.priority.to_string(),
+        tapes: row.tapes,
+        drives: row.drives,
+        age_seconds: now.saturating_sub(row.since) / 1000,
+        who: row.who,
+        job: row.job,
+        reason: row.reason,
+    };
+    Ok(catalogue.mounts()?.into_iter().take(TURNS_MAX).map(turn).collect())
 }
 
 fn job(row: JobStatus) -> Job {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   mod      what is told, as data: `/status.json`
-//!   facts    libraries, jobs and maps made into it
+//!   facts    libraries, the queue, jobs and maps made into it
 //!   page     the same as HTML, and the listener
 //! ```
 //!
@@ -17,7 +17,7 @@ mod tests;
 
 use serde::Serialize;
 
-pub use facts::{age_seconds, jobs, library, maps, now};
+pub use facts::{age_seconds, jobs, library, maps, now, queue};
 pub use page::{Source, start};
 
 /// Everything that is told.
@@ -35,6 +35,8 @@ pub struct Status {
     pub links: Vec<Link>,
     /// The libraries.
     pub libraries: Vec<Library>,
+    /// Who has drives or waits for them, at most 500; who is next comes first.
+    pub queue: Vec<Turn>,
     /// Jobs that have not ended, and the newest that have.
     pub jobs: Vec<Job>,
     /// The three maps.
@@ -99,6 +101,29 @@ pub struct Slot {
     pub cartridge: Option<String>,
     /// The changer says that something is wrong with it.
     pub exception: bool,
+}
+
+/// One who has drives or waits for them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Turn {
+    /// The number in the queue.
+    pub number: u64,
+    /// `waiting` or `mounted`.
+    pub state: String,
+    /// What the tapes are wanted for: `restore`, `copy`, ...
+    pub priority: String,
+    /// The tapes, separated by ", ".
+    pub tapes: String,
+    /// The drives that he has, separated by ", ".
+    pub drives: String,
+    /// How long he has been in the queue.
+    pub age_seconds: u64,
+    /// Who.
+    pub who: String,
+    /// The job, if it is one.
+    pub job: Option<String>,
+    /// What is waited for.
+    pub reason: Option<String>,
 }
 
 /// A job.

@@ -39,6 +39,17 @@ fn hostile() -> Status {
             more_slots: 5,
             ..Library::default()
         }],
+        queue: vec![Turn {
+            number: 17,
+            state: "waiting".into(),
+            priority: "restore".into(),
+            tapes: text(),
+            drives: text(),
+            age_seconds: 240,
+            who: text(),
+            job: Some(text()),
+            reason: Some(text()),
+        }],
         jobs: vec![Job {
             id: text(),
             kind: text(),
@@ -93,12 +104,16 @@ async fn what_strangers_write_is_text_and_nothing_else() {
         for word in ["ghost of a library", "reported 2 h ago", "41.5 %", "1.5 MB", "in progress"] {
             assert!(page.contains(word), "no {word} in {page}");
         }
+        for word in ["id=\"turn-17\"", "<td>restore", "<td>4 min</td>"] {
+            assert!(page.contains(word), "no {word} in {page}");
+        }
         assert!(page.contains("default-src 'none'"), "{page}");
         let json = get(address, "/status.json", "127.0.0.1");
         let (_, body) = json.split_once("\r\n\r\n").unwrap();
         let value: serde_json::Value = serde_json::from_str(body).unwrap();
         assert_eq!(value["libraries"][0]["slots"][0]["cartridge"], HOSTILE);
         assert_eq!(value["jobs"][0]["percent"], 41.5);
+        assert_eq!(value["queue"][0]["age_seconds"], 240);
     })
     .await;
 }
@@ -156,4 +171,30 @@ async fn units_are_for_people() {
         }
     })
     .await;
+}
+
+#[test]
+fn the_queue_is_told_in_its_order_with_how_long_each_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalogue = svs::Catalogue::open(&dir.path().join("svs.db")).unwrap();
+    let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap();
+    let row = |ticket, rank, state, reason: Option<&str>| svs::Mount {
+        ticket,
+        job: None,
+        who: "hq".into(),
+        tapes: "ptl0:PTA001L8".into(),
+        priority: svs::MountPriority::Copy,
+        since: now - 90_000,
+        rank,
+        state,
+        drives: String::new(),
+        reason: reason.map(str::to_owned),
+    };
+    let late = row(1, 20, svs::MountState::Waiting, Some("a drive of ptl0"));
+    let early = row(2, 10, svs::MountState::Mounted, None);
+    catalogue.put_mounts(&[late, early], &[]).unwrap();
+    let queue = queue(&catalogue).unwrap();
+    let told: Vec<_> = queue.iter().map(|turn| (turn.number, turn.reason.as_deref())).collect();
+    assert_eq!(told, [(2, None), (1, Some("a drive of ptl0"))]);
+    assert!(queue.iter().all(|turn| (90..150).contains(&turn.age_seconds)), "{queue:?}");
 }

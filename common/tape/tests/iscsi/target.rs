@@ -14,7 +14,7 @@ use iscsi::{
 };
 use model::{Barcode, ElementMap};
 use tape::target::{
-    Answer, DriveSpec, LibrarySpec, MemoryInventory, MemoryMedium, MemoryShelf, TapeObject,
+    Answer, DriveSpec, LibrarySpec, Medium, MemoryInventory, MemoryMedium, MemoryShelf, TapeObject,
     TargetLibrary, Transfer,
 };
 use tape::{Control, DeviceIdentity};
@@ -88,16 +88,17 @@ struct Plan {
     held_back: usize,
 }
 
-struct Shared {
+/// What the connections share.
+pub(crate) struct Shared<M: Medium> {
     manners: Manners,
-    library: Mutex<TargetLibrary<MemoryMedium>>,
+    library: Arc<Mutex<TargetLibrary<M>>>,
     plan: Mutex<Plan>,
     nexus: AtomicU64,
 }
 
 pub(crate) struct Target {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<Shared<MemoryMedium>>,
     shelf: MemoryShelf,
 }
 
@@ -112,6 +113,25 @@ fn identity(product: &str, serial: &str) -> DeviceIdentity {
         revision: "1".into(),
         serial: serial.into(),
     }
+}
+
+/// Puts a library behind a port of its own.
+pub(crate) fn listen<M: Medium + 'static>(
+    manners: Manners,
+    library: Arc<Mutex<TargetLibrary<M>>>,
+) -> (SocketAddr, Arc<Shared<M>>) {
+    let (plan, nexus) = (Mutex::default(), AtomicU64::new(1));
+    let shared = Arc::new(Shared { manners, library, plan, nexus });
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = Arc::clone(&shared);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let shared = Arc::clone(&serving);
+            std::thread::spawn(move || serve(&shared, stream));
+        }
+    });
+    (address, shared)
 }
 
 impl Target {
@@ -135,21 +155,7 @@ impl Target {
         };
         let store = Box::new(MemoryInventory::default());
         let library = TargetLibrary::open(spec, Arc::new(shelf.clone()), store).unwrap();
-        let shared = Arc::new(Shared {
-            manners,
-            library: Mutex::new(library),
-            plan: Mutex::default(),
-            nexus: AtomicU64::new(1),
-        });
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let serving = Arc::clone(&shared);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let shared = Arc::clone(&serving);
-                std::thread::spawn(move || serve(&shared, stream));
-            }
-        });
+        let (address, shared) = listen(manners, Arc::new(Mutex::new(library)));
         Self { address, shared, shelf }
     }
 
@@ -219,7 +225,7 @@ impl Target {
     }
 }
 
-impl Shared {
+impl<M: Medium> Shared<M> {
     fn trouble(&self) -> Option<Trouble> {
         let mut plan = self.plan.lock().unwrap();
         plan.pdus += 1;
@@ -246,8 +252,8 @@ impl Shared {
     }
 }
 
-struct Connection<'a> {
-    shared: &'a Shared,
+struct Connection<'a, M: Medium> {
+    shared: &'a Shared<M>,
     stream: TcpStream,
     decoder: Decoder,
     digests: Digests,
@@ -262,7 +268,7 @@ struct Connection<'a> {
 /// The connection is over.
 struct Over;
 
-fn serve(shared: &Shared, stream: TcpStream) {
+fn serve<M: Medium>(shared: &Shared<M>, stream: TcpStream) {
     stream.set_nodelay(true).unwrap();
     let nexus = shared.nexus.fetch_add(1, Ordering::Relaxed);
     let mut connection = Connection {
@@ -284,7 +290,7 @@ fn serve(shared: &Shared, stream: TcpStream) {
     shared.library.lock().unwrap().forget_nexus(nexus);
 }
 
-impl Connection<'_> {
+impl<M: Medium> Connection<'_, M> {
     fn receive(&mut self) -> Result<(Pdu, Vec<u8>), Over> {
         loop {
             let count = self.stream.read(self.decoder.space()).map_err(|_| Over)?;
@@ -617,7 +623,11 @@ impl Connection<'_> {
         let drive = library.drives().nth(usize::from(lun.saturating_sub(DRIVE))).cloned();
         match lun {
             CHANGER => library.execute_cdb(self.nexus, cdb, transfer, &control).unwrap(),
-            0 => Answer { status: 0, sense: None, moved: luns(buffer_of(transfer)), residual: 0 },
+            0 => {
+                let moved = unit_zero(cdb[0], buffer_of(transfer));
+                let residual = command.expected as i64 - moved as i64;
+                Answer { status: 0, sense: None, moved, residual }
+            }
             _ => {
                 drop(library);
                 let drive = drive.unwrap();
@@ -648,10 +658,12 @@ fn buffer_of(transfer: Transfer<'_>) -> &mut [u8] {
     }
 }
 
-/// REPORT LUNS, whatever was asked of unit 0.
-fn luns(buffer: &mut [u8]) -> usize {
-    let list = scsi::luns(&[0, 1, 2, 3]);
-    let n = list.len().min(buffer.len());
-    buffer[..n].copy_from_slice(&list[..n]);
+/// Unit 0, which is no device: INQUIRY says so, all else is answered with REPORT LUNS.
+fn unit_zero(opcode: u8, buffer: &mut [u8]) -> usize {
+    // Nothing can be there (SPC-4 6.6.2: qualifier 3, type 1Fh); SPC-4, 36 bytes.
+    let nothing = [&[0x7f, 0, 6, 2, 31][..], &[0; 31]].concat();
+    let answer = if opcode == 0x12 { nothing } else { scsi::luns(&[0, 1, 2, 3]) };
+    let n = answer.len().min(buffer.len());
+    buffer[..n].copy_from_slice(&answer[..n]);
     n
 }

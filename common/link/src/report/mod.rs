@@ -1,8 +1,13 @@
 //! Device reports: what the remote site has, and what it knows of copies.
 
-use model::{Barcode, ElementAddress, ElementType, EngineId, JobId, LibraryName, ObjectNumber};
+use model::{Barcode, ElementAddress, ElementType, JobId, LibraryName, ObjectNumber};
 use serde::{Deserialize, Serialize};
 use tape::{DeviceIdentity, DriveState, Inventory};
+
+mod parts;
+
+pub(crate) use parts::{DRIVES_MAX, ELEMENTS_MAX, LIBRARIES_MAX};
+pub use parts::{ReportTooLong, ReportWatch};
 
 /// Everything that the remote shows to this peer; sent whole after each greeting and after every
 /// change. Serialisable, so that a ghost library is listed before the remote was reached again.
@@ -12,6 +17,9 @@ pub struct SiteReport {
     pub sequence: u64,
     /// The physical libraries that this peer may use, at most 64.
     pub libraries: Vec<LibraryReport>,
+    /// More of this report follows, see [`SiteReport::parts`].
+    #[serde(default)]
+    pub more: bool,
 }
 
 /// One physical library.
@@ -93,27 +101,6 @@ pub struct JobReport {
     pub text: String,
 }
 
-/// Keeps the newest report of one remote site apart from stale ones.
-#[derive(Clone, Debug, Default)]
-pub struct ReportWatch {
-    last: Option<(EngineId, u64)>,
-}
-
-impl ReportWatch {
-    /// Whether a report of this run with this sequence is newer than all before it. A new run of
-    /// the remote begins anew at 1.
-    pub fn accept(&mut self, engine: EngineId, sequence: u64) -> bool {
-        let newer = match self.last {
-            Some((known, last)) => known != engine || sequence > last,
-            None => true,
-        };
-        if newer {
-            self.last = Some((engine, sequence));
-        }
-        newer
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tape::ElementStatus;
@@ -172,16 +159,5 @@ mod tests {
         }
         report.moved(128, 1025);
         assert_eq!(seen(&report)[2], (true, true, Some(1024)));
-    }
-
-    #[test]
-    fn only_newer_reports_count_and_a_restart_begins_anew() {
-        let id = |n| EngineId(model::Ulid::from_parts(n, 0));
-        let mut watch = ReportWatch::default();
-        assert!(watch.accept(id(1), 1));
-        assert!(!watch.accept(id(1), 1));
-        assert!(watch.accept(id(1), 5));
-        assert!(!watch.accept(id(1), 4));
-        assert!(watch.accept(id(2), 1));
     }
 }

@@ -1,26 +1,28 @@
-//! How drives and cartridges are: what TapeAlert says is acted upon, and kept in the catalogue.
+//! How the drives and cartridges of physical libraries are: what TapeAlert says is acted upon, what
+//! an administrator says counts, and both are kept in the catalogue.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use model::{Barcode, DeviceName, LibraryName};
+use model::{Barcode, DeviceName, DeviceRole, LibraryName};
 use scsi::alert::{self, AlertAction};
-use service::messages;
+use serde_json::{Value, json};
 use svs::{Catalogue, Condition, EventKind, Health, HealthKind, SvsError};
 use tape::driver::DriveHealth;
 
-use crate::report::Reporter;
+use crate::admin::{AdminFault, FaultCode};
+use crate::messages;
 
 /// How every drive and cartridge is that was looked at.
 pub struct HealthBook {
     catalogue: Arc<Catalogue>,
-    /// Tells of every change.
-    reporter: Reporter,
+    /// Hears of every change.
+    changed: Box<dyn Fn() + Send + Sync>,
     rows: Mutex<BTreeMap<String, Health>>,
     /// Drives that are being cleaned.
-    pub(crate) cleaning: Mutex<BTreeSet<DeviceName>>,
+    cleaning: Mutex<BTreeSet<DeviceName>>,
     is_stopping: AtomicBool,
 }
 
@@ -42,15 +44,18 @@ fn fresh(subject: String, kind: HealthKind) -> Health {
 }
 
 impl HealthBook {
-    /// What is on record.
+    /// What is on record; `changed` hears of every change from here on.
     ///
     /// # Errors
     /// The catalogue can not be read.
-    pub fn open(catalogue: Arc<Catalogue>, reporter: Reporter) -> Result<Self, SvsError> {
+    pub fn open(
+        catalogue: Arc<Catalogue>,
+        changed: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Self, SvsError> {
         let rows = catalogue.health()?.into_iter().map(|row| (row.subject.clone(), row)).collect();
         Ok(Self {
             catalogue,
-            reporter,
+            changed: Box::new(changed),
             rows: Mutex::new(rows),
             cleaning: Mutex::default(),
             is_stopping: AtomicBool::new(false),
@@ -66,8 +71,20 @@ impl HealthBook {
         self.is_stopping.store(true, Ordering::Release);
     }
 
-    pub(crate) fn is_stopping(&self) -> bool {
+    /// Whether the engine stops.
+    pub fn is_stopping(&self) -> bool {
         self.is_stopping.load(Ordering::Acquire)
+    }
+
+    /// A drive is about to be cleaned, and is nobody else's; `false` if it is cleaned already.
+    pub fn begin_cleaning(&self, drive: &DeviceName) -> bool {
+        self.cleaning.lock().unwrap_or_else(PoisonError::into_inner).insert(drive.clone())
+    }
+
+    /// It is not cleaned any more, whatever came of it.
+    pub fn end_cleaning(&self, drive: &DeviceName) {
+        self.cleaning.lock().unwrap_or_else(PoisonError::into_inner).remove(drive);
+        (self.changed)();
     }
 
     fn condition(&self, subject: &str) -> Condition {
@@ -90,8 +107,9 @@ impl HealthBook {
         self.condition(&subject_of(library, barcode)) == Condition::Frozen
     }
 
-    /// The cartridges of a library on which nothing is to be written any more, and why.
-    pub fn frozen(&self, library: &LibraryName) -> Vec<(Barcode, String)> {
+    /// The cartridges of a library on which nothing is to be written any more, and why; at most so
+    /// many.
+    pub fn frozen(&self, library: &LibraryName, most: usize) -> Vec<(Barcode, String)> {
         let rows = self.rows();
         let frozen = rows.values().filter(|row| row.condition == Condition::Frozen);
         let its = frozen.filter_map(|row| {
@@ -99,7 +117,7 @@ impl HealthBook {
             let barcode = Barcode::new(barcode).ok().filter(|_| of == library.as_str())?;
             Some((barcode, row.message.clone().unwrap_or_default()))
         });
-        its.take(link::FROZEN_MAX).collect()
+        its.take(most).collect()
     }
 
     /// An administrator takes a drive out of use. Whoever holds it keeps it.
@@ -133,8 +151,7 @@ impl HealthBook {
         if let Err(error) = self.catalogue.put_health(row) {
             tracing::warn!(subject, %error, "how a device is could not be kept");
         }
-        // The other side shows it at once.
-        self.reporter.poke();
+        (self.changed)();
     }
 
     /// What a drive told of itself, with this cartridge in it: kept, and acted upon.
@@ -212,6 +229,41 @@ impl HealthBook {
     pub fn not_cleaned(&self, drive: &DeviceName, cause: &str) {
         let words: [(&str, &dyn Display); 2] = [("device", drive), ("cause", &cause)];
         self.say(messages::DRIVE_NOT_CLEANED, &words, &drive.to_string());
+    }
+
+    /// Answers what the command line asks of drives and cartridges, `None` what is no such request.
+    /// `has` tells whether there is a drive of this name.
+    pub fn call(
+        &self,
+        method: &str,
+        params: &Value,
+        has: impl Fn(&DeviceName) -> bool,
+    ) -> Option<Result<Value, AdminFault>> {
+        let text = |key| params.get(key).and_then(Value::as_str).unwrap_or_default();
+        match method {
+            "health_clear" => {
+                let subject = text("subject");
+                let unknown = || format!("nothing is known of {subject:?}");
+                let cleared = self.clear(subject).then(|| json!({ "subject": subject }));
+                Some(cleared.ok_or_else(|| AdminFault::new(FaultCode::BadRequest, unknown())))
+            }
+            "drive_down" | "drive_up" => {
+                let named = text("drive");
+                let drive = named.parse::<DeviceName>().ok();
+                let drive = drive.filter(|it| it.role != DeviceRole::Changer && has(it));
+                let Some(drive) = drive else {
+                    let text = format!("there is no drive {named:?} that is driven here");
+                    return Some(Err(AdminFault::new(FaultCode::NotFound, text)));
+                };
+                match method {
+                    "drive_down" => self.take_down(&drive, text("reason")),
+                    // One of which nothing is known is well.
+                    _ => drop(self.clear(named)),
+                }
+                Some(Ok(json!({ "drive": named })))
+            }
+            _ => None,
+        }
     }
 
     /// Somebody says that a drive or a cartridge is well again. `false`: nothing is known of it.
