@@ -11,7 +11,9 @@ use model::{EngineId, LeaseId, SiteName, Ulid};
 const LEASE_MS: u64 = 120_000;
 
 fn peer(site: &str, engine: u128) -> Peer {
-    Peer { site: SiteName::new(site).unwrap(), engine: EngineId(Ulid(engine)), version: 1 }
+    let capabilities = link::Capabilities::ALL;
+    let (site, engine) = (SiteName::new(site).unwrap(), EngineId(Ulid(engine)));
+    Peer { site, engine, version: 1, capabilities }
 }
 
 fn id(number: u128) -> LeaseId {

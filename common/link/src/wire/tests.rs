@@ -402,7 +402,6 @@ fn replicate() -> impl Strategy<Value = Replicate> {
 }
 
 fn heal() -> impl Strategy<Value = Heal> {
-    let digest = || any::<[u8; 32]>().prop_map(Digest);
     let data = (any::<u8>(), 0u32..1 << 20, bytes(200))
         .prop_map(|(encoding, raw_length, bytes)| ChunkData { encoding, raw_length, bytes });
     prop_oneof![
@@ -432,6 +431,10 @@ fn stream_message() -> impl Strategy<Value = Stream> {
         words().prop_map(StreamBody::Abort),
     ];
     (id(), body).prop_map(|(stream, body)| Stream { stream: StreamId(stream), body })
+}
+
+fn digest() -> impl Strategy<Value = Digest> {
+    any::<[u8; 32]>().prop_map(Digest)
 }
 
 fn compare() -> impl Strategy<Value = Compare> {
