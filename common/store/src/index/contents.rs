@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::Location;
 
 /// An epoch, counted from one that is the same for all containers. 255 stands for all later ones:
-/// what bears it is kept for longer than it needs to be.
+/// what bears it is kept for longer than it needs to be, and never for less.
 pub(super) type Stamp = u8;
 
 /// The chunks of one container, by their number in it.
@@ -163,12 +163,18 @@ impl Contents {
         (u64::from(inside.count) - inside.gone.len() as u64, inside.raw, inside.stored)
     }
 
-    /// Counts stamps from a later epoch on.
-    pub(super) fn rebase(&self, later: Stamp) {
+    /// Counts stamps from a later epoch on, in which the one that is now has the stamp `now`. What
+    /// had the greatest one may be from any epoch up to this: it is taken for the newest.
+    pub(super) fn rebase(&self, later: u32, now: Stamp) {
+        let later = Stamp::try_from(later).unwrap_or(Stamp::MAX);
+        let rebased = |stamp: Stamp| match stamp {
+            Stamp::MAX => now,
+            stamp => stamp.saturating_sub(later),
+        };
         let mut inside = self.lock();
-        inside.stamps.iter_mut().for_each(|stamp| *stamp = stamp.saturating_sub(later));
+        inside.stamps.iter_mut().for_each(|stamp| *stamp = rebased(*stamp));
         for (stamp, bytes) in std::mem::take(&mut inside.live) {
-            inside.weigh(stamp.saturating_sub(later), |more| more + bytes);
+            inside.weigh(rebased(stamp), |more| more + bytes);
         }
     }
 }
@@ -196,9 +202,9 @@ mod tests {
         assert!(!contents.touch(&at(1), 9) && !contents.touch(&at(3), 9));
         assert_eq!((contents.live(0), contents.live(1), contents.live(3)), (200, 200, 0));
         assert_eq!(contents.totals(), (2, 88, 88));
-        contents.rebase(1);
+        contents.rebase(1, 9);
         assert_eq!((contents.stamp(&at(0)), contents.live(1), contents.live(2)), (Some(1), 200, 0));
-        contents.rebase(7);
+        contents.rebase(7, 9);
         assert_eq!((contents.stamp(&at(0)), contents.live(0), contents.live(1)), (Some(0), 200, 0));
         let again = Contents::of(contents.listed());
         assert_eq!(again.listed(), contents.listed());

@@ -375,10 +375,11 @@ impl Index {
     pub(crate) fn begin_epoch(&self, epoch: u32, needed: u32) {
         let mut state = self.write();
         // What was stamped before still has less than what is needed.
-        let later = state.stamp(needed).saturating_sub(1);
+        let later = needed.saturating_sub(state.base).saturating_sub(1);
         if epoch.saturating_sub(state.base) > 200 && later > 0 {
-            state.contents.values().for_each(|contents| contents.rebase(later));
-            state.base += u32::from(later);
+            state.base += later;
+            let now = state.stamp(epoch);
+            state.contents.values().for_each(|contents| contents.rebase(later, now));
         }
     }
 

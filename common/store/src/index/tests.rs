@@ -255,6 +255,26 @@ fn what_is_stored_and_moved_while_the_runs_are_made_anew_is_found_afterwards() {
     world.check(750);
 }
 
+/// Stamps have a byte: what was stamped later than that counts is not older than it is.
+#[test]
+fn what_was_relied_on_after_a_long_hold_is_not_taken_for_old() {
+    let mut world = World::new();
+    world.add(1);
+    let at = world.model[&1].0;
+    // Somebody holds for a thousand collections.
+    (2..=1000).for_each(|epoch| world.index.begin_epoch(epoch, 2));
+    // Somebody else holds from the last of them on, and relies on a chunk.
+    world.index.find(&digest(1), Some(1000)).unwrap().unwrap();
+    for epoch in 1001..1010 {
+        world.index.begin_epoch(epoch, 1000);
+        assert_eq!(world.index.is_live(&at, 1000), Some(true), "epoch {epoch}");
+        assert!(world.index.live(at.container, 1000) > 0);
+    }
+    // It is not kept for ever.
+    world.index.begin_epoch(1010, 1010);
+    assert_eq!(world.index.is_live(&at, 1010), Some(false));
+}
+
 #[test]
 fn a_container_that_was_given_up_and_is_found_again_does_not_hide_what_came_later() {
     let mut world = World::new();
