@@ -208,12 +208,11 @@ mod tests {
             down: Some("it makes a noise ".repeat(60)),
             readying: Some(1),
         };
-        let [map_drives, map_slots] = [drives, slots];
         LibraryReport {
             name: LibraryName::new(name).unwrap(),
             identity: identity("0000078A"),
             inventory: Inventory {
-                map: ElementMap::with_counts(map_drives, map_slots, 0),
+                map: ElementMap::with_counts(drives, slots, 0),
                 elements: (0..slots).map(slot).collect(),
             },
             drives: (0..drives).map(drive).collect(),
