@@ -155,7 +155,7 @@ fn another_generation_under_the_same_name_is_found() {
     let runs: Vec<_> = lists.runs(0).map(|run| run.unwrap()).collect();
     let chunks = all.len() as u64;
     let mut swapped = all.clone();
-    swapped.swap(3, 2000);
+    swapped.swap(3, 1400);
     let found_in = |other: &Store| found(&store, other, id, Depth::Present);
     let same = Found { chunks, ..Found::default() };
     assert_eq!(found_in(&make(&all, &runs)), same);
