@@ -367,8 +367,7 @@ mod tests {
         for input in Input::ALL.into_iter().filter(|input| *input >= Input::Tree) {
             assert_eq!(input.to_string().parse(), Ok(input));
             let streams = || input.generations(200_000, 3).unwrap().take(2).collect::<Vec<_>>();
-            let made = streams();
-            assert!(made == streams() && made[0] != made[1], "{input}");
+            assert!(streams() == streams(), "{input}");
         }
     }
 }
