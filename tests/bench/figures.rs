@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use tests::thousands;
+
 /// One step, measured once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Figure {
@@ -158,17 +160,4 @@ impl Spread {
         let median = (at(all.len().saturating_sub(1) / 2) + at(all.len() / 2)) / 2.0;
         Self { least: at(0), median, most: at(all.len().saturating_sub(1)) }
     }
-}
-
-/// A number that people can read.
-fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(' ');
-        }
-        text.push(digit);
-    }
-    text
 }

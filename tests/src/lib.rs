@@ -1,7 +1,7 @@
 //! What the tests of the whole product stand on: the engines as real processes ([`Engine`],
-//! [`Pair`]), the wire between them with a hand on it ([`Relay`]), seeded data ([`Content`]),
-//! scratch directories that survive a failure ([`Scratch`]), and waiting for events instead of
-//! sleeping ([`wait`]).
+//! [`Pair`]), the wire between them with a hand on it ([`Relay`]), seeded data ([`Content`],
+//! [`Input`]), scratch directories that survive a failure ([`Scratch`]), waiting for events instead
+//! of sleeping ([`wait`]), and pictures of what was measured ([`Picture`]).
 //!
 //! Rules that everything here keeps:
 //! - A random choice comes from [`seed`], which is printed and can be set: `TWINREEL_SEED=7`.
@@ -17,22 +17,27 @@
 mod content;
 mod engine;
 mod expected;
+mod inputs;
 mod log;
 mod operator;
 mod pair;
+mod picture;
 mod port;
 mod relay;
 mod rng;
 mod scratch;
+mod sources;
 mod tape;
 pub mod wait;
 
 pub use content::{Content, Reader, Texture};
 pub use engine::{Engine, Role, twinreel, twinreel_binary};
 pub use expected::Expected;
+pub use inputs::Input;
 pub use log::LogLines;
 pub use operator::{Item, Operator, RECORD_MAX};
 pub use pair::{Pair, start_replication};
+pub use picture::{Axis, Picture, Series, draw, thousands};
 pub use port::free_port;
 pub use relay::{Direction, Relay};
 pub use rng::{Rng, full, seed};

@@ -3,7 +3,8 @@
 //!
 //! Each connection has, for each direction, a thread that reads and one that delivers, joined by a
 //! bounded queue, so that a delay does not narrow the wire and a stall fills buffers as a real one
-//! would.
+//! would. A narrow wire is shared by all connections in the order in which they come to it, and is
+//! never idle while one of them has bytes for it.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -26,6 +27,8 @@ pub enum Direction {
 const PIECE: usize = 32 * 1024;
 /// Pieces on the way in one direction of one connection; with [`PIECE`] what a long fat pipe holds.
 const IN_FLIGHT: usize = 64;
+/// How long bytes wait at most before a narrowed wire: until then they stay with their sender.
+const QUEUE: Duration = Duration::from_millis(5);
 
 type Hook = Box<dyn FnOnce() + Send>;
 
@@ -133,7 +136,10 @@ impl Relay {
 
     /// At most so many bytes per second, each way; `None` for no limit.
     pub fn bandwidth(&self, bytes_per_second: Option<u64>) {
-        self.wire.set(|s| s.bandwidth = bytes_per_second);
+        self.wire.set(|s| {
+            s.bandwidth = bytes_per_second;
+            s.busy_until = [None; 2];
+        });
     }
 
     /// Something that cuts this relay's connections from another thread or from a hook.
@@ -188,10 +194,58 @@ impl Wire {
             let (reader, writer, kept) = (clone(from), clone(to), clone(from));
             self.state().sockets.push(kept);
             let (send, receive) = sync_channel(IN_FLIGHT);
-            thread::spawn(move || take(reader, &send));
+            let wire = self.clone();
+            thread::spawn(move || wire.take(reader, &send, direction));
             let wire = self.clone();
             thread::spawn(move || wire.deliver(writer, &receive, direction));
         }
+    }
+
+    /// Reads pieces as fast as the wire takes them, each with the time when its last byte is on it.
+    fn take(
+        &self,
+        mut from: TcpStream,
+        pieces: &SyncSender<(Instant, Vec<u8>)>,
+        direction: Direction,
+    ) {
+        let mut buffer = vec![0; PIECE];
+        loop {
+            self.wait_free(direction);
+            match from.read(&mut buffer) {
+                Ok(n) if n > 0 => {
+                    let piece = (self.put_on(n, direction), buffer[..n].to_vec());
+                    if pieces.send(piece).is_err() {
+                        return;
+                    }
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// Waits until little stands before a narrowed wire.
+    fn wait_free(&self, direction: Direction) {
+        let mut state = self.state();
+        loop {
+            let busy = state.busy_until[direction as usize];
+            let left = busy.and_then(|busy| busy.checked_duration_since(Instant::now() + QUEUE));
+            let Some(left) = left.filter(|_| !state.closed && state.bandwidth.is_some()) else {
+                return;
+            };
+            let waited = self.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// When so many bytes that come now have left a narrowed wire.
+    fn put_on(&self, length: usize, direction: Direction) -> Instant {
+        let (mut state, now) = (self.state(), Instant::now());
+        let Some(rate) = state.bandwidth else { return now };
+        let busy = &mut state.busy_until[direction as usize];
+        let start = busy.map_or(now, |busy| busy.max(now));
+        let sent = start + Duration::from_secs_f64(length as f64 / rate.max(1) as f64);
+        *busy = Some(sent);
+        sent
     }
 
     /// Writes pieces when they are due.
@@ -201,8 +255,8 @@ impl Wire {
         pieces: &Receiver<(Instant, Vec<u8>)>,
         direction: Direction,
     ) {
-        while let Ok((arrived, piece)) = pieces.recv() {
-            self.wait_due(arrived, piece.len(), direction);
+        while let Ok((sent, piece)) = pieces.recv() {
+            self.wait_due(sent);
             for hook in self.count(piece.len(), direction) {
                 hook();
             }
@@ -213,16 +267,9 @@ impl Wire {
         drop(to.shutdown(Shutdown::Write));
     }
 
-    /// Waits out delay, bandwidth and stall, whatever they become meanwhile.
-    fn wait_due(&self, arrived: Instant, length: usize, direction: Direction) {
+    /// Waits out delay and stall, whatever they become meanwhile.
+    fn wait_due(&self, sent: Instant) {
         let mut state = self.state();
-        let way = direction as usize;
-        let start = state.busy_until[way].map_or(arrived, |b| b.max(arrived));
-        let sent = match state.bandwidth {
-            Some(rate) => start + Duration::from_secs_f64(length as f64 / rate.max(1) as f64),
-            None => arrived,
-        };
-        state.busy_until[way] = Some(sent);
         loop {
             let left = (sent + state.delay).checked_duration_since(Instant::now());
             state = match left {
@@ -245,16 +292,6 @@ impl Wire {
         let counted = state.counted[way];
         let due = |h: &mut (Direction, u64, Hook)| h.0 == direction && h.1 <= counted;
         state.hooks.extract_if(.., due).map(|(_, _, hook)| hook).collect()
-    }
-}
-
-/// Reads pieces and stamps them.
-fn take(mut from: TcpStream, pieces: &SyncSender<(Instant, Vec<u8>)>) {
-    let mut buffer = vec![0; PIECE];
-    while let Ok(n) = from.read(&mut buffer) {
-        if n == 0 || pieces.send((Instant::now(), buffer[..n].to_vec())).is_err() {
-            return;
-        }
     }
 }
 
@@ -343,6 +380,20 @@ mod tests {
         stream.read_exact(&mut [0; 2000]).unwrap();
         // 20 ms each way for the delay and 20 ms each way for the width.
         assert!(begin.elapsed() >= Duration::from_millis(75), "{:?}", begin.elapsed());
+    }
+
+    /// With a long delay a second connection once took the wire for as long as the delay.
+    #[test]
+    fn a_narrow_wire_is_shared_in_the_order_of_coming_whatever_the_delay() {
+        let relay = echo();
+        relay.delay(Duration::from_secs(3600));
+        relay.bandwidth(Some(1000));
+        let first = relay.wire.put_on(1_000_000, Direction::Up);
+        let second = relay.wire.put_on(500, Direction::Up);
+        let third = relay.wire.put_on(2000, Direction::Up);
+        assert_eq!(second - first, Duration::from_millis(500));
+        assert_eq!(third - second, Duration::from_secs(2));
+        assert!(relay.wire.put_on(500, Direction::Down) < first, "the other way is free");
     }
 
     #[test]

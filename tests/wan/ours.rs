@@ -1,7 +1,5 @@
 //! A pair of engines and the wire between them.
 
-use std::time::Instant;
-
 use dma::data::{OneTape, restore};
 use tests::{Expected, Operator, Pair, Scratch};
 
@@ -13,8 +11,6 @@ const TAPE: &str = "VTA001L8";
 pub(crate) struct Moved {
     /// Between the engines, both ways, TLS and all.
     pub(crate) bytes: u64,
-    /// From the unload until it is replicated.
-    pub(crate) seconds: f64,
     /// What the containers at the backup site grew by.
     pub(crate) stored: u64,
 }
@@ -44,12 +40,11 @@ impl Ours {
         let stored = self.stored();
         self.operator.load("vtl0", TAPE, 0);
         self.operator.backup("vtl0/drive0", RECORD, stream);
-        let (before, begin) = (self.pair.relay.total(), Instant::now());
+        let before = self.pair.relay.total();
         self.operator.unload("vtl0", 0);
         self.pair.wait_replicated(TAPE);
-        let seconds = begin.elapsed().as_secs_f64();
         let bytes = self.pair.relay.total() - before;
-        Moved { bytes, seconds, stored: self.stored() - stored }
+        Moved { bytes, stored: self.stored() - stored }
     }
 
     /// Bytes of all containers at the backup site.

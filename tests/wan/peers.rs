@@ -1,7 +1,6 @@
 //! The programs that an administrator could take instead.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -18,20 +17,65 @@ pub(crate) enum Peer {
     Borg,
     /// With chunks of 16 KiB.
     BorgSmall,
+    /// As it comes.
+    Rustic,
+    /// As it comes.
+    Bupstash,
     /// A delta of the whole stream: no store.
     Xdelta3,
     /// The same.
     ZstdPatch,
 }
 
+/// What a figure of ours is held against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A deduplicating store as its makers set it.
+    Default,
+    /// One that somebody set for small differences.
+    Tuned,
+    /// A program that needs the whole stream before, at both ends.
+    Delta,
+}
+
 impl Peer {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Restic, Self::Borg, Self::BorgSmall, Self::Xdelta3, Self::ZstdPatch];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Restic,
+        Self::Borg,
+        Self::BorgSmall,
+        Self::Rustic,
+        Self::Bupstash,
+        Self::Xdelta3,
+        Self::ZstdPatch,
+    ];
+
+    /// As the tables name it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Restic => "restic",
+            Self::Borg => "borg",
+            Self::BorgSmall => "borg, 16 KiB chunks",
+            Self::Rustic => "rustic",
+            Self::Bupstash => "bupstash",
+            Self::Xdelta3 => "xdelta3",
+            Self::ZstdPatch => "zstd --patch-from",
+        }
+    }
+
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            Self::Restic | Self::Borg | Self::Rustic | Self::Bupstash => Kind::Default,
+            Self::BorgSmall => Kind::Tuned,
+            Self::Xdelta3 | Self::ZstdPatch => Kind::Delta,
+        }
+    }
 
     fn program(self) -> &'static str {
         match self {
             Self::Restic => "restic",
             Self::Borg | Self::BorgSmall => "borg",
+            Self::Rustic => "rustic",
+            Self::Bupstash => "bupstash",
             Self::Xdelta3 => "xdelta3",
             Self::ZstdPatch => "zstd",
         }
@@ -39,10 +83,14 @@ impl Peer {
 
     /// Whether it is there; if not that is said.
     pub(crate) fn is_installed(self) -> bool {
-        let version = if self.program() == "restic" { "version" } else { "-V" };
+        let version = match self {
+            Self::Restic => "version",
+            Self::Rustic | Self::Bupstash => "--version",
+            _ => "-V",
+        };
         let run = Command::new(self.program()).arg(version).stdout(Stdio::null()).status();
         if run.is_err() {
-            tests::skip(&format!("wan beside {self:?}"), "it is not installed");
+            tests::skip(&format!("wan beside {}", self.name()), "it is not installed");
         }
         run.is_ok()
     }
@@ -51,10 +99,17 @@ impl Peer {
     pub(crate) fn begin(self, scratch: &Scratch) -> Running {
         let dir = scratch.join(format!("{self:?}"));
         fs::create_dir_all(&dir).expect("a directory");
+        fs::create_dir_all(dir.with_extension("home")).expect("a directory");
         let running = Running { peer: self, dir, number: 0 };
         match self {
             Self::Restic => running.run(&["init", "-q"], None),
             Self::Borg | Self::BorgSmall => running.run(&["init", "-e", "none", "repo"], None),
+            Self::Rustic => running.run(&["init"], None),
+            Self::Bupstash => {
+                let key = running.key();
+                running.run(&["init", "-r", "repo"], None);
+                running.run(&["new-key", "-o", &key], None);
+            }
             Self::Xdelta3 | Self::ZstdPatch => {}
         }
         running
@@ -68,19 +123,12 @@ pub(crate) struct Running {
     number: u32,
 }
 
-impl fmt::Display for Running {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.peer {
-            Peer::Restic => "restic",
-            Peer::Borg => "borg, zstd,3",
-            Peer::BorgSmall => "borg, zstd,3, 16 KiB chunks",
-            Peer::Xdelta3 => "xdelta3 -3 (no store)",
-            Peer::ZstdPatch => "zstd -3 --patch-from (no store)",
-        })
-    }
-}
-
 impl Running {
+    /// Where bupstash has its key: not in what another site needs.
+    fn key(&self) -> String {
+        self.dir.with_extension("home").join("key").display().to_string()
+    }
+
     /// What it has to send at least for this generation; `None` if it sends none.
     pub(crate) fn send(&mut self, stream: &[u8], before: Option<&Vec<u8>>) -> Option<u64> {
         self.number += 1;
@@ -94,6 +142,10 @@ impl Running {
             Peer::BorgSmall => {
                 let chunks = "--chunker-params=buzhash,10,16,14,4095";
                 self.run(&["create", "-C", "zstd,3", chunks, &archive, "-"], Some(stream));
+            }
+            Peer::Rustic => self.run(&["backup", "--stdin-filename", "s", "-"], Some(stream)),
+            Peer::Bupstash => {
+                self.run(&["put", "-q", "-r", "repo", "-k", &self.key(), "-"], Some(stream));
             }
             Peer::Xdelta3 | Peer::ZstdPatch => return before.map(|old| self.delta(stream, old)),
         }
@@ -128,6 +180,9 @@ impl Running {
         command.args(arguments).current_dir(&self.dir).env("HOME", &home);
         command.env("RESTIC_PASSWORD", "wan").env("RESTIC_REPOSITORY", "repo");
         command.env("RESTIC_CACHE_DIR", home.join("cache"));
+        command.env("RUSTIC_PASSWORD", "wan").env("RUSTIC_REPOSITORY", "repo");
+        command.env("RUSTIC_CACHE_DIR", home.join("cache")).env("RUSTIC_NO_PROGRESS", "true");
+        command.env("RUSTIC_LOG_LEVEL", "warn");
         command.env("BORG_BASE_DIR", &home);
         command.env("BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK", "yes");
         command.stdin(Stdio::piped()).stdout(Stdio::null());

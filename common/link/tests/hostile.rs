@@ -6,9 +6,9 @@ mod support;
 
 use bytes::Bytes;
 use link::{
-    Answer, Begin, Begun, Chunk, ChunkData, Doubt, Entry, Expect, FailWhy, Failure, LeaseAction,
-    LeaseBody, LeaseRequest, LeaseTable, Numbered, Offer, Pack, PackForm, Peer, Receiver,
-    ReceiverOutput, ReplicateBody, Segment, Sender, SenderOutput, StreamBody, StreamId,
+    Answer, Bases, Begin, Begun, Chunk, ChunkData, Doubt, Entry, Expect, FailWhy, Failure,
+    LeaseAction, LeaseBody, LeaseRequest, LeaseTable, Numbered, Offer, Pack, PackForm, Peer,
+    Receiver, ReceiverOutput, ReplicateBody, Segment, Sender, SenderOutput, StreamBody, StreamId,
     StreamReceiver, StreamReceiverOutput, StreamSender, StreamSenderOutput, Totals, TransferId,
     Work,
 };
@@ -97,7 +97,7 @@ fn begin() -> Begin {
         generation: GenerationId(Ulid(1)),
         cartridge: CartridgeId(Ulid(2)),
         parent: None,
-        bases: vec![GenerationId(Ulid(3)), GenerationId(Ulid(4))],
+        bases: Bases::Any(vec![GenerationId(Ulid(3)), GenerationId(Ulid(4))]),
         barcode: None,
         attributes: Bytes::new(),
     }

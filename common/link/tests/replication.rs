@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use bytes::Bytes;
 use link::{
-    Begin, Begun, Chunk, Counters, Entry, Failure, Message, Offer, Pack, PackForm, Piece, Receiver,
-    ReceiverOutput, Replicate, ReplicateBody, Segment, Sender, SenderOutput, Totals, TransferId,
-    Unpack,
+    Bases, Begin, Begun, Chunk, Counters, Entry, FailWhy, Failure, Message, Offer, Pack, PackForm,
+    Piece, Receiver, ReceiverOutput, Replicate, ReplicateBody, Segment, Sender, SenderOutput,
+    Totals, TransferId, Unpack,
 };
 use model::{CartridgeId, Digest, GenerationId, Ulid};
 use sha2::{Digest as _, Sha256};
@@ -54,6 +54,12 @@ struct World {
     batch_max: u64,
     /// How many new chunks in a thousand go without being asked for.
     fresh: u64,
+    /// How often in a thousand the source takes for sure that its base is at the target.
+    sure_of_base: u64,
+    /// It did in this transfer.
+    sure: bool,
+    /// Bases that it was wrong about.
+    denied: u64,
     /// The chunks of each batch of this transfer, and its old ranges.
     plans: Vec<(Vec<Digest>, Runs)>,
     /// What was asked for and came, in this transfer.
@@ -120,6 +126,9 @@ impl World {
             cursor: 0,
             batch_max,
             fresh: 0,
+            sure_of_base: 0,
+            sure: false,
+            denied: 0,
             plans: Vec::new(),
             came: Vec::new(),
             sender: None,
@@ -137,12 +146,20 @@ impl World {
     }
 
     fn begin(&mut self) {
+        let sure = self.parent.filter(|_| self.random.chance(self.sure_of_base));
+        self.begin_by(sure.map(Bases::Sure));
+    }
+
+    /// By what is given, else by what the target may have.
+    fn begin_by(&mut self, bases: Option<Bases>) {
         self.transfers += 1;
         self.cursor = 0;
         self.plans.clear();
         self.came.clear();
         // Of two bases the target may have neither, one or both.
-        let bases = self.parent.into_iter().flat_map(|id| [GenerationId(Ulid(99)), id]).collect();
+        let any = self.parent.into_iter().flat_map(|id| [GenerationId(Ulid(99)), id]).collect();
+        let bases = bases.unwrap_or(Bases::Any(any));
+        self.sure = matches!(bases, Bases::Sure(_));
         let begin = Begin {
             generation: self.generation,
             cartridge: CartridgeId(Ulid(1)),
@@ -193,7 +210,7 @@ impl World {
         }
         let base = match base {
             Some(which) => {
-                assert_eq!(which, 1);
+                assert_eq!(which, u32::from(!self.sure));
                 &self.source.committed[&self.parent.unwrap()].0[..]
             }
             None => &[],
@@ -288,7 +305,14 @@ impl World {
             Some(SenderOutput::Done(counters)) => {
                 self.wire += counters.wire;
                 self.sender = None;
+                self.packs.clear();
                 self.done = Some(counters);
+            }
+            Some(SenderOutput::Failed(Failure { why: FailWhy::Base, .. })) if self.sure => {
+                self.cut();
+                self.breaks -= 1;
+                self.denied += 1;
+                self.begin_by(None);
             }
             Some(SenderOutput::Failed(failure)) => panic!("{failure}"),
         }
@@ -354,7 +378,7 @@ impl World {
             }
             ReceiverOutput::Begin(begin) => {
                 let committed = &self.target.committed;
-                let mut bases = begin.bases.iter().zip(0u32..);
+                let mut bases = begin.bases.list().iter().zip(0u32..);
                 let base = bases.find_map(|(id, index)| Some((index, committed.get(id)?)));
                 let begun = match committed.contains_key(&begin.generation) {
                     true => Begun::Already,
@@ -397,6 +421,9 @@ impl World {
                 receiver.committed().unwrap();
             }
             ReceiverOutput::Done(_) => self.receiver = None,
+            ReceiverOutput::Failed(Failure { why: FailWhy::Base, .. }) if self.sure => {
+                self.receiver = None;
+            }
             ReceiverOutput::Failed(Failure { why, text }) => panic!("{why}: {text}"),
         }
     }
@@ -441,13 +468,46 @@ fn it_ends_equal_through_cuts_and_crashes() {
         let mut world = World::new(seed, 40, 20, 1 + seed % 15);
         world.fresh = [0, 0, 300, 1000][(seed / 4 % 4) as usize];
         let trouble = [0, 2, 10, 30][(seed % 4) as usize];
+        world.sure_of_base = [0, 500, 1000][(seed % 3) as usize];
         world.replicate(1, None, trouble);
         world.replicate(2, Some(1), trouble);
-        // Once more: nothing is to do.
+        // Once more: nothing is to do, if that is asked first.
+        world.sure_of_base = 0;
         let wire = world.wire;
         world.replicate(2, Some(1), 0);
         assert_eq!(world.wire, wire);
     });
+}
+
+#[test]
+fn who_is_wrong_about_a_base_is_told_and_begins_again() {
+    seeds(300, |seed| {
+        let mut world = World::new(seed, 40, 20, 1 + seed % 15);
+        (world.fresh, world.sure_of_base) = ([0, 300, 1000][(seed % 3) as usize], 1000);
+        world.replicate(1, None, 0);
+        world.target.committed.clear();
+        world.replicate(2, Some(1), 0);
+        assert_eq!(world.denied, 1);
+    });
+}
+
+/// With a base that is sure everything that need not be asked for goes before the first answer.
+#[test]
+fn nothing_waits_for_the_answer_to_a_beginning_whose_base_is_sure() {
+    let mut world = World::new(7, 30, 20, 100);
+    (world.fresh, world.sure_of_base) = (1000, 1000);
+    world.replicate(1, None, 0);
+    (world.generation, world.parent) = (GenerationId(Ulid(2)), Some(GenerationId(Ulid(1))));
+    world.begin();
+    for _ in 0..200 {
+        world.sender_step();
+    }
+    let bodies = world.to_target.iter().map(|frame| match Message::decode(frame.clone()) {
+        Ok(Message::Replicate(message)) => message.body,
+        other => panic!("{other:?}"),
+    });
+    let last = bodies.last();
+    assert!(matches!(last, Some(ReplicateBody::Commit(_))), "{last:?}");
 }
 
 #[test]

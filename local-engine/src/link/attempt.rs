@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use link::TransferId;
+use link::{Bases, TransferId};
 use model::{GenerationId, JobId, SiteName, Ulid};
 use service::messages;
 use svs::{
@@ -204,19 +204,36 @@ impl Attempt<'_> {
     }
 
     fn send(&self, way: &Bulk, rows: &mut Rows<'_>) -> Result<(), Unfinished> {
-        match self.send_by(self.bases(), way, rows) {
-            // Told without a base nothing is taken for granted, and what is damaged there is sent
-            // again.
-            Err(Unfinished::BadBase(cause)) => {
-                tracing::warn!(generation = %self.generation, cause, "told again, without a base");
-                rows.before = rows.moved.wire;
-                match self.send_by(Vec::new(), way, rows) {
-                    Err(Unfinished::BadBase(cause)) => Err(Unfinished::Failed(cause)),
-                    other => other,
-                }
+        let mut cause = String::new();
+        for (number, bases) in self.ways_to_tell().into_iter().enumerate() {
+            if number > 0 {
+                let told = match bases.list().is_empty() {
+                    true => "told again, without a base",
+                    false => "told again, by a base that is there",
+                };
+                tracing::warn!(generation = %self.generation, cause, "{told}");
+                rows.before += std::mem::take(&mut rows.moved).wire;
             }
-            other => other,
+            match self.send_by(bases, way, rows) {
+                Err(Unfinished::BadBase(bad)) => cause = bad,
+                other => return other,
+            }
         }
+        Err(Unfinished::Failed(cause))
+    }
+
+    /// By what it is tried to tell the generation, one after the other: by what is there as far as
+    /// is known; by what may be there; without a base, when nothing is taken for granted and what
+    /// is damaged there is sent again.
+    fn ways_to_tell(&self) -> Vec<Bases> {
+        let bases = self.bases();
+        let there = |base: &GenerationId| {
+            let row = self.catalogue().replication(*base, &self.site);
+            row.ok().flatten().is_some_and(|row| row.state == ReplicationState::Done)
+        };
+        let sure = bases.first().copied().filter(there).map(Bases::Sure);
+        let any = (!bases.is_empty()).then_some(Bases::Any(bases));
+        sure.into_iter().chain(any).chain([Bases::Any(Vec::new())]).collect()
     }
 
     /// What the generation may be told by, the best first.
@@ -237,12 +254,7 @@ impl Attempt<'_> {
         bases
     }
 
-    fn send_by(
-        &self,
-        bases: Vec<GenerationId>,
-        way: &Bulk,
-        rows: &mut Rows<'_>,
-    ) -> Result<(), Unfinished> {
+    fn send_by(&self, bases: Bases, way: &Bulk, rows: &mut Rows<'_>) -> Result<(), Unfinished> {
         let store = &self.replicator.ground().store;
         let cartridge = match store.generation(self.generation) {
             Some(info) => info.cartridge,

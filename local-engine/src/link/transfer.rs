@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use link::{
-    Begin, FailWhy, Failure, Message, Replicate, ReplicateBody, Sender, SenderOutput, Totals,
-    TransferId,
+    Bases, Begin, FailWhy, Failure, Message, Replicate, ReplicateBody, Sender, SenderOutput,
+    Totals, TransferId,
 };
 use model::{Barcode, GenerationId, JobId, LibraryName};
 use serde_json::json;
@@ -159,7 +159,7 @@ impl Sending<'_> {
                 self.watch.progress(self.moved);
             }
             SenderOutput::NeedBatch { base } => {
-                let base = base.and_then(|base| self.what.bases.get(base as usize).copied());
+                let base = base.and_then(|base| self.what.bases.list().get(base as usize).copied());
                 self.asked = Some(base);
                 self.batch()?;
             }
@@ -203,8 +203,8 @@ pub(super) struct What {
     pub(super) barcode: Option<Barcode>,
     pub(super) library: Option<LibraryName>,
     pub(super) capacity: u64,
-    /// What it may be told by, the best first.
-    pub(super) bases: Vec<GenerationId>,
+    /// What it may be told by.
+    pub(super) bases: Bases,
     /// The zstd level of what is new.
     pub(super) level: i32,
     /// The job row here; the other site uses the same id.

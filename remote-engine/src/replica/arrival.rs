@@ -199,7 +199,7 @@ impl Arrival {
             self.write_job().map_err(|error| unwritten(&error))?;
         }
         let store = &self.ground.store;
-        let bases = self.begin.bases.iter().zip(0u32..);
+        let bases = self.begin.bases.list().iter().zip(0u32..);
         let mut here = bases.filter_map(|(id, index)| Some((index, store.recipe(*id).ok()?)));
         let (index, base) = here.next().unzip();
         self.base = base;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use link::{
-    Answer, Begin, Channel, Chunk, ClientEvent, Entry, Hello, JobReport, LeaseClient, Message,
-    Offer, Pack, PackForm, Segment, Sender, SenderOutput, SiteReport, Token, Totals, TransferId,
-    Work,
+    Answer, Bases, Begin, Channel, Chunk, ClientEvent, Entry, Hello, JobReport, LeaseClient,
+    Message, Offer, Pack, PackForm, Segment, Sender, SenderOutput, SiteReport, Token, Totals,
+    TransferId, Work,
 };
 use model::{CartridgeId, DeviceName, EngineId, GenerationId, JobId, LeaseId, SiteName, Ulid};
 use remote_engine::engine::{Running, now_ms};
@@ -394,7 +394,7 @@ fn begin(store: &Store, generation: GenerationId) -> Begin {
         generation,
         cartridge: info.cartridge,
         parent: info.parent,
-        bases: Vec::new(),
+        bases: Bases::Any(Vec::new()),
         barcode: Some(model::Barcode::new("VTA001L8").unwrap()),
         attributes: attributes.to_string().into(),
     }

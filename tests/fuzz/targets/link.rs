@@ -9,10 +9,10 @@ use bytes::Bytes;
 use fuzz::Input;
 use libfuzzer_sys::fuzz_target;
 use link::{
-    Answer, Begin, Begun, Capabilities, Chunk, ChunkData, Doubt, Entry, Expect, FailWhy, Failure,
-    LEASES_MAX, LeaseAction, LeaseBody, LeaseRequest, LeaseTable, Message, Numbered, Offer, Pack,
-    PackForm, Peer, Receiver, ReceiverOutput, ReplicateBody, STREAM_WINDOW, Segment, Sender,
-    SenderOutput, StreamBody, StreamId, StreamReceiver, StreamReceiverOutput, StreamSender,
+    Answer, Bases, Begin, Begun, Capabilities, Chunk, ChunkData, Doubt, Entry, Expect, FailWhy,
+    Failure, LEASES_MAX, LeaseAction, LeaseBody, LeaseRequest, LeaseTable, Message, Numbered,
+    Offer, Pack, PackForm, Peer, Receiver, ReceiverOutput, ReplicateBody, STREAM_WINDOW, Segment,
+    Sender, SenderOutput, StreamBody, StreamId, StreamReceiver, StreamReceiverOutput, StreamSender,
     StreamSenderOutput, Totals, TransferId, Work,
 };
 use model::{CartridgeId, Digest, EngineId, GenerationId, LeaseId, SiteName, Ulid};
@@ -100,7 +100,7 @@ fn begin() -> Begin {
         generation: GenerationId(Ulid(1)),
         cartridge: CartridgeId(Ulid(2)),
         parent: None,
-        bases: vec![GenerationId(Ulid(3)), GenerationId(Ulid(4))],
+        bases: Bases::Any(vec![GenerationId(Ulid(3)), GenerationId(Ulid(4))]),
         barcode: None,
         attributes: Bytes::new(),
     }

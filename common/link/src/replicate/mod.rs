@@ -9,9 +9,10 @@
 //! difference to old bytes of the base where there are some (see [`pack`] and [`unpack`]). Every
 //! chunk is verified by its SHA-256 before it is used. When all are there and durable the
 //! generation is committed. Batches and packs are pipelined: a window of 8 batches and 16 MiB of
-//! packs are under way at once, so that a round trip is paid once in many megabytes. After a break
-//! everything is offered again, which costs the recipe, and only what is still missing is sent,
-//! with what is fresh.
+//! packs are under way at once, so that a round trip is paid once in many megabytes. Where the base
+//! is sure the first offers go with the beginning, so that nothing waits for its answer. After a
+//! break everything is offered again, which costs the recipe, and only what is still missing is
+//! sent, with what is fresh.
 
 mod delta;
 mod pack;
@@ -56,13 +57,41 @@ pub struct Begin {
     pub cartridge: CartridgeId,
     /// The generation it was made from.
     pub parent: Option<GenerationId>,
-    /// Generations that it may be told by, the best first, at most 4. The receiver takes the first
-    /// that it has committed.
-    pub bases: Vec<GenerationId>,
+    /// What it may be told by.
+    pub bases: Bases,
     /// The cartridge's barcode.
     pub barcode: Option<Barcode>,
     /// What else the engines keep with it, at most 64 KiB; this crate does not look into it.
     pub attributes: Bytes,
+}
+
+/// What a generation may be told by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bases {
+    /// This one, which the receiver is known to have committed: offers follow without waiting for
+    /// its answer. If it has not, it fails with [`FailWhy::Base`].
+    Sure(GenerationId),
+    /// The receiver takes the first of these that it has committed, the best first, at most 4. Of
+    /// none there is nothing to wait for either.
+    Any(Vec<GenerationId>),
+}
+
+impl Bases {
+    /// All of them, the best first.
+    pub fn list(&self) -> &[GenerationId] {
+        match self {
+            Self::Sure(base) => std::slice::from_ref(base),
+            Self::Any(bases) => bases,
+        }
+    }
+
+    /// The offers do not wait for the receiver.
+    fn go_at_once(&self) -> bool {
+        match self {
+            Self::Sure(_) => true,
+            Self::Any(bases) => bases.is_empty(),
+        }
+    }
 }
 
 /// A run of objects of one kind.

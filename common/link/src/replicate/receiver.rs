@@ -6,8 +6,9 @@ use bytes::Bytes;
 use model::Digest;
 
 use super::{
-    Begin, CREDIT, Chunk, Counters, Entry, FailWhy, Failure, OFFER_RANGES_MAX, OFFERS_MAX, Offer,
-    PACK_MAX, Pack, PackForm, Replicate, ReplicateBody, Segment, Totals, TransferError, TransferId,
+    Bases, Begin, CREDIT, Chunk, Counters, Entry, FailWhy, Failure, OFFER_RANGES_MAX, OFFERS_MAX,
+    Offer, PACK_MAX, Pack, PackForm, Replicate, ReplicateBody, Segment, Totals, TransferError,
+    TransferId,
 };
 
 /// Credit is told after so many stored bytes.
@@ -180,6 +181,8 @@ struct Storing {
 pub struct Receiver {
     transfer: TransferId,
     state: State,
+    /// The sender tells it by its base without waiting for an answer.
+    sure: bool,
     base: bool,
     batches: BTreeMap<u32, Batch>,
     next_sequence: u32,
@@ -203,6 +206,7 @@ impl Receiver {
         Self {
             transfer,
             state: State::Beginning,
+            sure: matches!(begin.bases, Bases::Sure(_)),
             base: false,
             batches: BTreeMap::new(),
             next_sequence: 0,
@@ -245,6 +249,11 @@ impl Receiver {
             Begun::Already => (true, None),
             Begun::Import { base } => (false, base),
         };
+        if self.sure && !already && base.is_none() {
+            let text = "the base is not here".to_owned();
+            self.fail(Failure { why: FailWhy::Base, text });
+            return Ok(());
+        }
         self.base = base.is_some();
         self.send(ReplicateBody::Ready { already, base });
         self.state = if already { State::Over } else { State::Receiving };

@@ -34,6 +34,7 @@ pub enum SenderOutput {
 
 #[derive(Debug, PartialEq, Eq)]
 enum State {
+    /// Waits to hear which base is there.
     Begun,
     Offering,
     Committing,
@@ -57,6 +58,8 @@ struct Batch {
 pub struct Sender {
     transfer: TransferId,
     state: State,
+    /// The receiver has answered the beginning.
+    ready: bool,
     /// How many there are.
     bases: u32,
     /// The one that the receiver has.
@@ -76,14 +79,17 @@ pub struct Sender {
 impl Sender {
     /// Begins; [`Sender::poll`] gives the first message.
     pub fn new(transfer: TransferId, begin: Begin) -> Self {
-        let bases = u32::try_from(begin.bases.len()).unwrap_or(u32::MAX);
+        let bases = u32::try_from(begin.bases.list().len()).unwrap_or(u32::MAX);
+        let state = if begin.bases.go_at_once() { State::Offering } else { State::Begun };
+        let base = (state == State::Offering && bases > 0).then_some(0);
         let body = ReplicateBody::Begin(begin);
         let first = SenderOutput::Send(Replicate { transfer, body });
         Self {
             transfer,
-            state: State::Begun,
+            state,
+            ready: false,
             bases,
-            base: None,
+            base,
             batches: BTreeMap::new(),
             next_sequence: 0,
             batch_asked: false,
@@ -226,18 +232,10 @@ impl Sender {
                 self.out.push_back(SenderOutput::Failed(failure));
                 Ok(())
             }
-            (ReplicateBody::Ready { already: true, .. }, State::Begun)
-            | (ReplicateBody::Committed, State::Committing) => {
-                self.over();
-                self.out.push_back(SenderOutput::Done(self.counters));
-                Ok(())
-            }
-            (ReplicateBody::Ready { base, .. }, State::Begun) => {
-                if base.is_some_and(|base| base >= self.bases) {
-                    return self.broken(TransferError::Mismatch("base"));
-                }
-                self.base = base;
-                self.state = State::Offering;
+            (ReplicateBody::Ready { already, base }, _) if !self.ready => self.ready(already, base),
+            (_, _) if !self.ready => self.broken(TransferError::OutOfTurn("a transfer message")),
+            (ReplicateBody::Committed, State::Committing) => {
+                self.done();
                 Ok(())
             }
             (ReplicateBody::Want { sequence, wanted }, State::Offering) => {
@@ -249,6 +247,33 @@ impl Sender {
             (ReplicateBody::Want { .. }, _) => self.broken(TransferError::OutOfTurn("a want")),
             _ => self.broken(TransferError::OutOfTurn("a transfer message")),
         }
+    }
+
+    /// The receiver's answer to the beginning.
+    fn ready(&mut self, already: bool, base: Option<u32>) -> Result<(), TransferError> {
+        self.ready = true;
+        if already {
+            self.done();
+            return Ok(());
+        }
+        let fits = match self.state {
+            State::Begun => base.is_none_or(|base| base < self.bases),
+            // It was told by this one already.
+            _ => base == self.base,
+        };
+        if !fits {
+            return self.broken(TransferError::Mismatch("base"));
+        }
+        self.base = base;
+        if self.state == State::Begun {
+            self.state = State::Offering;
+        }
+        Ok(())
+    }
+
+    fn done(&mut self) {
+        self.over();
+        self.out.push_back(SenderOutput::Done(self.counters));
     }
 
     fn wanted(&mut self, sequence: u32, wanted: &[bool]) -> Result<(), TransferError> {

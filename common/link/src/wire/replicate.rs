@@ -8,7 +8,7 @@ use super::tape::{RECORD_MAX, barcode, read_barcode};
 use super::{DecodeError, emptied, id_bytes, join, narrow, read_text, split, text, ulid, within};
 use crate::proto::{self, replicate as wire, replicate::Body, replicate::failed::Why};
 use crate::replicate::{
-    BASES_MAX, Begin, CHUNK_MAX, Chunk, ChunkData, FailWhy, Failure, OFFER_ENTRIES_MAX,
+    BASES_MAX, Bases, Begin, CHUNK_MAX, Chunk, ChunkData, FailWhy, Failure, OFFER_ENTRIES_MAX,
     OFFER_SEGMENTS_MAX, Offer, Replicate, ReplicateBody, Segment, Totals, TransferId,
 };
 
@@ -23,7 +23,14 @@ pub(super) fn replicate(message: &Replicate) -> (proto::Replicate, Bytes) {
             parent: begin.parent.map_or_else(Bytes::new, |id| id_bytes(id.to_bytes())),
             barcode: barcode(begin.barcode.as_ref()),
             attributes: begin.attributes.clone(),
-            bases: begin.bases.iter().map(|id| id_bytes(id.to_bytes())).collect(),
+            bases: match &begin.bases {
+                Bases::Any(bases) => bases.iter().map(|id| id_bytes(id.to_bytes())).collect(),
+                Bases::Sure(_) => Vec::new(),
+            },
+            base: match &begin.bases {
+                Bases::Any(_) => Bytes::new(),
+                Bases::Sure(base) => id_bytes(base.to_bytes()),
+            },
         }),
         ReplicateBody::Ready { already, base } => {
             let base = base.map_or(0, |base| base.saturating_add(1));
@@ -108,7 +115,14 @@ fn read_begin(begin: wire::Begin) -> Result<Begin, DecodeError> {
             false => Some(generation(&begin.parent)?),
         },
         barcode: read_barcode(&begin.barcode)?,
-        bases: begin.bases.iter().map(|id| generation(id)).collect::<Result<_, _>>()?,
+        bases: match (begin.base.is_empty(), begin.bases.is_empty()) {
+            (true, _) => {
+                let bases = begin.bases.iter().map(|id| generation(id));
+                Bases::Any(bases.collect::<Result<_, _>>()?)
+            }
+            (false, true) => Bases::Sure(generation(&begin.base)?),
+            (false, false) => return Err(DecodeError::Invalid("base")),
+        },
         attributes: begin.attributes,
     })
 }

@@ -334,17 +334,18 @@ fn chunks() -> impl Strategy<Value = Vec<(u32, ChunkData)>> {
 }
 
 fn replicate() -> impl Strategy<Value = Replicate> {
-    let begin =
-        (id(), id(), of(id()), barcode(), bytes(50), vec(id(), 0..=BASES_MAX)).prop_map(|it| {
-            Begin {
-                generation: GenerationId(it.0),
-                cartridge: CartridgeId(it.1),
-                parent: it.2.map(GenerationId),
-                bases: it.5.into_iter().map(GenerationId).collect(),
-                barcode: it.3,
-                attributes: it.4,
-            }
-        });
+    let bases = prop_oneof![
+        id().prop_map(|id| Bases::Sure(GenerationId(id))),
+        vec(id().prop_map(GenerationId), 0..=BASES_MAX).prop_map(Bases::Any),
+    ];
+    let begin = (id(), id(), of(id()), barcode(), bytes(50), bases).prop_map(|it| Begin {
+        generation: GenerationId(it.0),
+        cartridge: CartridgeId(it.1),
+        parent: it.2.map(GenerationId),
+        bases: it.5,
+        barcode: it.3,
+        attributes: it.4,
+    });
     // Often near where the last ended, and at the ends of the range.
     let range = || {
         let first = prop_oneof![any::<u64>(), 0u64..100];

@@ -84,10 +84,16 @@ pub fn run(program: &str, dir: &Path, arguments: &[&str], output: Stdio) {
         ("RESTIC_REPOSITORY", "repo"),
         ("RESTIC_PASSWORD", "bench"),
         ("RESTIC_CACHE_DIR", "cache"),
+        ("RUSTIC_REPOSITORY", "repo"),
+        ("RUSTIC_PASSWORD", "bench"),
+        ("RUSTIC_CACHE_DIR", "rustic"),
+        ("RUSTIC_NO_PROGRESS", "true"),
+        ("RUSTIC_LOG_LEVEL", "warn"),
+        ("HOME", "home"),
         ("BORG_BASE_DIR", "borg"),
         ("BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK", "yes"),
     ] {
-        let path = matches!(name, "RESTIC_CACHE_DIR" | "BORG_BASE_DIR");
+        let path = name.ends_with("_DIR") || name == "HOME";
         let whole = if path { dir.join(value).into_os_string() } else { value.into() };
         command.env(name, whole);
     }

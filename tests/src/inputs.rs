@@ -1,14 +1,20 @@
-//! Seeded backup streams and how they change from night to night.
+//! Backup streams and how they change from night to night: seeded ones, and real source trees.
 
 use std::fmt;
 use std::str::FromStr;
 
-use tests::Rng;
+use crate::Rng;
+use crate::sources::Sources;
 
 /// A kind of backup stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Input {
-    /// Source files in a tar; those that did not change keep their times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Input {
+    /// Successive releases of real source trees in a tar; files that did not change keep their
+    /// times. They are as large as they are, and there are six.
+    Sources,
+    /// The same with every time changed, as of new checkouts.
+    Checkouts,
+    /// Made files of text in a tar; those that did not change keep their times.
     Tree,
     /// The same with every time changed.
     Touched,
@@ -25,21 +31,44 @@ pub(crate) enum Input {
 }
 
 impl Input {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Tree, Self::Touched, Self::Table, Self::Image, Self::Media, Self::Mix, Self::Framed];
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Sources,
+        Self::Checkouts,
+        Self::Tree,
+        Self::Touched,
+        Self::Table,
+        Self::Image,
+        Self::Media,
+        Self::Mix,
+        Self::Framed,
+    ];
 
-    /// The streams of successive nights of about this size; there is no end of them.
-    pub(crate) fn generations(self, size: u64, seed: u64) -> impl Iterator<Item = Vec<u8>> {
+    /// The streams of successive nights of about this size. There is no end of those that are
+    /// made.
+    ///
+    /// # Errors
+    /// Real sources may be out of reach: why.
+    pub fn generations(
+        self,
+        size: u64,
+        seed: u64,
+    ) -> Result<Box<dyn Iterator<Item = Vec<u8>>>, String> {
+        // Whole records, as a mover pads them.
+        let padded = |mut stream: Vec<u8>| {
+            stream.resize(stream.len().next_multiple_of(65_536), 0);
+            stream
+        };
+        if matches!(self, Self::Sources | Self::Checkouts) {
+            return Ok(Box::new(Sources::fetch(self == Self::Checkouts)?.map(padded)));
+        }
         let mut site = Site::new(self, size as usize, Rng::new(seed).fork("wan"));
-        (0..).map(move |night| {
+        Ok(Box::new((0..).map(move |night| {
             if night > 0 {
                 site.day();
             }
-            let mut stream = site.stream(night);
-            // Whole records, as a mover pads them.
-            stream.resize(stream.len().next_multiple_of(65_536), 0);
-            stream
-        })
+            padded(site.stream(night))
+        })))
     }
 }
 
@@ -93,6 +122,8 @@ impl Site {
         let mut site = Self { input, rng, words, now, files, rows, image, media };
         let share = if site.is_mixed() { size / 4 } else { size };
         match input {
+            // Not made here.
+            Input::Sources | Input::Checkouts => {}
             Input::Tree | Input::Touched => site.make_tree(share),
             Input::Table => site.make_table(share),
             Input::Image => site.make_image(share),
@@ -238,7 +269,7 @@ impl Site {
             Input::Table => table(),
             Input::Image => self.image.clone(),
             Input::Media => self.media.concat(),
-            Input::Tree | Input::Touched | Input::Mix | Input::Framed => {
+            _ => {
                 let mut tar = Vec::new();
                 let touched = (self.input == Input::Touched).then_some(self.now);
                 for file in &self.files {
@@ -262,8 +293,17 @@ impl Site {
     }
 }
 
-/// A ustar member.
-fn member(tar: &mut Vec<u8>, name: &str, modified: u64, body: &[u8]) {
+/// A ustar member. A long name is split at a slash into prefix and name, as ustar wants it.
+pub(crate) fn member(tar: &mut Vec<u8>, name: &str, modified: u64, body: &[u8]) {
+    let (prefix, name) = match name.len() {
+        0..=100 => ("", name),
+        length => {
+            let slash = name.bytes().skip(length - 101).position(|byte| byte == b'/');
+            let slash = slash.map(|at| length - 101 + at);
+            let slash = slash.filter(|at| *at <= 155).expect("a name that fits ustar");
+            (&name[..slash], &name[slash + 1..])
+        }
+    };
     let mut header = [0u8; 512];
     let mut put =
         |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
@@ -277,6 +317,7 @@ fn member(tar: &mut Vec<u8>, name: &str, modified: u64, body: &[u8]) {
     put(156, "0");
     put(257, "ustar\x0000");
     put(265, "backup");
+    put(345, prefix);
     let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
     header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     tar.extend_from_slice(&header);
@@ -301,4 +342,32 @@ fn framed(stream: &[u8], night: u64) -> Vec<u8> {
         out.extend(block);
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_name_is_split_at_the_first_slash_that_leaves_a_hundred() {
+        let name = format!("{}/{}/{}", "a".repeat(60), "b".repeat(60), "c".repeat(39));
+        let mut tar = Vec::new();
+        member(&mut tar, &name, 7, b"body");
+        assert_eq!(tar.len(), 1024);
+        let field = |at: usize, length: usize| {
+            let text = String::from_utf8(tar[at..at + length].to_vec()).unwrap();
+            text.trim_end_matches('\0').to_owned()
+        };
+        assert_eq!(format!("{}/{}", field(345, 155), field(0, 100)), name);
+        assert_eq!(field(0, 100).len(), 100);
+    }
+
+    #[test]
+    fn made_inputs_have_a_name_and_the_same_bytes_each_time() {
+        for input in Input::ALL.into_iter().filter(|input| *input >= Input::Tree) {
+            assert_eq!(input.to_string().parse(), Ok(input));
+            let streams = || input.generations(200_000, 3).unwrap().take(2).collect::<Vec<_>>();
+            assert!(streams() == streams(), "{input}");
+        }
+    }
 }
