@@ -14,8 +14,9 @@ use crate::upkeep::containers;
 
 /// More than a container.
 const LENGTH: u64 = 70 << 20;
-/// What a replication may cost that has nothing to send.
-const NOTHING: u64 = 8 << 10;
+/// What a replication may cost that has nothing to send: the names that go before the answer that
+/// the generation is there, eight batches of a thousand at most.
+const NAMES: u64 = 300 << 10;
 
 /// A pair whose first replication waits for somebody to ask for it, with a backup.
 fn pair(name: &str, key: Option<&str>, length: u64, seed: u64) -> (Scene, Content) {
@@ -118,7 +119,7 @@ fn what_came_on_a_disk_is_not_sent() {
     scene.operator.wait_for("dr-ptl0");
     let wire = replicate(&scene);
     println!("{wire} bytes for what is there");
-    assert!(wire < NOTHING, "{wire}");
+    assert!(wire < NAMES, "{wire}");
     for role in [Role::Local, Role::Remote] {
         let row = scene.pair.cartridge(role, VIRTUAL);
         assert_eq!(row.replication, Some(ReplicationState::Done), "{row:?}");
@@ -215,7 +216,7 @@ fn an_engine_that_dies_while_it_writes_or_reads_goes_on() {
     scene.operator.wait_for("dr-ptl0");
     read_seed(&remote, &disk, &[]).expect("it is taken in");
     let wire = replicate(&scene);
-    assert!(wire < NOTHING, "{wire}");
+    assert!(wire < NAMES, "{wire}");
     scene.pair.wait_idle();
     check(&mut scene, &content);
 }
@@ -249,7 +250,7 @@ fn sites_are_compared_by_digests() {
     }
     let wire = scene.pair.relay.total() - before;
     println!("{wire} bytes to compare twice");
-    assert!(wire < 4 * NOTHING, "{wire}");
+    assert!(wire < 32 << 10, "{wire}");
     let stat = command(&["store", "stat", "--config", &local]).expect("figures");
     assert_eq!(stat["last_comparison"]["same_generations"], 1, "{stat:#}");
     // Here: it is found and got from there at once.

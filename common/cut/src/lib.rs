@@ -135,7 +135,7 @@ mod tests {
         }
     }
 
-    /// Something like archives, with damage: headers that are none, members cut short, junk between.
+    /// Something like archives, damaged: headers that are none, members cut short, junk between.
     fn stream() -> impl Strategy<Value = Vec<u8>> {
         let member = (0u64..100_000, any::<u64>(), 0u8..12, 0u64..5);
         proptest::collection::vec(member, 0..12).prop_map(|members| {

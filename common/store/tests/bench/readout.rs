@@ -11,9 +11,9 @@
 //! The image is a file; two hundredths of it are written over between generations, at random places
 //! of 4 to 128 KiB. Everybody takes in all generations, then gives back the first and the last of
 //! them, each after all files were dropped from the page cache (`dd iflag=nocache`, which takes no
-//! rights). Opening the store is part of it. Then the last generation is written together
-//! anew, its old copies are collected, and both are read again. What comes back is compared, outside
-//! the clock. The table says medians.
+//! rights). Opening the store is part of it. Then the last generation is written together anew, its
+//! old copies are collected, and both are read again. What comes back is compared, outside the
+//! clock. The table says medians.
 //!
 //! Under `cargo test` 4 MiB are taken in, and nobody else takes part.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
