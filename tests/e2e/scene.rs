@@ -77,13 +77,9 @@ impl Scene {
         self
     }
 
-    /// Gives the ghost library faults to inject; counting begins anew.
+    /// See [`Pair::ghost_faults`].
     pub(crate) fn faults(&self, rules: &str) {
-        let file = self.pair.ghost_files().join("faults");
-        // Replaced in one step: it is looked at with every command.
-        let new = file.with_extension("new");
-        std::fs::write(&new, rules).expect("the faults are written");
-        std::fs::rename(new, file).expect("the faults are in place");
+        self.pair.ghost_faults(rules);
     }
 
     /// Starts the copy of the virtual tape to the ghost tape.

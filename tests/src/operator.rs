@@ -266,4 +266,13 @@ impl Pair {
     pub fn ghost_files(&self) -> PathBuf {
         self.directory().join("ptl0")
     }
+
+    /// Gives the ghost library faults to inject; counting begins anew.
+    pub fn ghost_faults(&self, rules: &str) {
+        let file = self.ghost_files().join("faults");
+        // Replaced in one step: it is looked at with every command.
+        let new = file.with_extension("new");
+        std::fs::write(&new, rules).expect("the faults are written");
+        std::fs::rename(new, file).expect("the faults are in place");
+    }
 }
