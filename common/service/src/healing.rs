@@ -2,14 +2,13 @@
 //! How it is said to a peer is the engine's business.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use model::{Digest, GenerationId, SiteName};
 use store::{Result, Store, StoredChunk};
 
+use crate::asking::Asking;
 use crate::comparing::{self, Question};
 use crate::shutdown::Shutdown;
 
@@ -17,8 +16,6 @@ use crate::shutdown::Shutdown;
 pub const AT_ONCE: usize = 16;
 /// So long without an answer is none.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often it is looked whether the engine stops.
-const LOOK: Duration = Duration::from_millis(250);
 
 /// An answer: a chunk, or that it is not there.
 pub type Answer = (Digest, Option<StoredChunk>);
@@ -77,18 +74,7 @@ pub fn fetch_from<P>(
 
 /// The questions and answers of an engine.
 #[derive(Debug, Default)]
-pub struct Healing {
-    /// One question is under way at a time.
-    turn: Mutex<()>,
-    /// Who waits for answers.
-    waiting: Mutex<Option<SyncSender<Answer>>>,
-    /// One question of a peer is answered at a time; others were given up by who asked.
-    answering: AtomicBool,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+pub struct Healing(Asking<Answer>);
 
 impl Healing {
     /// Asks one peer, by `send`, which says whether it could be sent; the answers once all are
@@ -99,43 +85,26 @@ impl Healing {
         shutdown: &Shutdown,
         send: impl FnOnce() -> bool,
     ) -> Option<Vec<Answer>> {
-        let _turn = locked(&self.turn);
-        let (answer, answers) = sync_channel(wanted.len());
-        *locked(&self.waiting) = Some(answer);
         let mut open: BTreeSet<_> = wanted.iter().copied().collect();
-        let (mut found, mut heard) = (Vec::new(), Instant::now());
-        let sent = send();
-        while sent && !open.is_empty() {
-            match answers.recv_timeout(LOOK) {
-                Ok((digest, chunk)) => {
-                    heard = Instant::now();
-                    if open.remove(&digest) {
-                        found.push((digest, chunk));
-                    }
-                }
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {
-                    if heard.elapsed() > PATIENCE || shutdown.is_requested() {
-                        break;
-                    }
-                }
+        let mut found = Vec::new();
+        let take = |(digest, chunk): Answer| {
+            if open.remove(&digest) {
+                found.push((digest, chunk));
             }
-        }
-        *locked(&self.waiting) = None;
-        open.is_empty().then_some(found)
+            open.is_empty()
+        };
+        let all = self.0.ask((wanted.len(), PATIENCE), shutdown, |_| send(), take);
+        all.then_some(found)
     }
 
     /// An answer came. One that nobody waits for is dropped. Never waits.
     pub fn arrived(&self, answer: Answer) {
-        if let Some(waiting) = locked(&self.waiting).as_ref() {
-            // Full: more than was asked for.
-            let _ = waiting.try_send(answer);
-        }
+        self.0.arrived(None, answer);
     }
 
     /// No answer will come any more: the link is down.
     pub fn give_up(&self) {
-        *locked(&self.waiting) = None;
+        self.0.give_up();
     }
 
     /// A peer asks: its answers are read from the store and sent in the background, until `send`
@@ -146,7 +115,7 @@ impl Healing {
         wanted: Vec<Digest>,
         send: impl Fn(Answer) -> bool + Send + 'static,
     ) {
-        if self.answering.swap(true, Ordering::AcqRel) {
+        if !self.0.begin_answer() {
             return;
         }
         let (this, store) = (Arc::clone(self), store.clone());
@@ -157,7 +126,7 @@ impl Healing {
                     break;
                 }
             }
-            this.answering.store(false, Ordering::Release);
+            this.0.end_answer();
         });
     }
 }
@@ -169,6 +138,29 @@ pub struct Healed {
     pub from: BTreeMap<SiteName, u64>,
     /// Generations that lack something all the same.
     pub incomplete: Vec<GenerationId>,
+}
+
+/// Puts chunks that peers sent, and counts for each site those that were new. What is something else
+/// than it is called is told, and left.
+///
+/// # Errors
+/// The store can not be written.
+pub(crate) fn put_found(
+    store: &Store,
+    found: Vec<(SiteName, Digest, StoredChunk)>,
+    from: &mut BTreeMap<SiteName, u64>,
+) -> Result<()> {
+    for (site, digest, chunk) in found {
+        match store.put_stored_chunk(&digest, chunk.encoding, chunk.raw_len, &chunk.bytes) {
+            Ok(true) => *from.entry(site).or_default() += 1,
+            Ok(false) => {}
+            Err(error @ store::StoreError::WrongChunk { .. }) => {
+                tracing::warn!(%site, %error, "a peer sent something else");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Gets chunks that are lost from elsewhere, as far as they are there. Blocks.
@@ -188,16 +180,7 @@ pub fn heal(
         for wanted in lost.chunks(AT_ONCE) {
             // Nobody answers: it is tried again by the next check.
             let Some(found) = elsewhere.fetch(wanted, shutdown) else { break };
-            for (site, digest, chunk) in found {
-                match store.put_stored_chunk(&digest, chunk.encoding, chunk.raw_len, &chunk.bytes) {
-                    Ok(true) => *healed.from.entry(site).or_default() += 1,
-                    Ok(false) => {}
-                    Err(error @ store::StoreError::WrongChunk { .. }) => {
-                        tracing::warn!(%site, %error, "a peer sent something else");
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
+            put_found(store, found, &mut healed.from)?;
         }
         store.sync()?;
         (healed.incomplete, lost) = store.lost()?;

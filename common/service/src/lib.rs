@@ -33,6 +33,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod admin;
+mod asking;
 pub mod bandwidth;
 pub mod cli;
 pub mod comparing;

@@ -1,20 +1,17 @@
 //! Questions to a peer about what it holds, and answers to those of a peer. How they are said is
 //! the engine's business.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use model::{Digest, GenerationId};
 use store::{Depth, Store};
 
+use crate::asking::Asking;
 use crate::shutdown::Shutdown;
 
 /// So long without an answer is none.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How often it is looked whether the engine stops.
-const LOOK: Duration = Duration::from_millis(250);
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,63 +42,31 @@ pub struct Held {
 /// An answer; `None`: there is no such generation, or it can not be read.
 pub type Answer = Option<Held>;
 
-/// Who waits for the answer to which question.
-type Waiting = Option<(u64, SyncSender<Answer>)>;
-
 /// The questions and answers of an engine.
 #[derive(Debug, Default)]
-pub struct Comparing {
-    /// One question is under way at a time.
-    turn: Mutex<()>,
-    waiting: Mutex<Waiting>,
-    number: AtomicU64,
-    /// One question of a peer is answered at a time; others were given up by who asked.
-    answering: AtomicBool,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+pub struct Comparing(Asking<Answer>);
 
 impl Comparing {
     /// Asks one peer, by `send`, which is given the number of the question and says whether it
     /// could be sent. `None` if no answer came. Blocks.
     pub fn ask(&self, shutdown: &Shutdown, send: impl FnOnce(u64) -> bool) -> Option<Answer> {
-        let _turn = locked(&self.turn);
-        let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
-        let (answer, answers) = sync_channel(1);
-        *locked(&self.waiting) = Some((number, answer));
-        let begun = Instant::now();
         let mut found = None;
-        let sent = send(number);
-        while sent && found.is_none() {
-            match answers.recv_timeout(LOOK) {
-                Ok(answer) => found = Some(answer),
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {
-                    if begun.elapsed() > PATIENCE || shutdown.is_requested() {
-                        break;
-                    }
-                }
-            }
-        }
-        *locked(&self.waiting) = None;
+        let take = |answer| {
+            found = Some(answer);
+            true
+        };
+        self.0.ask((1, PATIENCE), shutdown, send, take);
         found
     }
 
     /// An answer came. One that nobody waits for is dropped. Never waits.
     pub fn arrived(&self, number: u64, answer: Answer) {
-        if let Some((asked, waiting)) = locked(&self.waiting).as_ref()
-            && *asked == number
-        {
-            // Full: it was answered before.
-            let _ = waiting.try_send(answer);
-        }
+        self.0.arrived(Some(number), answer);
     }
 
     /// No answer will come any more: the link is down.
     pub fn give_up(&self) {
-        *locked(&self.waiting) = None;
+        self.0.give_up();
     }
 
     /// A peer asks: it is looked up in the background, and told by `send`.
@@ -111,13 +76,13 @@ impl Comparing {
         question: Question,
         send: impl FnOnce(Answer) + Send + 'static,
     ) {
-        if self.answering.swap(true, Ordering::AcqRel) {
+        if !self.0.begin_answer() {
             return;
         }
         let (this, store) = (Arc::clone(self), store.clone());
         tokio::task::spawn_blocking(move || {
             let held = look(&store, &question);
-            this.answering.store(false, Ordering::Release);
+            this.0.end_answer();
             send(held);
         });
     }

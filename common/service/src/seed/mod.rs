@@ -19,7 +19,7 @@ use std::sync::Arc;
 use model::{JobId, SiteName};
 use serde::Deserialize;
 use serde_json::Value;
-use store::{BringError, Key, OpenReport, Store, StoreError};
+use store::{Key, OpenReport, Store, StoreError};
 use svs::{JobKind, JobState, Progress};
 use vfs::{RealVfs, Vfs};
 
@@ -149,8 +149,4 @@ fn full(dir: &Path) -> String {
          more room there, or ship this one and go on with --cartridge on another",
         dir.display()
     )
-}
-
-fn stopped(error: &BringError) -> bool {
-    matches!(error, BringError::Stopped)
 }

@@ -1,6 +1,6 @@
 //! Taking in a seed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use model::JobId;
@@ -11,7 +11,7 @@ use svs::{Cartridge, Generation, GenerationState, JobKind, SvsError};
 use super::list::{Entry, Found, LIST, List};
 use super::tree::{Contents, forget_index};
 use super::{Disk, MARK, Neighbours, real};
-use crate::healing::AT_ONCE;
+use crate::healing::{AT_ONCE, put_found};
 use crate::messages;
 use crate::upkeep::Upkeep;
 
@@ -191,17 +191,9 @@ impl Upkeep {
                 return Ok(healed);
             }
             let found = self.elsewhere().fetch(&wanted, self.shutdown()).unwrap_or_default();
-            let mut new = 0;
-            for (site, digest, chunk) in found {
-                let stored = (chunk.encoding, chunk.raw_len, &chunk.bytes);
-                match self.store().put_stored_chunk(&digest, stored.0, stored.1, stored.2) {
-                    Ok(is_new) => new += u64::from(is_new),
-                    Err(error @ store::StoreError::WrongChunk { .. }) => {
-                        tracing::warn!(%site, %error, "a peer sent something else");
-                    }
-                    Err(error) => return Err(error.to_string()),
-                }
-            }
+            let mut from = BTreeMap::new();
+            put_found(self.store(), found, &mut from).map_err(|error| error.to_string())?;
+            let new: u64 = from.values().sum();
             if new == 0 {
                 return Ok(healed);
             }

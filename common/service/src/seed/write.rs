@@ -107,10 +107,8 @@ impl Upkeep {
         };
         // What is there may be needed by what is being looked up in it.
         let _hold = seed.hold();
-        update_list(seed, me, &order.site, wanted.clone()).map_err(|error| match error {
-            ListError::Text(text) => text,
-            ListError::Store(error) => say(error),
-        })?;
+        let list = wanted_list(seed, me, &order.site, wanted.clone())?;
+        list.map_or(Ok(()), |list| list.write(seed)).map_err(say)?;
         let (mut written, mut done) = (Written::default(), 0);
         for Wanted { info, cartridge, .. } in wanted {
             if seed.generation(info.id).is_some() {
@@ -124,7 +122,7 @@ impl Upkeep {
                     brought
                 }
                 Err(BringError::Here(error)) => return Err(say(error)),
-                Err(error) if super::stopped(&error) => return Err(error.to_string()),
+                Err(error @ BringError::Stopped) => return Err(error.to_string()),
                 // This store is damaged: the other generations are none the worse for it.
                 other => {
                     let cause = match other {
@@ -201,18 +199,13 @@ fn prepare(order: &Order, me: &SiteName) -> Result<Store, String> {
     }
 }
 
-enum ListError {
-    Text(String),
-    Store(store::StoreError),
-}
-
-/// Adds what will be written to the list, before it is written.
-fn update_list<'a>(
+/// The list with what will be written, if it is another one than there is.
+fn wanted_list<'a>(
     seed: &Store,
     me: &SiteName,
     site: &SiteName,
     wanted: impl Iterator<Item = &'a Wanted>,
-) -> Result<(), ListError> {
+) -> Result<Option<List>, String> {
     let mut list = match List::read(seed) {
         Found::List(list) => list,
         _ => List::new(me, site),
@@ -228,10 +221,8 @@ fn update_list<'a>(
         number: it.number,
     }));
     if list.entries.len() > ENTRIES {
-        return Err(ListError::Text(format!("a seed holds {ENTRIES} generations at most")));
+        return Err(format!("a seed holds {ENTRIES} generations at most"));
     }
-    if list.entries.len() == before && seed.latest(LIST).is_some() {
-        return Ok(());
-    }
-    list.write(seed).map_err(ListError::Store)
+    let is_there = list.entries.len() == before && seed.latest(LIST).is_some();
+    Ok((!is_there).then_some(list))
 }

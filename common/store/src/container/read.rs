@@ -169,10 +169,7 @@ impl Containers {
             let raw = stored.and_then(|(_, stored)| {
                 decompressor.decode(digest, at.encoding, at.raw_len, stored)
             });
-            let piece = raw.map(|raw| match raw {
-                Cow::Borrowed(part) => bytes.slice_ref(part),
-                Cow::Owned(raw) => raw.into(),
-            });
+            let piece = raw.map(|raw| piece(&bytes, raw));
             wanted.put(*i, piece.map_err(|what| self.bad_chunk(at, what)));
         }
     }
@@ -182,10 +179,7 @@ impl Containers {
         let stored = self.stored(&chunk.digest)?;
         let StoredChunk { encoding, raw_len, bytes } = stored;
         let raw = decompressor.decode(&chunk.digest, encoding, raw_len, &bytes);
-        Ok(match raw.map_err(|what| self.bad(&chunk.digest, what))? {
-            Cow::Borrowed(part) => bytes.slice_ref(part),
-            Cow::Owned(raw) => raw.into(),
-        })
+        raw.map(|raw| piece(&bytes, raw)).map_err(|what| self.bad(&chunk.digest, what))
     }
 
     /// The chunk turned out to be damaged, wherever it lies.
@@ -244,6 +238,14 @@ impl Containers {
         }
         files.push_back((container, file.clone()));
         Ok(file)
+    }
+}
+
+/// The decoded bytes of a chunk: a part of what was read, where it is stored as it is.
+fn piece(read: &Bytes, raw: Cow<'_, [u8]>) -> Bytes {
+    match raw {
+        Cow::Borrowed(part) => read.slice_ref(part),
+        Cow::Owned(raw) => raw.into(),
     }
 }
 
