@@ -9,7 +9,7 @@ use crate::{none, root};
 
 /// The floors, from the ground up. A room may use those on floors below its own, and no other.
 const FLOORS: [&[&str]; 8] = [
-    &["model", "xdr", "vfs", "cut"],
+    &["model", "xdr", "vfs", "cut", "lanes"],
     &["ndmp", "cim", "scsi", "iscsi", "svs", "store"],
     &["tape"],
     &["copy", "link"],

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::codec::Decompressor;
+use crate::container::{Parts, Reading};
 use crate::crew::{Crew, threads};
 use crate::layout::Layout;
 use crate::store::Inner;
@@ -52,9 +52,9 @@ impl Batch {
         self.chunks.iter().fold(self.start, |end, chunk| end + u64::from(chunk.len))
     }
 
-    fn fetch(&self, inner: &Inner, decompressor: &mut Decompressor) -> Fetched {
+    fn fetch(&self, inner: &Inner, reading: &mut Reading) -> Fetched {
         let mut pieces = Vec::with_capacity(self.chunks.len());
-        let read = inner.containers.read_chunks(&self.chunks, decompressor, |raw| pieces.push(raw));
+        let read = inner.containers.read_chunks(&self.chunks, reading, |raw| pieces.push(raw));
         Fetched { pieces, error: read.err() }
     }
 }
@@ -62,7 +62,8 @@ impl Batch {
 /// Decoded chunks ahead of the reader.
 pub(crate) struct ReadAhead {
     inner: Arc<Inner>,
-    decompressor: Option<Decompressor>,
+    reading: Option<Reading>,
+    parts: Arc<Parts>,
     /// Neighbours in the byte stream, with their starts.
     pieces: VecDeque<(u64, Bytes)>,
     /// The byte behind the last piece.
@@ -80,7 +81,8 @@ impl ReadAhead {
         let window = inner.params().window();
         Self {
             inner: inner.clone(),
-            decompressor: None,
+            reading: None,
+            parts: Arc::default(),
             pieces: VecDeque::new(),
             next: 0,
             window,
@@ -161,8 +163,8 @@ impl ReadAhead {
                 let batch = Batch::at(layout, byte, self.depth)?;
                 self.next = batch.end();
                 self.send_ahead(layout)?;
-                let decompressor = self.decompressor.get_or_insert_with(Decompressor::new);
-                (batch.start, batch.fetch(&self.inner, decompressor))
+                let reading = self.reading.get_or_insert_with(|| Reading::with(&self.parts));
+                (batch.start, batch.fetch(&self.inner, reading))
             }
         };
         let mut end = start;
@@ -192,8 +194,8 @@ impl ReadAhead {
         let crew = self.crew.get_or_insert_with(|| {
             // One more than there are processors for: some wait for the disk.
             Crew::start("reading", threads() + 1, || {
-                let (inner, mut decompressor) = (inner.clone(), Decompressor::new());
-                move |batch: Batch| batch.fetch(&inner, &mut decompressor)
+                let (inner, mut reading) = (inner.clone(), Reading::with(&self.parts));
+                move |batch: Batch| batch.fetch(&inner, &mut reading)
             })
         });
         let mut from = self.under_way.back().map_or(self.next, |(_, end)| *end);

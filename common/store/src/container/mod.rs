@@ -11,6 +11,7 @@
 mod format;
 mod gather;
 mod mend;
+mod parts;
 mod plan;
 mod read;
 mod scan;
@@ -28,6 +29,7 @@ use crate::index::{FIRST_EPOCH, Found, Index, Location};
 use crate::{Damage, Encoding, Options, Result, Statistics, StoreError};
 use format::{CHUNK_HEADER, ChunkHeader, Listed};
 pub(crate) use gather::Moment;
+pub(crate) use parts::{Parts, Reading};
 pub(crate) use plan::plan;
 
 /// Appended bytes are handed to the file system in pieces of about this size.

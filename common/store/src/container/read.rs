@@ -8,15 +8,13 @@ use model::Digest;
 use vfs::VfsFile;
 
 use super::format::{CHUNK_HEADER, ChunkHeader};
+use super::parts::{PART, Reading};
 use super::plan::{Read, plan};
 use super::{Containers, OPEN_FILES, file_name, locked};
-use crate::codec::Decompressor;
+use crate::codec::{OTHER_NAME, names};
 use crate::index::Location;
 use crate::paged::read_exact;
 use crate::{ChunkRef, Result, StoreError, StoredChunk};
-
-/// What is fetched in one read is handed on in parts of about this size.
-const PART: u64 = 1 << 20;
 
 /// Chunks that are read, in the order in which they are wanted.
 struct Wanted<'a> {
@@ -87,7 +85,7 @@ impl Containers {
     pub(crate) fn read_chunks(
         &self,
         chunks: &[ChunkRef],
-        decompressor: &mut Decompressor,
+        reading: &mut Reading,
         each: impl FnMut(Bytes),
     ) -> Result<()> {
         let mut wanted = Wanted { chunks, pieces: vec![None; chunks.len()], failed: None };
@@ -103,7 +101,7 @@ impl Containers {
             }
         }
         for read in plan(&places, self.gap) {
-            self.fetch(&read, &places, &mut wanted, decompressor);
+            self.fetch(&read, &places, &mut wanted, reading);
         }
         wanted.pieces.into_iter().map_while(|piece| piece).for_each(each);
         wanted.failed.map_or(Ok(()), |(_, error)| Err(error))
@@ -121,15 +119,15 @@ impl Containers {
         read: &Read,
         places: &[Location],
         wanted: &mut Wanted<'_>,
-        decompressor: &mut Decompressor,
+        reading: &mut Reading,
     ) {
         let mut members = &read.members[..];
         while let Some(first) = members.first() {
             let from = places[*first].offset;
-            let end = u64::from(from) + PART;
+            let end = u64::from(from) + PART as u64;
             let inside = members.iter().take_while(|i| places[**i].end() <= end).count();
             let (part, rest) = members.split_at(inside.max(1));
-            self.fetch_part(from, part, places, wanted, decompressor);
+            self.fetch_part(from, part, places, wanted, reading);
             members = rest;
         }
     }
@@ -140,7 +138,7 @@ impl Containers {
         members: &[usize],
         places: &[Location],
         wanted: &mut Wanted<'_>,
-        decompressor: &mut Decompressor,
+        reading: &mut Reading,
     ) {
         let first = members.iter().min().copied().unwrap_or(0);
         if wanted.failed.as_ref().is_some_and(|(at, _)| *at <= first) {
@@ -148,18 +146,20 @@ impl Containers {
             return;
         }
         let to = members.iter().map(|i| places[*i].end()).max().unwrap_or(0);
-        let bytes = match self.read_range(places[first].container, from, to) {
-            Ok(bytes) => Bytes::from(bytes),
+        let mut part = reading.part((to - u64::from(from)) as usize);
+        let bytes = match self.read_into(places[first].container, from, part.bytes()) {
+            Ok(()) => Bytes::from(part),
             Err(error) if error.is_gone() => {
                 // Its container was collected meanwhile, and what is needed of it moved before.
                 for i in members {
-                    let piece = self.moved(&wanted.chunks[*i], decompressor);
+                    let piece = self.moved(&wanted.chunks[*i], reading);
                     wanted.put(*i, piece);
                 }
                 return;
             }
             Err(error) => return wanted.fail(first, error),
         };
+        let mut whole = Vec::with_capacity(members.len());
         for i in members {
             let (digest, at) = (&wanted.chunks[*i].digest, places[*i]);
             let within = (at.offset - from) as usize;
@@ -167,18 +167,27 @@ impl Containers {
             // Its SHA-256 says more than the checksum of its stored bytes.
             let stored = header(digest, &at, part).ok_or("it is not at its place");
             let raw = stored.and_then(|(_, stored)| {
-                decompressor.decode(digest, at.encoding, at.raw_len, stored)
+                reading.decompressor.unpack(at.encoding, at.raw_len, stored)
             });
-            let piece = raw.map(|raw| piece(&bytes, raw));
-            wanted.put(*i, piece.map_err(|what| self.bad_chunk(at, what)));
+            match raw {
+                Ok(raw) => whole.push((*i, raw)),
+                Err(what) => wanted.fail(*i, self.bad_chunk(at, what)),
+            }
+        }
+        let names = names(&whole.iter().map(|(_, raw)| &raw[..]).collect::<Vec<_>>());
+        for ((i, raw), name) in whole.into_iter().zip(names) {
+            match name == wanted.chunks[i].digest {
+                true => wanted.pieces[i] = Some(piece(&bytes, raw)),
+                false => wanted.fail(i, self.bad_chunk(places[i], OTHER_NAME)),
+            }
         }
     }
 
     /// A chunk that lay elsewhere a moment ago.
-    fn moved(&self, chunk: &ChunkRef, decompressor: &mut Decompressor) -> Result<Bytes> {
+    fn moved(&self, chunk: &ChunkRef, reading: &mut Reading) -> Result<Bytes> {
         let stored = self.stored(&chunk.digest)?;
         let StoredChunk { encoding, raw_len, bytes } = stored;
-        let raw = decompressor.decode(&chunk.digest, encoding, raw_len, &bytes);
+        let raw = reading.decompressor.decode(&chunk.digest, encoding, raw_len, &bytes);
         raw.map(|raw| piece(&bytes, raw)).map_err(|what| self.bad(&chunk.digest, what))
     }
 
@@ -198,14 +207,18 @@ impl Containers {
     }
 
     pub(super) fn read_range(&self, container: u32, from: u32, to: u64) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; (to - u64::from(from)) as usize];
+        self.read_into(container, from, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn read_into(&self, container: u32, from: u32, bytes: &mut [u8]) -> Result<()> {
         let from = u64::from(from);
-        let mut bytes = vec![0; (to - from) as usize];
-        let (file, filed) = match self.active_part(container, from, &mut bytes) {
+        let (file, filed) = match self.active_part(container, from, bytes) {
             Some(part) => part,
             None => (self.file(container)?, bytes.len()),
         };
-        read_exact(file.as_ref(), &mut bytes[..filed], from)?;
-        Ok(bytes)
+        read_exact(file.as_ref(), &mut bytes[..filed], from)
     }
 
     /// Of the active container: fills in what is still in the buffer, and says how many bytes

@@ -13,8 +13,9 @@ use bytes::Bytes;
 use model::{CartridgeId, GenerationId};
 
 use crate::chunker::Chunker;
-use crate::codec::{Compressor, Decompressor, name};
+use crate::codec::{Compressor, name};
 use crate::collect::Hold;
+use crate::container::Reading;
 use crate::follow::Writing;
 use crate::journal::{self, Event, Found, Journal, JournalHeader, Totals};
 use crate::layout::Layout;
@@ -392,8 +393,8 @@ impl Writer {
             Some(entry) => {
                 // The front of the chunk that is cut apart goes back to where it came from.
                 let mut chunk = Bytes::new();
-                let (containers, mut decompressor) = (&reel.inner.containers, Decompressor::new());
-                containers.read_chunks(&[entry.chunk], &mut decompressor, |raw| chunk = raw)?;
+                let (containers, mut reading) = (&reel.inner.containers, Reading::alone());
+                containers.read_chunks(&[entry.chunk], &mut reading, |raw| chunk = raw)?;
                 chunk.truncate((place.byte - entry.start) as usize);
                 Some(chunk)
             }

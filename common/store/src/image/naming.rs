@@ -8,7 +8,7 @@ use model::Digest;
 
 use crate::Encoding;
 use crate::chunker::Block;
-use crate::codec::{Compressor, name};
+use crate::codec::{Compressor, names};
 use crate::crew::{Crew, threads};
 use crate::store::Inner;
 
@@ -40,12 +40,15 @@ impl Named {
     fn of(block: &Block, inner: &Inner, compressor: &mut Compressor) -> Self {
         let mut named = Self::default();
         let mut rest = &block.bytes[..];
-        for len in &block.lens {
+        let each = block.lens.iter().map(|len| {
             let (raw, behind) = rest.split_at(*len as usize);
             rest = behind;
-            let digest = name(raw);
+            raw
+        });
+        let chunks: Vec<&[u8]> = each.collect();
+        for (raw, digest) in chunks.iter().zip(names(&chunks)) {
             let form = match inner.containers.known(&digest) {
-                Ok(Some((known, _))) if known == *len => Form::Known,
+                Ok(Some((known, _))) if known as usize == raw.len() => Form::Known,
                 // What is wrong is told to whoever stores it.
                 _ => match compressor.encode(raw) {
                     (Encoding::Zstd, stored) => {

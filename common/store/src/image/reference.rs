@@ -5,7 +5,8 @@ use std::sync::Arc;
 use model::GenerationId;
 
 use super::{Image, Writer};
-use crate::codec::{Decompressor, name};
+use crate::codec::name;
+use crate::container::Reading;
 use crate::journal::Event;
 use crate::layout::Layout;
 use crate::recipe::layout_of;
@@ -91,11 +92,11 @@ impl Writer {
                     pieces.chunks.push(entry.chunk);
                 }
                 _ => {
-                    let mut decompressor = Decompressor::new();
+                    let mut reading = Reading::alone();
                     let within = (at - entry.start) as usize..(behind - entry.start) as usize;
                     let rest = &mut pieces.rest;
                     let chunks = [entry.chunk];
-                    inner.containers.read_chunks(&chunks, &mut decompressor, |raw| {
+                    inner.containers.read_chunks(&chunks, &mut reading, |raw| {
                         rest.extend_from_slice(raw.get(within.clone()).unwrap_or_default());
                     })?;
                 }
