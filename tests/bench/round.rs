@@ -47,13 +47,7 @@ impl<'a> Round<'a> {
         fs::write(scratch.join("data"), &data).expect("the data is written");
 
         let mut pair = Pair::new(&scratch, |_, _| {});
-        // A drive tells every new session of its power on, and the far library is asked for before
-        // the link is there.
-        pair.local.allow("sense 06/29/00");
-        pair.local.allow("no device");
-        pair.run();
-        let operator = Operator::of(&pair);
-        operator.wait_for("dr-ptl0");
+        let operator = pair.operated();
         let peer = Peer::start(scratch.join("ndmjob"));
         Self { number, data, edited, pair, operator, peer, figures, scratch }
     }

@@ -1,9 +1,9 @@
 //! A cartridge goes to the other site while it is written; little is left when it is unloaded.
 
 use tests::wait::{self, PATIENCE};
-use tests::{Content, Direction, Object, Role, Texture, read_tape, seed, start_replication};
+use tests::{Content, Direction, Role, Texture, seed, start_replication};
 
-use crate::scene::{RECORD, SOURCE, Scene, TAPES, VIRTUAL};
+use crate::scene::{RECORD, SOURCE, Scene, VIRTUAL};
 
 const LENGTH: u64 = 64 << 20;
 /// What may be left at the unload: a batch, a journal frame, and what the crew has in hand.
@@ -33,24 +33,10 @@ fn finish(scene: &Scene) -> u64 {
     scene.pair.relay.total() - before
 }
 
-/// A copy of it to tape is made at the other site and is right.
-fn check(scene: &mut Scene, content: &Content) {
-    scene.operator.load("vtl0", VIRTUAL, 0);
-    scene.operator.load("dr-ptl0", TAPES[0], 0);
-    scene.begin_copy().outcome().expect("the copy is done");
-    scene.unload_ghost();
-    let bytes = content.to_vec();
-    let records = bytes.chunks(RECORD).map(Object::record);
-    let found = read_tape(&scene.pair.ghost_files(), TAPES[0]);
-    assert!(records.chain([Object::Filemark]).eq(found), "the tape differs");
-    scene.operator.unload("vtl0", 0);
-    scene.at_rest();
-}
-
 #[test]
 fn little_is_left_at_the_unload() {
     let content = content(seed("ahead"));
-    let mut scene = scene("ahead");
+    let scene = scene("ahead");
     scene.operator.load("vtl0", VIRTUAL, 0);
     let before = scene.pair.relay.total();
     scene.operator.backup(SOURCE, RECORD as u32, content.reader());
@@ -63,14 +49,15 @@ fn little_is_left_at_the_unload() {
     let jobs = (scene.replications(Role::Local), scene.replications(Role::Remote));
     assert_eq!((jobs.0.len(), jobs.1.len()), (1, 1), "{jobs:#?}");
     assert_eq!(jobs.0[0].id, jobs.1[0].id);
-    check(&mut scene, &content);
+    scene.check_copy(&content);
+    scene.at_rest();
 }
 
 /// What was sent of a backup that is begun again is not what is sealed.
 #[test]
 fn a_backup_that_begins_again_is_sent_as_it_ended() {
     let seed = seed("ahead");
-    let mut scene = scene("again");
+    let scene = scene("again");
     scene.operator.load("vtl0", VIRTUAL, 0);
     for round in 0..2 {
         let before = scene.pair.relay.total();
@@ -80,7 +67,8 @@ fn a_backup_that_begins_again_is_sent_as_it_ended() {
     // Some of what was waited for was still of the first round.
     let late = finish(&scene);
     assert!(late < 2 * LEFT, "{late}");
-    check(&mut scene, &content(seed + 1));
+    scene.check_copy(&content(seed + 1));
+    scene.at_rest();
 }
 
 #[test]
@@ -103,5 +91,6 @@ fn what_went_ahead_survives_a_broken_link_and_both_restarts() {
     let all = scene.pair.relay.total() - before;
     // A window is sent twice at most each time, and recipes are short.
     assert!(late < LENGTH && all < LENGTH * 2, "{late} of {all}");
-    check(&mut scene, &content);
+    scene.check_copy(&content);
+    scene.at_rest();
 }

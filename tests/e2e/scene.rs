@@ -87,6 +87,19 @@ impl Scene {
         Copying::begin(&self.operator, TARGET)
     }
 
+    /// A copy of what is on the virtual tape is made at the other site, and is right.
+    pub(crate) fn check_copy(&self, content: &Content) {
+        self.operator.load("vtl0", VIRTUAL, 0);
+        self.operator.load("dr-ptl0", TAPES[0], 0);
+        self.begin_copy().outcome().expect("the copy is done");
+        self.unload_ghost();
+        self.operator.unload("vtl0", 0);
+        let bytes = content.to_vec();
+        let expected = bytes.chunks(RECORD).map(Object::record).chain([Object::Filemark]);
+        let found = read_tape(&self.pair.ghost_files(), TAPES[0]);
+        assert!(expected.eq(found), "the tape differs");
+    }
+
     /// The newest copy that an engine knows of.
     pub(crate) fn copy_job(&self, role: Role) -> JobStatus {
         self.pair.copies(role).pop().expect("a copy was begun")

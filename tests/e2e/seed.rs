@@ -6,10 +6,10 @@ use std::sync::Arc;
 use serde_json::Value;
 use store::{ChunkRef, ObjectRun, Options, Store};
 use svs::{GenerationState, JobState, ReplicationState};
-use tests::{Content, Object, Pair, Role, Scratch, Texture, read_tape, seed, twinreel};
+use tests::{Content, Pair, Role, Scratch, Texture, seed, twinreel};
 use toml::Table;
 
-use crate::scene::{RECORD, SOURCE, Scene, TAPES, VIRTUAL};
+use crate::scene::{RECORD, SOURCE, Scene, VIRTUAL};
 use crate::upkeep::containers;
 
 /// More than a container.
@@ -71,19 +71,6 @@ fn replicate(scene: &Scene) -> u64 {
     scene.pair.relay.total() - before
 }
 
-/// A copy of it to tape is made at the other site and is right.
-fn check(scene: &mut Scene, content: &Content) {
-    scene.operator.load("vtl0", VIRTUAL, 0);
-    scene.operator.load("dr-ptl0", TAPES[0], 0);
-    scene.begin_copy().outcome().expect("the copy is done");
-    scene.unload_ghost();
-    scene.operator.unload("vtl0", 0);
-    let bytes = content.to_vec();
-    let expected = bytes.chunks(RECORD).map(Object::record).chain([Object::Filemark]);
-    let found = read_tape(&scene.pair.ghost_files(), TAPES[0]);
-    assert!(expected.eq(found), "the tape differs");
-}
-
 fn path(scratch: &Scratch, name: &str) -> String {
     scratch.path().join(name).to_str().expect("a scratch path is text").to_owned()
 }
@@ -125,14 +112,14 @@ fn what_came_on_a_disk_is_not_sent() {
         assert_eq!(row.replication, Some(ReplicationState::Done), "{row:?}");
         assert_eq!(row.logical_bytes, Some(LENGTH));
     }
-    check(&mut scene, &content);
+    scene.check_copy(&content);
     // The next night is a difference to it.
     let next = content.overwrite(20 << 20, 300, seed + 1).overwrite(50 << 20, 300, seed + 2);
     write(&scene, &next);
     let wire = replicate(&scene);
     println!("{wire} bytes for the next night");
     assert!(wire < 20_000, "{wire}");
-    check(&mut scene, &next);
+    scene.check_copy(&next);
     // There is nothing left to be shipped.
     let more = write_seed(&local, &disk, &["--key-file", &key]).expect("it is written");
     assert_eq!(more["generations"], 0, "{more:#}");
@@ -182,7 +169,7 @@ fn a_forged_disk_is_found_out_by_the_replication() {
     assert_eq!(taken["generations"], 1, "{taken:#}");
     replicate(&scene);
     scene.pair.remote.wait_line("TWR-6017-E");
-    check(&mut scene, &content);
+    scene.check_copy(&content);
 }
 
 #[test]
@@ -218,7 +205,7 @@ fn an_engine_that_dies_while_it_writes_or_reads_goes_on() {
     let wire = replicate(&scene);
     assert!(wire < NAMES, "{wire}");
     scene.pair.wait_idle();
-    check(&mut scene, &content);
+    scene.check_copy(&content);
 }
 
 /// Ends a process at once.
@@ -271,7 +258,7 @@ fn sites_are_compared_by_digests() {
     tests::wait::until("the link is down", || compare(&local, &[]).is_err().then_some(()));
     scene.pair.relay.join();
     tests::wait::until("the link is back", || compare(&local, &[]).is_ok().then_some(()));
-    check(&mut scene, &content);
+    scene.check_copy(&content);
 }
 
 /// Changes some bytes in the first container of an engine.

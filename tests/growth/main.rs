@@ -76,9 +76,7 @@ fn main() {
         let cartridges = library["cartridges"].as_table_mut().expect("a table");
         cartridges.insert("count".into(), Value::Integer(options.steps as i64 + 1));
     });
-    pair.local.allow("sense 06/29/00");
-    pair.local.allow("no device");
-    pair.run();
+    let operator = pair.operated();
     let taken_in = AtomicU64::new(0);
     let (over, end) = channel::<()>();
     let (costs, samples) = std::thread::scope(|scope| {
@@ -87,7 +85,7 @@ fn main() {
             let goes_on = |wait| end.recv_timeout(wait) == Err(RecvTimeoutError::Timeout);
             watch(pair, taken_in, &goes_on)
         });
-        let costs = grow(pair, &options, seed, taken_in);
+        let costs = grow(pair, &operator, &options, seed, taken_in);
         drop(over);
         (costs, watch.join().expect("it only looks"))
     });
@@ -124,9 +122,13 @@ fn options(arguments: impl Iterator<Item = String>) -> Options {
 }
 
 /// Every step.
-fn grow(pair: &Pair, options: &Options, seed: u64, taken_in: &AtomicU64) -> Vec<Cost> {
-    let operator = Operator::of(pair);
-    operator.wait_for("dr-ptl0");
+fn grow(
+    pair: &Pair,
+    operator: &Operator,
+    options: &Options,
+    seed: u64,
+    taken_in: &AtomicU64,
+) -> Vec<Cost> {
     let store = pair.directory().join("dr/store/containers");
     let back_up = |tape: &str, content: &Content| {
         operator.load("vtl0", tape, 0);

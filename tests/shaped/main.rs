@@ -128,13 +128,7 @@ fn options(arguments: impl Iterator<Item = String>) -> Options {
 fn measure(shape: Shape, seed: u64, most: u64, figures: &mut Vec<Figure>) {
     let scratch = Scratch::new("shaped");
     let mut pair = Pair::new(&scratch, |_, _| {});
-    // A drive tells every new session of its power on, and the far library is asked for before
-    // the link is there.
-    pair.local.allow("sense 06/29/00");
-    pair.local.allow("no device");
-    pair.run();
-    let operator = Operator::of(&pair);
-    operator.wait_for("dr-ptl0");
+    let operator = pair.operated();
     pair.relay.delay(Duration::from_millis(shape.round_trip_ms / 2));
     pair.relay.bandwidth(Some(shape.bytes_per_second()));
     let rng = Rng::new(seed);

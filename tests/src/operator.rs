@@ -262,6 +262,18 @@ fn copy(from: &mut impl Read, to: &mut impl Write) -> u64 {
 }
 
 impl Pair {
+    /// Starts both, and waits until the far library can be worked with.
+    pub fn operated(&mut self) -> Operator {
+        // A drive tells every new session of its power on, and the far library is asked for before
+        // the link is there.
+        self.local.allow("sense 06/29/00");
+        self.local.allow("no device");
+        self.run();
+        let operator = Operator::of(self);
+        operator.wait_for("dr-ptl0");
+        operator
+    }
+
     /// Where the embedded library of the remote engine keeps its files.
     pub fn ghost_files(&self) -> PathBuf {
         self.directory().join("ptl0")

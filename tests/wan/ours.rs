@@ -25,13 +25,7 @@ impl Ours {
     /// Both running, with empty stores.
     pub(crate) fn new(scratch: &Scratch) -> Self {
         let mut pair = Pair::new(scratch, |_, _| {});
-        // A drive tells every new session of its power on, and the far library is asked for before
-        // the link is there.
-        pair.local.allow("sense 06/29/00");
-        pair.local.allow("no device");
-        pair.run();
-        let operator = Operator::of(&pair);
-        operator.wait_for("dr-ptl0");
+        let operator = pair.operated();
         Self { pair, operator }
     }
 

@@ -143,7 +143,10 @@ impl Running {
                 let chunks = "--chunker-params=buzhash,10,16,14,4095";
                 self.run(&["create", "-C", "zstd,3", chunks, &archive, "-"], Some(stream));
             }
-            Peer::Rustic => self.run(&["backup", "--stdin-filename", "s", "-"], Some(stream)),
+            // By its parent it takes another stream for the same file, and reads nothing.
+            Peer::Rustic => {
+                self.run(&["backup", "--force", "--stdin-filename", "s", "-"], Some(stream));
+            }
             Peer::Bupstash => {
                 self.run(&["put", "-q", "-r", "repo", "-k", &self.key(), "-"], Some(stream));
             }

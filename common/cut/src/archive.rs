@@ -112,8 +112,8 @@ impl Finder {
     /// chunk of that length is cut instead.
     pub(crate) fn before(&self, bytes: &[u8], length: usize) -> Option<usize> {
         let from = self.nearest + 1;
-        let longest = self.forms.iter().map(|form| form.magic.len()).max().unwrap_or(0);
-        let end = bytes.len().min(length + self.farthest + longest - 1);
+        let magic = self.forms.iter().map(|form| form.magic.len()).max().unwrap_or(0);
+        let end = bytes.len().min(length + self.farthest + magic - 1);
         let begins = self.magics.find_iter(bytes.get(from..end)?).filter_map(|found| {
             let form = self.forms[found.pattern()];
             let begin = (from + found.start()).checked_sub(form.at)?;
