@@ -22,6 +22,7 @@
 pub mod admin;
 pub mod copies;
 pub mod device;
+mod drives;
 pub mod engine;
 pub mod frontend;
 pub mod ghost;
