@@ -232,7 +232,8 @@ impl TapeDrive for WatchedDrive {
             Err(TapeError::Check(sense)) => return Ok(Completion::check(sense)),
             Err(error) => return Err(error),
         }
-        // ERASE, FORMAT MEDIUM and SET CAPACITY leave the tape where it was; the place is asked for again.
+        // ERASE, FORMAT MEDIUM and SET CAPACITY leave the tape where it was; the place is asked
+        // for again.
         self.covered = matches!(request.cdb.first(), Some(0x0a | 0x10 | 0x80 | 0x8a));
         let completion = self.inner.execute(request, control)?;
         self.wrote(u64::from(!request.data_out.is_empty()), request.data_out.len() as u64)?;

@@ -448,8 +448,8 @@ pub enum Cdb {
     },
 }
 
-/// Whether a CDB for a drive changes what is on the tape (SSC-5): FORMAT MEDIUM, SET CAPACITY, WRITE,
-/// ERASE, and WRITE FILEMARKS of one or more.
+/// Whether a CDB for a drive changes what is on the tape (SSC-5): FORMAT MEDIUM, SET CAPACITY,
+/// WRITE, ERASE, and WRITE FILEMARKS of one or more.
 pub fn writes_medium(cdb: &[u8]) -> bool {
     let any = |at: std::ops::Range<usize>| cdb.get(at).is_some_and(|it| it.iter().any(|b| *b != 0));
     match cdb.first() {
