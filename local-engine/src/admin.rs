@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use model::{Barcode, DeviceName, LibraryName};
 use serde_json::{Value, json};
-use service::admin::{AdminFault, AdminHandler, AdminServer, FaultCode};
+use service::admin::{AdminFault, AdminHandler, AdminServer, FaultCode, blocking};
+use service::health::HealthBook;
 use service::shutdown::Shutdown;
 use service::upkeep::Upkeep;
 use tokio::task::JoinHandle;
 
+use crate::device::Library;
 use crate::engine::Engine;
+use crate::{mounting, policy};
 
 struct Handler {
     engine: Arc<Engine>,
@@ -29,37 +32,21 @@ pub fn start(
 
 impl AdminHandler for Handler {
     async fn call(&self, method: &str, params: Value) -> Result<Value, AdminFault> {
-        let has = |drive: &DeviceName| self.drives_here(drive);
-        if let Some(answer) = self.engine.health.call(method, &params, has) {
-            return answer;
-        }
+        let (engine, named) = (Arc::clone(&self.engine), method.to_owned());
         match method {
             "status" => Ok(self.status()),
-            // The catalogue is waited for elsewhere than among the sockets.
-            "replicate" => {
-                let engine = Arc::clone(&self.engine);
-                let asked = tokio::task::spawn_blocking(move || replicate(&engine, &params));
-                asked.await.unwrap_or_else(|error| {
-                    Err(AdminFault::new(FaultCode::Failed, error.to_string()))
+            "replicate" => blocking(move || replicate(&engine, &params)).await,
+            ours if HealthBook::answers(ours) => {
+                blocking(move || {
+                    engine.health.call(&named, &params, |drive| drives_here(&engine, drive))
                 })
+                .await
             }
-            ours if crate::mounting::admin::is_ours(ours) => {
-                let (engine, method) = (Arc::clone(&self.engine), ours.to_owned());
-                let asked = tokio::task::spawn_blocking(move || {
-                    crate::mounting::admin::call(&engine, &method, &params)
-                });
-                asked.await.unwrap_or_else(|error| {
-                    Err(AdminFault::new(FaultCode::Failed, error.to_string()))
-                })
+            ours if mounting::admin::is_ours(ours) => {
+                blocking(move || mounting::admin::call(&engine, &named, &params)).await
             }
-            ours if crate::policy::admin::is_ours(ours) => {
-                let (engine, method) = (Arc::clone(&self.engine), ours.to_owned());
-                let asked = tokio::task::spawn_blocking(move || {
-                    crate::policy::admin::call(&engine, &method, params)
-                });
-                asked.await.unwrap_or_else(|error| {
-                    Err(AdminFault::new(FaultCode::Failed, error.to_string()))
-                })
+            ours if policy::admin::is_ours(ours) => {
+                blocking(move || policy::admin::call(&engine, &named, params)).await
             }
             "seed_write" => {
                 let me = self.engine.ground.config.site.name.clone();
@@ -119,16 +106,13 @@ fn replicate(engine: &Engine, params: &Value) -> Result<Value, AdminFault> {
     Ok(json!({ "generation": newest.id, "bytes": newest.bytes, "sites": sites }))
 }
 
-impl Handler {
-    /// Whether this engine drives it: a ghost drive is asked for at its own site.
-    fn drives_here(&self, drive: &DeviceName) -> bool {
-        let ground = &self.engine.ground;
-        let ours = ground.config.physical_libraries.iter().any(|it| it.name == drive.library);
-        let libraries = ground.registry.libraries();
-        let library = libraries.iter().find(|it| *it.name() == drive.library);
-        ours && library.is_some_and(|library| library.has(drive.role))
-    }
+/// Whether this engine drives it: a ghost drive is asked for at its own site.
+fn drives_here(engine: &Engine, drive: &DeviceName) -> bool {
+    let library = engine.physical.iter().find(|it| *it.name() == drive.library);
+    library.is_some_and(|library| library.has(drive.role))
+}
 
+impl Handler {
     fn links(&self) -> Vec<Value> {
         let sites = self.engine.links.sites().iter();
         sites

@@ -59,6 +59,8 @@ pub struct Engine {
     pub frontends: Frontends,
     /// How the drives and cartridges of the physical libraries here are.
     pub health: Arc<HealthBook>,
+    /// The libraries that stand here.
+    pub(crate) physical: Vec<Arc<LocalPhysical>>,
     /// One copy is checked and written down at a time.
     pub(crate) ordering: Mutex<()>,
     stopping: AtomicBool,
@@ -116,6 +118,10 @@ pub async fn serve(config: LocalConfig, shutdown: Shutdown) -> Result<(), Failur
     engine.policy.ring();
     engine.copies.stop();
     engine.frontends.stop();
+    let health = Arc::clone(&engine.health);
+    health.stop();
+    // A cleaning cartridge is put back.
+    drop(tokio::task::spawn_blocking(move || health.wait_idle(GRACE)).await);
     no_links.trigger();
     drop(linked.await);
     admin.abort();
@@ -173,24 +179,38 @@ pub(crate) fn open(config: LocalConfig) -> Result<Arc<Engine>, Failure> {
         ground.registry.add(Arc::new(VirtualLibrary::open(library, &shelf, now_ms())?))?;
     }
     recovery::seal_abandoned(&ground.store, &ground.catalogue)?;
-    // Whoever looks at libraries hears of every write to the catalogue.
-    let health = Arc::new(HealthBook::open(Arc::clone(&ground.catalogue), || ())?);
-    for library in &ground.config.physical_libraries {
-        let site = &ground.config.site.name;
-        let library = LocalPhysical::open(&vfs, library, site, Arc::clone(&health))?;
-        ground.registry.add(Arc::new(library))?;
-    }
     for library in ground.registry.libraries() {
         list(&ground, library.as_ref())?;
+    }
+    let bell = ground.registry.bell().clone();
+    let health = Arc::new(HealthBook::open(Arc::clone(&ground.catalogue), move || bell.ring())?);
+    let mut physical = Vec::new();
+    for library in &ground.config.physical_libraries {
+        let site = &ground.config.site.name;
+        let library = Arc::new(LocalPhysical::open(&vfs, library, site, Arc::clone(&health))?);
+        ground.registry.add(library.clone())?;
+        let (row, devices) = library.row(site);
+        ground.catalogue.put_library(&row, &devices)?;
+        physical.push(library);
     }
     links.list_former();
     let frontends = frontends(&ground, access)?;
     let policy = Arc::clone(&ground.policy);
     let (copies, ordering, stopping) = Default::default();
-    let engine = Engine { ground, links, copies, policy, frontends, health, ordering, stopping };
-    let engine = Arc::new(engine);
+    let engine = Arc::new(Engine {
+        ground,
+        links,
+        copies,
+        policy,
+        frontends,
+        health,
+        physical,
+        ordering,
+        stopping,
+    });
     policy::start(&engine)?;
     crate::mounting::follow(&engine)?;
+    crate::drives::follow(&engine)?;
     Ok(engine)
 }
 
@@ -210,26 +230,16 @@ fn frontends(ground: &Ground, access: Arc<Access>) -> Result<Frontends, Failure>
     Ok(Frontends { access, libraries })
 }
 
-/// Enters a library of this site in the catalogue, for people. Ghosts enter themselves.
+/// Enters a virtual library in the catalogue, for people.
 fn list(ground: &Ground, library: &dyn Library) -> Result<(), svs::SvsError> {
-    let config = &ground.config;
-    let (name, lines) = (library.name().clone(), library.devices());
-    let (role, backend) = match () {
-        () if config.virtual_libraries.iter().any(|v| v.name == name) => {
-            (LibraryRole::Virtual, "store")
-        }
-        () => match config.physical_libraries.iter().find(|p| p.name == name) {
-            Some(physical) => (LibraryRole::Physical, physical.backend.as_str()),
-            None => return Ok(()),
-        },
-    };
+    let lines = library.devices();
     let devices: Vec<_> = lines.iter().map(DeviceLine::row).collect();
     let row = svs::Library {
-        site: config.site.name.clone(),
-        name,
+        site: ground.config.site.name.clone(),
+        name: library.name().clone(),
         serial: lines.first().map(|line| line.serial.clone()).unwrap_or_default(),
-        role,
-        backend: backend.into(),
+        role: LibraryRole::Virtual,
+        backend: "store".into(),
         state: "ready".into(),
     };
     ground.catalogue.put_library(&row, &devices)

@@ -6,7 +6,8 @@
 //!   mover      runs of the data plane: TCP, splices, offloaded ranges
 //!   copies     copies that no session holds
 //!   policy     the maps at work: writes noted, copies and migrations begun when they are due
-//!   mounting  a drive for a tape, the tape brought there and taken back
+//!   mounting   a drive for a tape, the tape brought there and taken back
+//!   drives     those that stand here: cleaned when they ask for it, kept in the catalogue
 //!   device     owner threads, names and claims, NDMP steps as calls of a drive
 //!   frontend   libraries of tapes that lie in others, and the way to them
 //!   library    virtual libraries over the store, physical ones at this site
@@ -22,6 +23,7 @@
 pub mod admin;
 pub mod copies;
 pub mod device;
+mod drives;
 pub mod engine;
 pub mod frontend;
 pub mod ghost;

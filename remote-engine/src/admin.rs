@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use model::{DeviceName, DeviceRole};
 use serde_json::{Value, json};
-use service::admin::{AdminFault, AdminHandler, AdminServer, FaultCode};
+use service::admin::{AdminFault, AdminHandler, AdminServer, FaultCode, blocking};
+use service::health::HealthBook;
 use service::seed::Neighbours;
 use service::shutdown::Shutdown;
 use service::upkeep::Upkeep;
@@ -31,10 +32,12 @@ pub fn start(
 impl AdminHandler for Handler {
     async fn call(&self, method: &str, params: Value) -> Result<Value, AdminFault> {
         let ground = &self.0;
-        if let Some(answer) = ground.health.call(method, &params, |drive| has(ground, drive)) {
-            return answer;
-        }
         match method {
+            ours if HealthBook::answers(ours) => {
+                let (ground, method) = (Arc::clone(ground), ours.to_owned());
+                blocking(move || ground.health.call(&method, &params, |drive| has(&ground, drive)))
+                    .await
+            }
             "status" => Ok(status(ground)),
             "seed_read" => {
                 let config = &ground.config;

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use link::{LibraryReport, Message};
 use model::{DeviceName, EngineId, JobId, LibraryName, SiteName};
+use service::cleaning::Workshop;
 use service::cli::Failure;
 use service::comparing::Comparing;
 use service::config::RemoteConfig;
@@ -16,9 +17,11 @@ use service::health::HealthBook;
 use service::messages;
 use service::shutdown::{self, Shutdown, ShutdownTrigger};
 use service::state::StateDir;
+use service::unit::OpenUnit;
 use service::upkeep::{Upkeep, open_store};
 use store::Store;
 use svs::{Catalogue, EventKind};
+use tape::Control;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -118,6 +121,24 @@ impl Ground {
         for report in self.jobs.reports_for(site) {
             self.peers.send(site, Message::Job(report));
         }
+    }
+}
+
+impl Workshop for Ground {
+    fn health(&self) -> &HealthBook {
+        &self.health
+    }
+
+    fn open(&self, device: &DeviceName, control: &Control) -> Result<OpenUnit, String> {
+        self.libraries.open_device(device, control).map_err(|refusal| refusal.text)
+    }
+
+    fn is_used(&self, drive: &DeviceName) -> bool {
+        self.held.contains(drive) || self.libraries.medium(drive).is_some()
+    }
+
+    fn moved(&self) {
+        self.reporter.poke();
     }
 }
 

@@ -20,7 +20,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod admin;
-mod cleaning;
 pub mod engine;
 mod heal;
 pub mod jobs;

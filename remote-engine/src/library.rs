@@ -9,7 +9,8 @@ use link::{DriveReport, LibraryReport, Refusal, RefusalWhy, Verify};
 use model::{Barcode, DeviceName, DeviceRole, LibraryName, SiteName};
 use service::cli::Failure;
 use service::config::{self, RemoteConfig};
-use tape::physical::{AnyChanger, AnyDrive, DriveLook, LibraryLook, PhysicalLibrary};
+use service::unit::{OpenUnit, Unit};
+use tape::physical::{DriveLook, LibraryLook, PhysicalLibrary};
 use tape::{CdbRequest, Control, DriveState, MediumChanger, TapeDrive, TapeError};
 use vfs::Vfs;
 
@@ -26,29 +27,6 @@ pub struct Libraries {
     nexus: AtomicU64,
     /// Devices that were opened since this start.
     met: Mutex<BTreeSet<DeviceName>>,
-}
-
-/// A device behind its driver.
-pub enum Unit {
-    /// A tape drive.
-    Drive(Box<AnyDrive>),
-    /// A medium changer.
-    Changer(Box<AnyChanger>),
-}
-
-/// A device opened for one lease. Dropped, it lets the device forget its initiator: reservations,
-/// unit attentions and PREVENTs end.
-pub struct OpenUnit {
-    /// The device.
-    pub unit: Unit,
-    library: Arc<dyn PhysicalLibrary>,
-    nexus: u64,
-}
-
-impl Drop for OpenUnit {
-    fn drop(&mut self) {
-        self.library.forget(self.nexus);
-    }
 }
 
 fn refusal(why: RefusalWhy, text: impl Into<String>) -> Refusal {
@@ -107,17 +85,11 @@ impl Libraries {
         let none = || refusal(RefusalWhy::NoSuchDevice, format!("there is no device {name}"));
         let library = Arc::clone(&self.open.get(&name.library).ok_or_else(none)?.library);
         let nexus = self.nexus.fetch_add(1, Ordering::Relaxed);
-        let unit = match name.role {
-            DeviceRole::Changer => {
-                library.open_changer(nexus, control).map(|it| Unit::Changer(Box::new(it)))
-            }
-            DeviceRole::Drive(index) if index >= library.drive_count() => return Err(none()),
-            DeviceRole::Drive(index) => {
-                library.open_drive(index, nexus, control).map(|it| Unit::Drive(Box::new(it)))
-            }
-        };
+        if matches!(name.role, DeviceRole::Drive(index) if index >= library.drive_count()) {
+            return Err(none());
+        }
         let silent = |error: TapeError| refusal(RefusalWhy::Device, format!("{name}: {error}"));
-        let mut unit = unit.map_err(silent)?;
+        let mut opened = OpenUnit::open(library, name.role, nexus, control).map_err(silent)?;
         let new = self.met.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
         if !new || name.role == DeviceRole::Changer {
             let ready = CdbRequest {
@@ -126,13 +98,13 @@ impl Libraries {
                 data_in_max: 0,
                 timeout: control.remaining(),
             };
-            let asked = match &mut unit {
+            let asked = match &mut opened.unit {
                 Unit::Changer(changer) => changer.execute(&ready, control),
                 Unit::Drive(drive) => drive.execute(&ready, control),
             };
             asked.map_err(silent)?;
         }
-        Ok(OpenUnit { unit, library, nexus })
+        Ok(opened)
     }
 
     /// What a drive told of its tape to whoever holds it.

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use link::{LibraryReport, Message, SiteReport};
 use model::{Barcode, DeviceName, ElementAddress, LibraryName, SiteName};
+use service::cleaning::Cleaner;
 use service::messages;
 use svs::{Device, EventKind, Library, LibraryRole, SvsError};
 use tape::{DeviceIdentity, DriveState};
 
-use crate::cleaning::Cleaner;
 use crate::engine::Ground;
 use crate::library::belongs_to;
 

@@ -6,6 +6,7 @@ use svs::{EventFilter, JobFilter, MapStatus, MountState, OutsidePlace};
 use tests::wait::until;
 use tests::{Rng, Role, seed, twinreel};
 
+use crate::drives::library_here;
 use crate::policies::{back_up, call, copy, done, ghost, wait_copy};
 use crate::scene::{Scene, TARGET, first};
 
@@ -292,15 +293,7 @@ fn a_cartridge_taken_from_the_station_is_off_site_until_it_is_in_a_slot_again() 
 #[test]
 fn a_drive_of_a_library_at_this_site_goes_down_and_comes_up() {
     let mut rng = Rng::new(seed("down here"));
-    let mut scene = Scene::new("downhere", |local, remote| {
-        let mut library = first(remote, "physical_library").clone();
-        library.insert("name".into(), "here".into());
-        library.insert("path".into(), "here".into());
-        library.insert("drives".into(), 1.into());
-        let set = library["cartridges"].as_table_mut().expect("a set of cartridges");
-        set.insert("prefix".into(), "LPA".into());
-        local.insert("physical_library".into(), vec![toml::Value::Table(library)].into());
-    });
+    let mut scene = Scene::new("downhere", |local, remote| library_here(local, remote, "LPA"));
     // Said of each drive that is taken down.
     scene.pair.local.allow("TWR-6021-E");
     let health = done(&scene, "drive down here/drive0 --reason it_makes_a_noise");

@@ -5,6 +5,7 @@ mod ahead;
 mod differences;
 mod dma;
 mod doctor;
+mod drives;
 mod faults;
 mod frontends;
 mod heal;

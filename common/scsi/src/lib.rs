@@ -33,7 +33,7 @@ mod wire;
 
 pub use cdb::{
     CDB_MAX, Cdb, Command, Destination, DeviceType, ElementRange, ModeForm, OpcodeQuery,
-    PositionForm, SpaceCode, commands,
+    PositionForm, SpaceCode, commands, writes_medium,
 };
 pub use element::{ElementDescriptor, ElementReport, TagTemplate};
 pub use inquiry::{Designator, StandardInquiry, VitalPage};

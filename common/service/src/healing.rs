@@ -140,8 +140,8 @@ pub struct Healed {
     pub incomplete: Vec<GenerationId>,
 }
 
-/// Puts chunks that peers sent, and counts for each site those that were new. What is something else
-/// than it is called is told, and left.
+/// Puts chunks that peers sent, and counts for each site those that were new. What is something
+/// else than it is called is told, and left.
 ///
 /// # Errors
 /// The store can not be written.

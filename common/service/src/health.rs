@@ -3,17 +3,30 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use model::{Barcode, DeviceName, DeviceRole, LibraryName};
 use scsi::alert::{self, AlertAction};
 use serde_json::{Value, json};
 use svs::{Catalogue, Condition, EventKind, Health, HealthKind, SvsError};
 use tape::driver::DriveHealth;
+use tape::physical::{AnyDrive, PhysicalLibrary};
+use tape::{Control, TapeDrive};
 
 use crate::admin::{AdminFault, FaultCode};
 use crate::messages;
+
+/// How long a drive may take to say how it is.
+const ASKING: Duration = Duration::from_secs(60);
+
+/// What is under way.
+#[derive(Default)]
+struct Work {
+    /// Drives that are being cleaned.
+    cleaning: BTreeSet<DeviceName>,
+    is_stopping: bool,
+}
 
 /// How every drive and cartridge is that was looked at.
 pub struct HealthBook {
@@ -21,9 +34,9 @@ pub struct HealthBook {
     /// Hears of every change.
     changed: Box<dyn Fn() + Send + Sync>,
     rows: Mutex<BTreeMap<String, Health>>,
-    /// Drives that are being cleaned.
-    cleaning: Mutex<BTreeSet<DeviceName>>,
-    is_stopping: AtomicBool,
+    work: Mutex<Work>,
+    /// Rung when the work changes.
+    turned: Condvar,
 }
 
 fn subject_of(library: &LibraryName, barcode: &Barcode) -> String {
@@ -57,8 +70,8 @@ impl HealthBook {
             catalogue,
             changed: Box::new(changed),
             rows: Mutex::new(rows),
-            cleaning: Mutex::default(),
-            is_stopping: AtomicBool::new(false),
+            work: Mutex::default(),
+            turned: Condvar::new(),
         })
     }
 
@@ -66,24 +79,42 @@ impl HealthBook {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The engine stops: cleaning is not waited for.
+    fn work(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The engine stops: cleaning is not waited for, only that its cartridge is put back.
     pub fn stop(&self) {
-        self.is_stopping.store(true, Ordering::Release);
+        self.work().is_stopping = true;
+        self.turned.notify_all();
     }
 
     /// Whether the engine stops.
     pub fn is_stopping(&self) -> bool {
-        self.is_stopping.load(Ordering::Acquire)
+        self.work().is_stopping
+    }
+
+    /// Lets so much time pass, less if the engine stops.
+    pub fn pause(&self, time: Duration) {
+        let goes_on = |work: &mut Work| !work.is_stopping;
+        drop(self.turned.wait_timeout_while(self.work(), time, goes_on));
+    }
+
+    /// Waits until no drive is cleaned any more, at most so long.
+    pub fn wait_idle(&self, patience: Duration) {
+        let busy = |work: &mut Work| !work.cleaning.is_empty();
+        drop(self.turned.wait_timeout_while(self.work(), patience, busy));
     }
 
     /// A drive is about to be cleaned, and is nobody else's; `false` if it is cleaned already.
     pub fn begin_cleaning(&self, drive: &DeviceName) -> bool {
-        self.cleaning.lock().unwrap_or_else(PoisonError::into_inner).insert(drive.clone())
+        self.work().cleaning.insert(drive.clone())
     }
 
     /// It is not cleaned any more, whatever came of it.
     pub fn end_cleaning(&self, drive: &DeviceName) {
-        self.cleaning.lock().unwrap_or_else(PoisonError::into_inner).remove(drive);
+        self.work().cleaning.remove(drive);
+        self.turned.notify_all();
         (self.changed)();
     }
 
@@ -93,7 +124,7 @@ impl HealthBook {
 
     /// Why a drive is not opened now, if it is not.
     pub fn refuses(&self, drive: &DeviceName) -> Option<String> {
-        if self.cleaning.lock().unwrap_or_else(PoisonError::into_inner).contains(drive) {
+        if self.work().cleaning.contains(drive) {
             return Some(format!("{drive} is being cleaned"));
         }
         let rows = self.rows();
@@ -105,6 +136,13 @@ impl HealthBook {
     /// Whether nothing is to be written on a cartridge any more.
     pub fn is_frozen(&self, library: &LibraryName, barcode: &Barcode) -> bool {
         self.condition(&subject_of(library, barcode)) == Condition::Frozen
+    }
+
+    /// Whether nothing is to be written any more on what lies in a drive. Sends no command.
+    pub fn forbids(&self, drive: &DeviceName, library: &dyn PhysicalLibrary) -> bool {
+        let DeviceRole::Drive(index) = drive.role else { return false };
+        let medium = library.medium(index);
+        medium.is_some_and(|(barcode, _)| self.is_frozen(&drive.library, &barcode))
     }
 
     /// The cartridges of a library on which nothing is to be written any more, and why; at most so
@@ -152,6 +190,23 @@ impl HealthBook {
             tracing::warn!(subject, %error, "how a device is could not be kept");
         }
         (self.changed)();
+    }
+
+    /// Asks a drive how it is, now that nobody depends on it any more: what it says is kept, and
+    /// acted upon. One that does not say is left as it is.
+    pub fn ask(&self, name: &DeviceName, drive: &mut AnyDrive, library: &dyn PhysicalLibrary) {
+        let DeviceRole::Drive(index) = name.role else { return };
+        // Capacity and tab of the tape are the drive's to tell.
+        if let Ok(state) = drive.state(&Control::within(ASKING)) {
+            library.learn(index, &state);
+        }
+        match drive.health(&Control::within(ASKING)) {
+            Ok(told) => {
+                let medium = library.medium(index);
+                self.told(name, medium.as_ref().map(|(barcode, _)| barcode), &told);
+            }
+            Err(error) => tracing::debug!(device = %name, %error, "a drive does not say how it is"),
+        }
     }
 
     /// What a drive told of itself, with this cartridge in it: kept, and acted upon.
@@ -231,39 +286,42 @@ impl HealthBook {
         self.say(messages::DRIVE_NOT_CLEANED, &words, &drive.to_string());
     }
 
-    /// Answers what the command line asks of drives and cartridges, `None` what is no such request.
-    /// `has` tells whether there is a drive of this name.
+    /// Whether [`HealthBook::call`] answers it.
+    pub fn answers(method: &str) -> bool {
+        matches!(method, "health_clear" | "drive_down" | "drive_up")
+    }
+
+    /// Answers what the command line asks of drives and cartridges. `has` tells whether there is a
+    /// drive of this name. Blocks on the catalogue.
+    ///
+    /// # Errors
+    /// There is nothing of that name.
     pub fn call(
         &self,
         method: &str,
         params: &Value,
         has: impl Fn(&DeviceName) -> bool,
-    ) -> Option<Result<Value, AdminFault>> {
+    ) -> Result<Value, AdminFault> {
         let text = |key| params.get(key).and_then(Value::as_str).unwrap_or_default();
-        match method {
-            "health_clear" => {
-                let subject = text("subject");
-                let unknown = || format!("nothing is known of {subject:?}");
-                let cleared = self.clear(subject).then(|| json!({ "subject": subject }));
-                Some(cleared.ok_or_else(|| AdminFault::new(FaultCode::BadRequest, unknown())))
-            }
-            "drive_down" | "drive_up" => {
-                let named = text("drive");
-                let drive = named.parse::<DeviceName>().ok();
-                let drive = drive.filter(|it| it.role != DeviceRole::Changer && has(it));
-                let Some(drive) = drive else {
-                    let text = format!("there is no drive {named:?} that is driven here");
-                    return Some(Err(AdminFault::new(FaultCode::NotFound, text)));
-                };
-                match method {
-                    "drive_down" => self.take_down(&drive, text("reason")),
-                    // One of which nothing is known is well.
-                    _ => drop(self.clear(named)),
-                }
-                Some(Ok(json!({ "drive": named })))
-            }
-            _ => None,
+        if method == "health_clear" {
+            let subject = text("subject");
+            let unknown = || format!("nothing is known of {subject:?}");
+            let cleared = self.clear(subject).then(|| json!({ "subject": subject }));
+            return cleared.ok_or_else(|| AdminFault::new(FaultCode::BadRequest, unknown()));
         }
+        let named = text("drive");
+        let drive = named.parse::<DeviceName>().ok();
+        let drive = drive.filter(|it| it.role != DeviceRole::Changer && has(it));
+        let drive = drive.ok_or_else(|| {
+            let text = format!("there is no drive {named:?} that is driven here");
+            AdminFault::new(FaultCode::NotFound, text)
+        })?;
+        match method {
+            "drive_down" => self.take_down(&drive, text("reason")),
+            // One of which nothing is known is well.
+            _ => drop(self.clear(named)),
+        }
+        Ok(json!({ "drive": named }))
     }
 
     /// Somebody says that a drive or a cartridge is well again. `false`: nothing is known of it.

@@ -14,8 +14,9 @@
 //! - [`upkeep`]: the store's space given back and its data checked, by schedule and by command.
 //! - [`seed`]: generations on a disk that is shipped to the other site.
 //! - [`healing`], [`comparing`]: what peers are asked for, and for what they hold.
-//! - [`health`]: how drives and cartridges are, and what is done about it.
-//! - [`physical`]: from a configuration to the physical library that it names.
+//! - [`health`]: how drives and cartridges are, and what is done about it; [`cleaning`].
+//! - [`physical`]: from a configuration to the physical library that it names; [`unit`]: a device
+//!   of it.
 //! - [`messages`]: numbered messages, to the log and as events.
 //! - [`cli`], [`logging`], [`shutdown`]: `main` of an engine.
 //!
@@ -35,6 +36,7 @@
 pub mod admin;
 mod asking;
 pub mod bandwidth;
+pub mod cleaning;
 pub mod cli;
 pub mod comparing;
 pub mod config;
@@ -53,4 +55,5 @@ pub mod shutdown;
 pub mod state;
 pub mod status;
 pub mod tls;
+pub mod unit;
 pub mod upkeep;

@@ -49,6 +49,13 @@ pub struct Completion {
     pub data_in: Vec<u8>,
 }
 
+impl Completion {
+    /// CHECK CONDITION with this sense data, nothing moved.
+    pub fn check(sense: scsi::Sense) -> Self {
+        Self { status: 0x02, sense: sense.to_fixed().to_vec(), ..Self::default() }
+    }
+}
+
 /// Where a tape stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {

@@ -150,11 +150,6 @@ fn unnoted(cause: String) -> TapeError {
     Sense::INTERNAL_TARGET_FAILURE.into()
 }
 
-/// Whether a CDB changes what is on the tape (SSC-5): FORMAT MEDIUM, WRITE, WRITE FILEMARKS, ERASE.
-fn writes(cdb: &[u8]) -> bool {
-    matches!(cdb.first(), Some(0x04 | 0x0a | 0x10 | 0x19 | 0x80 | 0x8a | 0x93))
-}
-
 impl TapeDrive for WatchedDrive {
     fn identity(&self) -> DeviceIdentity {
         self.inner.identity()
@@ -228,19 +223,17 @@ impl TapeDrive for WatchedDrive {
         request: &CdbRequest,
         control: &Control,
     ) -> Result<Completion, TapeError> {
-        if !writes(&request.cdb) {
+        if !scsi::writes_medium(&request.cdb) {
             self.covered = false;
             return self.inner.execute(request, control);
         }
         match self.before_write(control) {
             Ok(()) => {}
-            Err(TapeError::Check(sense)) => {
-                let (status, sense) = (0x02, sense.to_fixed().to_vec());
-                return Ok(Completion { status, sense, ..Completion::default() });
-            }
+            Err(TapeError::Check(sense)) => return Ok(Completion::check(sense)),
             Err(error) => return Err(error),
         }
-        // ERASE and FORMAT MEDIUM leave the tape where it was; the place is asked for again.
+        // ERASE, FORMAT MEDIUM and SET CAPACITY leave the tape where it was; the place is asked
+        // for again.
         self.covered = matches!(request.cdb.first(), Some(0x0a | 0x10 | 0x80 | 0x8a));
         let completion = self.inner.execute(request, control)?;
         self.wrote(u64::from(!request.data_out.is_empty()), request.data_out.len() as u64)?;

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use copy::Holder;
 use model::{DeviceName, DeviceRole, LibraryName, SiteName};
 use ndmp::tape::{Failure, FailureKind};
+use scsi::Sense;
 use service::config::PhysicalLibrary as Configured;
 use service::health::HealthBook;
+use service::unit::OpenUnit;
 use svs::LibraryRole;
 use tape::physical::{AnyDrive, PhysicalLibrary};
 use tape::{
@@ -20,12 +22,15 @@ use super::virtuals::line;
 use crate::device::{
     Conditions, DeviceLine, DriveCondition, EngineChanger, Library, LibraryView, Opener, failure,
 };
+use crate::mounting::drives;
 use crate::mover::EngineDrive;
 
 /// A library that stands here.
 pub struct LocalPhysical {
     name: LibraryName,
     library: Arc<dyn PhysicalLibrary>,
+    /// What drives it, for the catalogue.
+    backend: &'static str,
     /// Bytes on each cartridge, if they are known.
     capacity: Option<u64>,
     /// How its drives and cartridges are.
@@ -45,7 +50,53 @@ impl LocalPhysical {
     ) -> Result<Self, service::cli::Failure> {
         let library = service::physical::open(vfs, config, site)?;
         let capacity = config.file().map(|file| file.capacity.0);
-        Ok(Self { name: config.name.clone(), library, capacity, health })
+        let (name, backend) = (config.name.clone(), config.backend.as_str());
+        Ok(Self { name, library, backend, capacity, health })
+    }
+
+    /// The catalogue's rows of the library and its devices.
+    pub fn row(&self, site: &SiteName) -> (svs::Library, Vec<svs::Device>) {
+        let lines = self.devices();
+        let mut devices: Vec<_> = lines.iter().map(DeviceLine::row).collect();
+        let view = self.view();
+        for (index, bay) in view.iter().flat_map(drives) {
+            let Some(device) = devices.get_mut(usize::from(index) + 1) else { continue };
+            device.state = match (bay.full, &bay.barcode) {
+                (true, Some(barcode)) => format!("loaded {barcode}"),
+                (true, None) => "loaded".to_owned(),
+                (false, _) => "empty".to_owned(),
+            };
+            if let Some(why) = self.health.refuses(&device.name) {
+                device.state.push_str(&format!(", down: {why}"));
+            }
+        }
+        let library = svs::Library {
+            site: site.clone(),
+            name: self.name.clone(),
+            serial: lines.first().map(|line| line.serial.clone()).unwrap_or_default(),
+            role: LibraryRole::Physical,
+            backend: self.backend.to_owned(),
+            state: match view.is_some_and(|view| view.online) {
+                true => "ready".to_owned(),
+                false => "offline".to_owned(),
+            },
+        };
+        (library, devices)
+    }
+
+    /// Opens a device for the engine itself, as the initiator `nexus`, whoever else is refused it.
+    pub fn open_unit(
+        &self,
+        role: DeviceRole,
+        nexus: u64,
+        control: &Control,
+    ) -> Result<OpenUnit, TapeError> {
+        OpenUnit::open(Arc::clone(&self.library), role, nexus, control)
+    }
+
+    /// Whether no cartridge is in a drive. Sends no command.
+    pub fn is_empty(&self, index: u16) -> bool {
+        self.library.medium(index).is_none()
     }
 
     fn conditions(&self) -> Conditions {
@@ -120,13 +171,21 @@ impl Library for LocalPhysical {
         if index >= self.library.drive_count() {
             return Err(Failure::new(FailureKind::NoDevice, "no such drive"));
         }
-        if let Some(why) = self.health.refuses(&DeviceName::drive(self.name.clone(), index)) {
+        let name = DeviceName::drive(self.name.clone(), index);
+        if let Some(why) = self.health.refuses(&name) {
             return Err(Failure::new(FailureKind::Io, why));
         }
         let drive = self.library.open_drive(index, opener.nexus, control);
         let drive = drive.map_err(|error| failure(&error))?;
-        let (library, name, nexus) = (Arc::clone(&self.library), self.name.clone(), opener.nexus);
-        Ok(Box::new(PhysicalDrive { name, index, drive, library, nexus }))
+        Ok(Box::new(PhysicalDrive {
+            name,
+            index,
+            drive,
+            library: Arc::clone(&self.library),
+            nexus: opener.nexus,
+            health: Arc::clone(&self.health),
+            is_writing: false,
+        }))
     }
 
     fn open_changer(
@@ -143,16 +202,39 @@ impl Library for LocalPhysical {
 
 /// A drive that stands here, opened by one session.
 struct PhysicalDrive {
-    name: LibraryName,
+    name: DeviceName,
     index: u16,
     drive: AnyDrive,
     library: Arc<dyn PhysicalLibrary>,
     nexus: u64,
+    health: Arc<HealthBook>,
+    /// The last that was done is a write that did not fail: the cartridge may be written on.
+    is_writing: bool,
 }
 
 impl Drop for PhysicalDrive {
     fn drop(&mut self) {
+        // Now that nobody depends on its position or its unit attentions any more.
+        self.health.ask(&self.name, &mut self.drive, &*self.library);
         self.library.forget(self.nexus);
+    }
+}
+
+impl PhysicalDrive {
+    /// To be called before a write: nothing is written on a cartridge that is frozen. Asked before
+    /// the first of a run only.
+    fn before_write(&mut self) -> Result<(), TapeError> {
+        if !self.is_writing && self.health.forbids(&self.name, &*self.library) {
+            return Err(TapeError::Check(Sense::WRITE_PROTECTED));
+        }
+        self.is_writing = true;
+        Ok(())
+    }
+
+    /// The drive for anything that writes nothing.
+    fn idle(&mut self) -> &mut AnyDrive {
+        self.is_writing = false;
+        &mut self.drive
     }
 }
 
@@ -168,12 +250,13 @@ impl EngineDrive for PhysicalDrive {
     /// Of what the library knows: a command would take a unit attention that a client must see.
     fn medium_name(&mut self) -> String {
         match self.library.medium(self.index) {
-            Some((barcode, _)) => format!("{}/{barcode}", self.name),
-            None => format!("{}/-", self.name),
+            Some((barcode, _)) => format!("{}/{barcode}", self.name.library),
+            None => format!("{}/-", self.name.library),
         }
     }
 
     fn reset(&mut self, _control: &Control) -> Result<(), TapeError> {
+        self.is_writing = false;
         self.library.reset(DeviceRole::Drive(self.index))
     }
 }
@@ -192,11 +275,11 @@ impl TapeDrive for PhysicalDrive {
     }
 
     fn rewind(&mut self, control: &Control) -> Result<(), TapeError> {
-        self.drive.rewind(control)
+        self.idle().rewind(control)
     }
 
     fn locate(&mut self, object: u64, control: &Control) -> Result<(), TapeError> {
-        self.drive.locate(object, control)
+        self.idle().locate(object, control)
     }
 
     fn space(
@@ -205,27 +288,35 @@ impl TapeDrive for PhysicalDrive {
         count: i64,
         control: &Control,
     ) -> Result<Spaced, TapeError> {
-        self.drive.space(kind, count, control)
+        self.idle().space(kind, count, control)
     }
 
     fn read(&mut self, buffer: &mut [u8], control: &Control) -> Result<ReadEnd, TapeError> {
-        self.drive.read(buffer, control)
+        self.idle().read(buffer, control)
     }
 
     fn write(&mut self, record: &[u8], control: &Control) -> Result<WriteEnd, TapeError> {
-        self.drive.write(record, control)
+        self.before_write()?;
+        let end = self.drive.write(record, control);
+        self.is_writing = end.is_ok();
+        end
     }
 
     fn write_filemarks(&mut self, count: u32, control: &Control) -> Result<WriteEnd, TapeError> {
-        self.drive.write_filemarks(count, control)
+        if count > 0 {
+            self.before_write()?;
+        }
+        let end = self.drive.write_filemarks(count, control);
+        self.is_writing = false;
+        end
     }
 
     fn load(&mut self, control: &Control) -> Result<(), TapeError> {
-        self.drive.load(control)
+        self.idle().load(control)
     }
 
     fn unload(&mut self, control: &Control) -> Result<(), TapeError> {
-        self.drive.unload(control)
+        self.idle().unload(control)
     }
 
     fn execute(
@@ -233,6 +324,16 @@ impl TapeDrive for PhysicalDrive {
         request: &CdbRequest,
         control: &Control,
     ) -> Result<Completion, TapeError> {
-        self.drive.execute(request, control)
+        if !scsi::writes_medium(&request.cdb) {
+            return self.idle().execute(request, control);
+        }
+        match self.before_write() {
+            Ok(()) => {}
+            Err(TapeError::Check(sense)) => return Ok(Completion::check(sense)),
+            Err(error) => return Err(error),
+        }
+        let completion = self.drive.execute(request, control);
+        self.is_writing = completion.as_ref().is_ok_and(|it| it.status == 0);
+        completion
     }
 }

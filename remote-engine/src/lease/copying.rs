@@ -302,7 +302,7 @@ impl Seat {
             }
         };
         let result = match self.device.as_mut().map(|device| &mut device.unit) {
-            Some(crate::library::Unit::Drive(drive)) => {
+            Some(service::unit::Unit::Drive(drive)) => {
                 write_noted(drive.as_mut(), &mut source, order, control, &mut told, noted)
             }
             _ => run::RangeResult {

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use link::{Answer, Doubt, EndReason, Settled, Work, settle, settle_move};
 use model::{DeviceName, LeaseId, ObjectNumber, SiteName};
+use service::unit::{OpenUnit, Unit};
 use store::GenerationReader;
 use tape::{
-    CancelToken, Control, MediumChanger, Operation, Outcome, TapeDrive, TapeError, WriteEnd,
-    perform, perform_changer,
+    CancelToken, Completion, Control, MediumChanger, Operation, Outcome, TapeDrive, TapeError,
+    WriteEnd, perform, perform_changer,
 };
 
 use super::copying::Copying;
 use super::streaming::ReadAhead;
 use crate::engine::Ground;
-use crate::library::{OpenUnit, Unit};
 
 /// How long one operation of a device may take: a long rewind, a locate over the whole tape.
 const OPERATION: Duration = Duration::from_secs(30 * 60);
@@ -179,8 +179,12 @@ impl Seat {
         let control = self.control(cancel);
         self.prove_before(operation, &control)?;
         // Asked before the first record of a run only.
-        if matches!(operation, Operation::Write(_)) && !self.unflushed && self.is_frozen() {
-            return Err(TapeError::Check(scsi::Sense::WRITE_PROTECTED));
+        if !self.unflushed && writes(operation) && self.is_frozen() {
+            let sense = scsi::Sense::WRITE_PROTECTED;
+            return match operation {
+                Operation::Cdb(_) => Ok(Outcome::Completion(Completion::check(sense))),
+                _ => Err(TapeError::Check(sense)),
+            };
         }
         let device = self.device.as_mut().ok_or_else(gone)?;
         let drive = match &mut device.unit {
@@ -192,7 +196,7 @@ impl Seat {
         let outcome = perform(drive, operation, &control);
         match operation {
             Operation::Write(_) => self.unflushed = true,
-            Operation::Cdb(request) if writes(&request.cdb) => self.unflushed = true,
+            Operation::Cdb(_) if writes(operation) => self.unflushed = true,
             // A failed write of filemarks may have left some of them in the buffer.
             Operation::WriteFilemarks(_) => self.unflushed = outcome.is_err(),
             other if outcome.is_ok() && flushes(other) => self.unflushed = false,
@@ -292,30 +296,17 @@ impl Seat {
 
     /// Asks the drive how it is, now that nobody depends on it any more.
     fn note_health(&mut self) {
-        let Some(Unit::Drive(drive)) = self.device.as_mut().map(|it| &mut it.unit) else { return };
-        // Capacity and tab of the tape are the drive's to tell, and seen in the report.
-        if let Ok(state) = drive.state(&Control::within(OPENING)) {
-            self.ground.libraries.learn(&self.name, &state);
-        }
-        match drive.health(&Control::within(OPENING)) {
-            Ok(told) => {
-                let medium = self.ground.libraries.medium(&self.name);
-                let barcode = medium.as_ref().map(|(barcode, _)| barcode);
-                self.ground.health.told(&self.name, barcode, &told);
-            }
-            Err(error) => {
-                tracing::debug!(device = %self.name, %error, "a drive does not say how it is");
-            }
+        let Some(device) = &mut self.device else { return };
+        let library = Arc::clone(device.library());
+        if let Unit::Drive(drive) = &mut device.unit {
+            self.ground.health.ask(&self.name, drive, &*library);
         }
     }
 
     /// Whether the cartridge in the drive is not to be written on any more.
     pub(super) fn is_frozen(&self) -> bool {
-        let medium = self.ground.libraries.medium(&self.name);
-        let frozen = |(barcode, _): (model::Barcode, bool)| {
-            self.ground.health.is_frozen(&self.name.library, &barcode)
-        };
-        medium.is_some_and(frozen)
+        let library = self.device.as_ref().map(OpenUnit::library);
+        library.is_some_and(|library| self.ground.health.forbids(&self.name, &**library))
     }
 
     /// Flushes, ends the copy that was written here, and frees the device whatever came of it.
@@ -335,9 +326,14 @@ impl Seat {
     }
 }
 
-/// WRITE, WRITE FILEMARKS and their long forms, ERASE.
-fn writes(cdb: &[u8]) -> bool {
-    matches!(cdb.first(), Some(0x0a | 0x8a | 0x10 | 0x80 | 0x19 | 0x93))
+/// Whether it changes what is on the tape.
+fn writes(operation: &Operation) -> bool {
+    match operation {
+        Operation::Write(_) => true,
+        Operation::WriteFilemarks(count) => *count > 0,
+        Operation::Cdb(request) => scsi::writes_medium(&request.cdb),
+        _ => false,
+    }
 }
 
 /// Whether everything before is on the medium once this succeeded.

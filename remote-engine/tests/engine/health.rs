@@ -7,7 +7,7 @@ use remote_engine::engine::Running;
 use scsi::Sense;
 use service::config::Backend;
 use svs::{Condition, EventFilter, Health};
-use tape::{Operation, Outcome, TapeError, WriteEnd};
+use tape::{CdbRequest, Completion, Operation, Outcome, TapeError, WriteEnd};
 
 use super::support::{Local, PATIENCE, Site, run_id};
 
@@ -132,7 +132,17 @@ async fn a_cartridge_at_its_end_is_read_and_not_written() {
     let read = local.operate(&mut drive, Operation::Read(100)).await;
     assert!(matches!(read, Ok(Outcome::Read(..))), "{read:?}");
     let record = bytes::Bytes::from_static(b"another");
-    let refused = local.operate(&mut drive, Operation::Write(record)).await;
+    let refused = local.operate(&mut drive, Operation::Write(record.clone())).await;
     assert_eq!(refused, Err(TapeError::Check(Sense::WRITE_PROTECTED)));
+    // Nor by filemarks, nor by a command that is passed through. A flush is none.
+    let refused = local.operate(&mut drive, Operation::WriteFilemarks(1)).await;
+    assert_eq!(refused, Err(TapeError::Check(Sense::WRITE_PROTECTED)));
+    let cdb = vec![0x0a, 0, 0, 0, record.len() as u8, 0];
+    let timeout = std::time::Duration::from_secs(60);
+    let request = CdbRequest { cdb, data_out: record, data_in_max: 0, timeout };
+    let refused = local.operate(&mut drive, Operation::Cdb(request)).await;
+    assert_eq!(refused, Ok(Outcome::Completion(Completion::check(Sense::WRITE_PROTECTED))));
+    let flushed = local.operate(&mut drive, Operation::WriteFilemarks(0)).await;
+    assert_eq!(flushed, Ok(Outcome::Written(WriteEnd::Written)));
     engine.stop().await;
 }

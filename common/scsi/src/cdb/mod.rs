@@ -448,6 +448,18 @@ pub enum Cdb {
     },
 }
 
+/// Whether a CDB for a drive changes what is on the tape (SSC-5): FORMAT MEDIUM, SET CAPACITY,
+/// WRITE, ERASE, and WRITE FILEMARKS of one or more.
+pub fn writes_medium(cdb: &[u8]) -> bool {
+    let any = |at: std::ops::Range<usize>| cdb.get(at).is_some_and(|it| it.iter().any(|b| *b != 0));
+    match cdb.first() {
+        Some(0x04 | 0x0a | 0x0b | 0x19 | 0x8a | 0x93) => true,
+        Some(0x10) => any(2..5),
+        Some(0x80) => any(12..15),
+        _ => false,
+    }
+}
+
 impl Cdb {
     /// How long to wait for it, as REPORT SUPPORTED OPERATION CODES would recommend; for devices
     /// that do not say so themselves.

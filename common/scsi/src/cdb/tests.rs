@@ -141,3 +141,18 @@ fn known_cdbs_have_the_bytes_of_the_standard() {
     assert_eq!(Cdb::Erase { long: true, immediate: false }.timeout().as_secs(), 74_341);
     assert_eq!(Cdb::InitializeElementStatus.timeout().as_secs(), 2100);
 }
+
+#[test]
+fn what_changes_the_tape_is_known_by_its_cdb() {
+    let writes = |cdb: Cdb| writes_medium(&cdb.encode());
+    assert!(writes(Cdb::WriteFilemarks { immediate: false, count: 0x01_0000 }));
+    assert!(writes(Cdb::SetCapacity { immediate: false, proportion: 0xffff }));
+    assert!(writes(Cdb::Erase { long: true, immediate: false }));
+    // A flush, and what only looks.
+    assert!(!writes(Cdb::WriteFilemarks { immediate: true, count: 0 }));
+    assert!(!writes(Cdb::TestUnitReady));
+    let long = |last: u8| [0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, last, 0];
+    assert!(writes_medium(&long(1)) && !writes_medium(&long(0)));
+    // One cut off changes nothing: the drive refuses it.
+    assert!(!writes_medium(&[]) && !writes_medium(&[0x10, 0, 1]));
+}

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use client::AdminClient;
-pub use server::{AdminHandler, AdminServer};
+pub use server::{AdminHandler, AdminServer, blocking};
 
 /// The name of the socket in the state directory.
 pub const SOCKET: &str = "admin.sock";

@@ -28,6 +28,17 @@ pub trait AdminHandler: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Value, AdminFault>> + Send;
 }
 
+/// Does what may block, such as waiting for the catalogue, elsewhere than among the sockets.
+///
+/// # Errors
+/// Those of the work; [`FaultCode::Failed`] if it panicked.
+pub async fn blocking(
+    work: impl FnOnce() -> Result<Value, AdminFault> + Send + 'static,
+) -> Result<Value, AdminFault> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(AdminFault::new(FaultCode::Failed, error.to_string())))
+}
+
 /// A bound admin socket; dropped, it removes its file.
 #[derive(Debug)]
 pub struct AdminServer {

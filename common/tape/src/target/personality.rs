@@ -3,7 +3,8 @@
 //! Applications look devices up in a table of their own and refuse, or handle badly, what they do
 //! not find there. A personality is what INQUIRY, MODE SENSE and REPORT DENSITY SUPPORT say of a
 //! library and drives that they know. Behaviour does not change with it: no vendor's commands are
-//! added.
+//! added. Where each value comes from, and what could not be confirmed, stands in
+//! `docs/personalities.md`.
 
 use scsi::{Density, MediumType};
 
@@ -41,7 +42,7 @@ const LTO7: Format = Format {
 const LTO8: Format = Format {
     density: 0x5e,
     medium_type: 0x88,
-    bits_per_mm: 20_668,
+    bits_per_mm: 20_669,
     tracks: 6656,
     capacity_mb: 12_000_000,
     name: "U-832",
@@ -51,7 +52,7 @@ const LTO8: Format = Format {
 const LTO9: Format = Format {
     density: 0x60,
     medium_type: 0x98,
-    bits_per_mm: 21_457,
+    bits_per_mm: 21_456,
     tracks: 8960,
     capacity_mb: 18_000_000,
     name: "U-932",
@@ -119,38 +120,39 @@ pub static PERSONALITIES: &[Personality] = &[
     },
     Personality {
         name: "ibm-ts4500-lto7",
-        changer: ("IBM", "03584L32", "1501"),
-        drive: ("IBM", "ULT3580-TD7", "J4D1"),
+        changer: ("IBM", "03584L32", "1B00"),
+        drive: ("IBM", "ULT3580-TD7", "FA14"),
         format: LTO7,
     },
     Personality {
         name: "ibm-ts4500-lto8",
-        changer: ("IBM", "03584L32", "1501"),
-        drive: ("IBM", "ULT3580-TD8", "N9M1"),
+        changer: ("IBM", "03584L32", "1B00"),
+        drive: ("IBM", "ULT3580-TD8", "N4Q0"),
         format: LTO8,
     },
     Personality {
         name: "ibm-ts4500-lto9",
-        changer: ("IBM", "03584L32", "1501"),
-        drive: ("IBM", "ULT3580-TD9", "Q3F1"),
+        changer: ("IBM", "03584L32", "1B00"),
+        drive: ("IBM", "ULT3580-TD9", "PA60"),
         format: LTO9,
     },
     Personality {
         name: "hpe-msl-lto8",
-        changer: ("HPE", "MSL3040", "3250"),
+        changer: ("HPE", "MSL3040", "3350"),
         drive: ("HPE", "Ultrium 8-SCSI", "N9M3"),
         format: LTO8,
     },
     Personality {
         name: "quantum-scalar-lto8",
-        changer: ("QUANTUM", "Scalar i3-i6", "210G"),
-        drive: ("IBM", "ULTRIUM-HH8", "N9M1"),
+        changer: ("QUANTUM", "Scalar i3-i6", "225G"),
+        drive: ("IBM", "ULTRIUM-HH8", "K4K1"),
         format: LTO8,
     },
     Personality {
         name: "oracle-sl150-lto8",
         changer: ("STK", "SL150", "0350"),
-        drive: ("IBM", "ULTRIUM-TD8", "N9M1"),
+        // The library takes drives of half height only.
+        drive: ("IBM", "ULTRIUM-HH8", "K4K1"),
         format: LTO8,
     },
 ];
@@ -184,6 +186,42 @@ fn identity((vendor, product, revision): Claim, serial: String) -> DeviceIdentit
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What was seen on devices and stands in their manuals, see docs/personalities.md.
+    #[test]
+    fn claims_are_those_of_the_devices() {
+        let claims = |name| Personality::find(name).map(|it| (it.changer, it.drive)).unwrap();
+        let ts4500 = ("IBM", "03584L32", "1B00");
+        assert_eq!(claims("ibm-ts4500-lto7"), (ts4500, ("IBM", "ULT3580-TD7", "FA14")));
+        assert_eq!(claims("ibm-ts4500-lto8"), (ts4500, ("IBM", "ULT3580-TD8", "N4Q0")));
+        assert_eq!(claims("ibm-ts4500-lto9"), (ts4500, ("IBM", "ULT3580-TD9", "PA60")));
+        assert_eq!(claims("hpe-msl-lto8").0, ("HPE", "MSL3040", "3350"));
+        let (vendor, product, _) = claims("hpe-msl-lto8").1;
+        assert_eq!((vendor, product), ("HPE", "Ultrium 8-SCSI"));
+        let half = ("IBM", "ULTRIUM-HH8", "K4K1");
+        let scalar = ("QUANTUM", "Scalar i3-i6", "225G");
+        assert_eq!(claims("quantum-scalar-lto8"), (scalar, half));
+        let (changer, drive) = claims("oracle-sl150-lto8");
+        assert_eq!((changer.0, changer.1, drive), ("STK", "SL150", half));
+    }
+
+    #[test]
+    fn formats_are_those_of_the_generations() {
+        let told = |format: Format| {
+            let Density { code, bits_per_mm, tracks, capacity_mb, name, description, .. } =
+                format.density(None);
+            (code, format.medium_type, bits_per_mm, tracks, capacity_mb, name, description)
+        };
+        let text = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        for (format, code, medium, bits, tracks, capacity, (name, description)) in [
+            (LTO7, 0x5c, 0x78, 19_107, 3584, 6_000_000, text("U-732", "Ultrium 7/32T")),
+            (LTO8, 0x5e, 0x88, 20_669, 6656, 12_000_000, text("U-832", "Ultrium 8/32T")),
+            (LTO9, 0x60, 0x98, 21_456, 8960, 18_000_000, text("U-932", "Ultrium 9/32T")),
+        ] {
+            let expected = (code, medium, bits, tracks, capacity, name, description);
+            assert_eq!(told(format), expected);
+        }
+    }
 
     #[test]
     fn claims_fit_their_fields_and_a_drive_leads_back_to_its_format() {

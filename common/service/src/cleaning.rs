@@ -1,5 +1,6 @@
 //! Cleaning cartridges: one is brought to a drive that asks for it, and back.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,8 +8,8 @@ use model::{Barcode, DeviceName, DeviceRole, ElementAddress, ElementType};
 use scsi::Sense;
 use tape::{Control, MediumChanger, TapeDrive, TapeError};
 
-use crate::engine::Ground;
-use crate::library::{OpenUnit, Unit};
+use crate::health::HealthBook;
+use crate::unit::{OpenUnit, Unit};
 
 /// Volume tags of cleaning cartridges begin so.
 const PREFIX: &str = "CLN";
@@ -21,26 +22,41 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Unit attentions that are met one after the other before a command.
 const ATTENTIONS: usize = 8;
 
+/// An engine whose drives are cleaned.
+pub trait Workshop: Send + Sync + 'static {
+    /// How its drives are.
+    fn health(&self) -> &HealthBook;
+    /// Opens a device, though others are refused it while it is cleaned.
+    ///
+    /// # Errors
+    /// Why it can not be had; for the operator.
+    fn open(&self, device: &DeviceName, control: &Control) -> Result<OpenUnit, String>;
+    /// Whether somebody has the drive, or a cartridge is in it.
+    fn is_used(&self, drive: &DeviceName) -> bool;
+    /// A cartridge was moved.
+    fn moved(&self);
+}
+
 /// When each drive was tried last.
 #[derive(Debug, Default)]
-pub(crate) struct Cleaner(std::collections::BTreeMap<DeviceName, Instant>);
+pub struct Cleaner(BTreeMap<DeviceName, Instant>);
 
 /// A drive that could not be cleaned is tried again after this time.
 const AGAIN: Duration = Duration::from_secs(600);
 
 impl Cleaner {
     /// Begins to clean the drives that want it and that are empty and nobody's. Does not wait.
-    pub(crate) fn look(&mut self, ground: &Arc<Ground>) {
-        for drive in ground.health.wants_cleaning() {
+    pub fn look<W: Workshop>(&mut self, workshop: &Arc<W>) {
+        let health = workshop.health();
+        for drive in health.wants_cleaning() {
             let waits = self.0.get(&drive).is_some_and(|tried| tried.elapsed() < AGAIN);
-            let is_used = ground.held.contains(&drive) || ground.libraries.medium(&drive).is_some();
-            if waits || is_used || ground.health.is_stopping() {
+            if waits || workshop.is_used(&drive) || health.is_stopping() {
                 continue;
             }
             self.0.insert(drive.clone(), Instant::now());
-            let ground = Arc::clone(ground);
+            let workshop = Arc::clone(workshop);
             let thread = std::thread::Builder::new().name("cleaning".to_owned());
-            if let Err(error) = thread.spawn(move || clean(&ground, &drive)) {
+            if let Err(error) = thread.spawn(move || clean(&*workshop, &drive)) {
                 tracing::warn!(%error, "no thread for cleaning a drive");
             }
         }
@@ -48,22 +64,27 @@ impl Cleaner {
 }
 
 /// The drive is nobody else's as long as this lives.
-struct Claimed<'a>(&'a Ground, &'a DeviceName);
+struct Claimed<'a>(&'a HealthBook, &'a DeviceName);
 
 impl Drop for Claimed<'_> {
     fn drop(&mut self) {
-        self.0.health.end_cleaning(self.1);
+        self.0.end_cleaning(self.1);
     }
 }
 
-fn clean(ground: &Ground, drive: &DeviceName) {
-    if !ground.health.begin_cleaning(drive) {
+fn clean(workshop: &dyn Workshop, drive: &DeviceName) {
+    let health = workshop.health();
+    if !health.begin_cleaning(drive) {
         return;
     }
-    let _claimed = Claimed(ground, drive);
-    match try_clean(ground, drive) {
-        Ok(barcode) => ground.health.cleaned(drive, &barcode),
-        Err(cause) => ground.health.not_cleaned(drive, &cause),
+    let _claimed = Claimed(health, drive);
+    // From here on nobody is given it; somebody may have been just before.
+    if workshop.is_used(drive) {
+        return;
+    }
+    match try_clean(workshop, drive) {
+        Ok(barcode) => health.cleaned(drive, &barcode),
+        Err(cause) => health.not_cleaned(drive, &cause),
     }
 }
 
@@ -77,14 +98,9 @@ fn past_attentions<T>(mut act: impl FnMut() -> Result<T, TapeError>) -> Result<T
     act().map_err(|error| error.to_string())
 }
 
-fn try_clean(ground: &Ground, drive: &DeviceName) -> Result<Barcode, String> {
+fn try_clean(workshop: &dyn Workshop, drive: &DeviceName) -> Result<Barcode, String> {
     let control = Control::within(MOVE);
-    let open = |name: &DeviceName| {
-        let opened = ground.libraries.open_device(name, &control);
-        opened.map_err(|refusal| refusal.text)
-    };
-    let changer_name = DeviceName { library: drive.library.clone(), role: DeviceRole::Changer };
-    let mut changer = open(&changer_name)?;
+    let mut changer = workshop.open(&DeviceName::changer(drive.library.clone()), &control)?;
     let Unit::Changer(arm) = &mut changer.unit else { return Err("no changer".to_owned()) };
     let inventory = past_attentions(|| arm.inventory(&control))?;
     let DeviceRole::Drive(index) = drive.role else { return Err("no drive".to_owned()) };
@@ -99,21 +115,22 @@ fn try_clean(ground: &Ground, drive: &DeviceName) -> Result<Barcode, String> {
     });
     let (slot, barcode) = cleaner.ok_or("there is no cleaning cartridge in a slot")?;
     past_attentions(|| arm.move_medium(slot, bay.address, &control))?;
-    ground.reporter.poke();
-    let done = await_cleaned(ground, drive);
+    workshop.moved();
+    let done = await_cleaned(workshop, drive);
     let back = put_back(arm.as_mut(), bay.address, slot);
+    workshop.moved();
     done.and(back).map(|()| barcode)
 }
 
 /// Waits until the drive says neither that it is cleaned nor that it is busy.
-fn await_cleaned(ground: &Ground, name: &DeviceName) -> Result<(), String> {
-    let control = Control::within(CLEANING);
-    let mut opened = ground.libraries.open_device(name, &control).map_err(|it| it.text)?;
+fn await_cleaned(workshop: &dyn Workshop, name: &DeviceName) -> Result<(), String> {
+    let health = workshop.health();
+    let mut opened = workshop.open(name, &Control::within(CLEANING))?;
     let OpenUnit { unit: Unit::Drive(drive), .. } = &mut opened else {
         return Err("no drive".to_owned());
     };
     let until = Instant::now() + CLEANING;
-    while Instant::now() < until && !ground.health.is_stopping() {
+    while Instant::now() < until && !health.is_stopping() {
         // One question at a time: waiting is not left to the driver, which may not be stopped.
         let asked = Control::within(LOOK);
         match drive.state(&asked) {
@@ -122,7 +139,7 @@ fn await_cleaned(ground: &Ground, name: &DeviceName) -> Result<(), String> {
             // Empty, because the cartridge is let go of; or another word that ends it.
             _ => return Ok(()),
         }
-        std::thread::sleep(LOOK);
+        health.pause(LOOK);
     }
     Err("it does not end".to_owned())
 }
