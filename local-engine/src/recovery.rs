@@ -1,9 +1,13 @@
 //! What a start does with what a stop or a crash left behind.
 
 use copy::generation_row;
+use model::SiteName;
 use service::messages;
 use store::{Store, StoreError};
-use svs::{Catalogue, EventKind, JobState, SvsError};
+use svs::{
+    Catalogue, Ending, EventKind, Job, JobKind, JobState, Replication, ReplicationState, SvsError,
+    Verified,
+};
 
 pub use copy::match_catalogue;
 
@@ -14,14 +18,44 @@ pub fn end_old_jobs(catalogue: &Catalogue) -> Result<(), SvsError> {
     for job in &found {
         tracing::info!(job = %job.job.id, state = %job.state, "a job of the last run was found");
     }
+    let ended = end_replications(catalogue)?;
     let failed = found.iter().filter(|job| job.state == JobState::Failed).count();
-    let resumed = found.len() - failed;
+    let resumed = found.len().saturating_sub(failed + ended);
     if resumed + failed > 0 {
         let words: [(&str, &dyn std::fmt::Display); 2] =
             [("resumed", &resumed), ("failed", &failed)];
         messages::note(catalogue, EventKind::Engine, messages::ENGINE_RECOVERED, &words, None);
     }
     Ok(())
+}
+
+/// Ends the jobs of replications that had ended when the engine did: the row of the generation is
+/// written first, and nobody resumes what it says is over. Returns how many there were.
+fn end_replications(catalogue: &Catalogue) -> Result<usize, SvsError> {
+    let mut ended = 0;
+    for job in catalogue.unfinished_jobs(Some(JobKind::Replication))? {
+        let Some(row) = row_of(catalogue, &job)? else { continue };
+        let ending = match row.state {
+            ReplicationState::Done => Ending::done(row.bytes_logical, Verified::None),
+            ReplicationState::Failed => {
+                Ending::failed(row.message.unwrap_or_else(|| "the replication failed".to_owned()))
+            }
+            ReplicationState::Pending | ReplicationState::InProgress => continue,
+        };
+        catalogue.transition(job.id, JobState::InProgress, None)?;
+        catalogue.finish(job.id, &ending)?;
+        ended += 1;
+    }
+    Ok(ended)
+}
+
+/// What a job wrote down of its generation at its site.
+fn row_of(catalogue: &Catalogue, job: &Job) -> Result<Option<Replication>, SvsError> {
+    let (Some(generation), Ok(site)) = (job.generation, SiteName::new(&job.target)) else {
+        return Ok(None);
+    };
+    let row = catalogue.replication(generation, &site)?;
+    Ok(row.filter(|row| row.job == Some(job.id)))
 }
 
 /// Seals what was flushed to cartridges that are in no drive (any more): a generation that a crash
@@ -52,4 +86,78 @@ pub fn seal_abandoned(store: &Store, catalogue: &Catalogue) -> Result<(), SvsErr
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{Barcode, CartridgeId, GenerationId, JobId, LibraryName, Ulid};
+    use svs::{Cartridge, Generation, GenerationState, JobOwner, NewJob};
+
+    use super::*;
+
+    fn sealed(id: GenerationId, cartridge: CartridgeId, number: u64) -> Generation {
+        Generation {
+            id,
+            cartridge,
+            number,
+            state: GenerationState::Sealed,
+            records: 0,
+            filemarks: 0,
+            logical_bytes: 7,
+            unique_bytes: 0,
+        }
+    }
+
+    /// The engine ended between the row of a generation and its job.
+    #[test]
+    fn a_replication_that_had_ended_is_not_left_pending() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalogue = Catalogue::open(&dir.path().join("svs.db")).unwrap();
+        let site = SiteName::new("dr").unwrap();
+        let states = [
+            (ReplicationState::Done, JobState::Done),
+            (ReplicationState::Failed, JobState::Failed),
+            (ReplicationState::Pending, JobState::Pending),
+            (ReplicationState::InProgress, JobState::Pending),
+        ];
+        let cartridge = Cartridge {
+            id: CartridgeId(Ulid(1)),
+            site: SiteName::new("hq").unwrap(),
+            library: LibraryName::new("vtl0").unwrap(),
+            barcode: Barcode::new("VTA001L8").unwrap(),
+            capacity: 1,
+            write_protected: false,
+            element: None,
+            home: None,
+        };
+        catalogue.put_cartridge(&cartridge).unwrap();
+        let mut jobs = Vec::new();
+        for (number, (state, after)) in (1..).zip(states) {
+            let (generation, id) = (GenerationId(Ulid(number)), JobId(Ulid(100 + number)));
+            catalogue.put_generation(&sealed(generation, cartridge.id, number as u64)).unwrap();
+            let ends = ("vtl0/VTA001L8".to_owned(), site.to_string());
+            let mut job =
+                NewJob::new(id, JobKind::Replication, JobOwner::Engine, ends, "test".to_owned());
+            job.generation = Some(generation);
+            catalogue.create_job(&job).unwrap();
+            catalogue.transition(id, JobState::InProgress, None).unwrap();
+            let row = Replication {
+                generation,
+                site: site.clone(),
+                state,
+                job: Some(id),
+                bytes_logical: 7,
+                bytes_unique: 0,
+                bytes_wire: 0,
+                message: Some("no room".to_owned()),
+            };
+            catalogue.put_replication(&row).unwrap();
+            jobs.push((id, after));
+        }
+        end_old_jobs(&catalogue).unwrap();
+        for (id, after) in jobs {
+            let job = catalogue.job(id).unwrap().unwrap();
+            assert_eq!(job.state, after);
+        }
+    }
 }
