@@ -4,10 +4,7 @@ use copy::generation_row;
 use model::SiteName;
 use service::messages;
 use store::{Store, StoreError};
-use svs::{
-    Catalogue, Ending, EventKind, Job, JobKind, JobState, Replication, ReplicationState, SvsError,
-    Verified,
-};
+use svs::{Catalogue, Ending, EventKind, JobKind, JobState, ReplicationState, SvsError, Verified};
 
 pub use copy::match_catalogue;
 
@@ -29,33 +26,29 @@ pub fn end_old_jobs(catalogue: &Catalogue) -> Result<(), SvsError> {
     Ok(())
 }
 
-/// Ends the jobs of replications that had ended when the engine did: the row of the generation is
-/// written first, and nobody resumes what it says is over. Returns how many there were.
+/// Ends the jobs of replications that nobody will resume: what is resumed is what the row of a
+/// generation says, and it is written after its job is made and before its job ends. Returns how
+/// many there were.
 fn end_replications(catalogue: &Catalogue) -> Result<usize, SvsError> {
     let mut ended = 0;
     for job in catalogue.unfinished_jobs(Some(JobKind::Replication))? {
-        let Some(row) = row_of(catalogue, &job)? else { continue };
-        let ending = match row.state {
-            ReplicationState::Done => Ending::done(row.bytes_logical, Verified::None),
-            ReplicationState::Failed => {
-                Ending::failed(row.message.unwrap_or_else(|| "the replication failed".to_owned()))
-            }
-            ReplicationState::Pending | ReplicationState::InProgress => continue,
+        let (Some(generation), Ok(site)) = (job.generation, SiteName::new(&job.target)) else {
+            continue;
+        };
+        let row = catalogue.replication(generation, &site)?;
+        let ending = match row.filter(|row| row.job == Some(job.id)) {
+            None => Ending::cancelled("the engine ended before it was noted"),
+            Some(row) => match row.state {
+                ReplicationState::Done => Ending::done(row.bytes_logical, Verified::None),
+                ReplicationState::Failed => Ending::failed(row.message.unwrap_or_default()),
+                ReplicationState::Pending | ReplicationState::InProgress => continue,
+            },
         };
         catalogue.transition(job.id, JobState::InProgress, None)?;
         catalogue.finish(job.id, &ending)?;
         ended += 1;
     }
     Ok(ended)
-}
-
-/// What a job wrote down of its generation at its site.
-fn row_of(catalogue: &Catalogue, job: &Job) -> Result<Option<Replication>, SvsError> {
-    let (Some(generation), Ok(site)) = (job.generation, SiteName::new(&job.target)) else {
-        return Ok(None);
-    };
-    let row = catalogue.replication(generation, &site)?;
-    Ok(row.filter(|row| row.job == Some(job.id)))
 }
 
 /// Seals what was flushed to cartridges that are in no drive (any more): a generation that a crash
@@ -91,7 +84,7 @@ pub fn seal_abandoned(store: &Store, catalogue: &Catalogue) -> Result<(), SvsErr
 #[cfg(test)]
 mod tests {
     use model::{Barcode, CartridgeId, GenerationId, JobId, LibraryName, Ulid};
-    use svs::{Cartridge, Generation, GenerationState, JobOwner, NewJob};
+    use svs::{Cartridge, Generation, GenerationState, JobOwner, NewJob, Replication};
 
     use super::*;
 
@@ -108,17 +101,18 @@ mod tests {
         }
     }
 
-    /// The engine ended between the row of a generation and its job.
+    /// The engine ended between the row of a generation and its job, at either end.
     #[test]
-    fn a_replication_that_had_ended_is_not_left_pending() {
+    fn a_replication_that_nobody_resumes_is_not_left_pending() {
         let dir = tempfile::tempdir().unwrap();
         let catalogue = Catalogue::open(&dir.path().join("svs.db")).unwrap();
         let site = SiteName::new("dr").unwrap();
         let states = [
-            (ReplicationState::Done, JobState::Done),
-            (ReplicationState::Failed, JobState::Failed),
-            (ReplicationState::Pending, JobState::Pending),
-            (ReplicationState::InProgress, JobState::Pending),
+            (Some(ReplicationState::Done), JobState::Done),
+            (Some(ReplicationState::Failed), JobState::Failed),
+            (Some(ReplicationState::Pending), JobState::Pending),
+            (Some(ReplicationState::InProgress), JobState::Pending),
+            (None, JobState::Cancelled),
         ];
         let cartridge = Cartridge {
             id: CartridgeId(Ulid(1)),
@@ -141,6 +135,8 @@ mod tests {
             job.generation = Some(generation);
             catalogue.create_job(&job).unwrap();
             catalogue.transition(id, JobState::InProgress, None).unwrap();
+            jobs.push((id, after));
+            let Some(state) = state else { continue };
             let row = Replication {
                 generation,
                 site: site.clone(),
@@ -152,7 +148,6 @@ mod tests {
                 message: Some("no room".to_owned()),
             };
             catalogue.put_replication(&row).unwrap();
-            jobs.push((id, after));
         }
         end_old_jobs(&catalogue).unwrap();
         for (id, after) in jobs {

@@ -15,8 +15,8 @@
 //! - [`seed`]: generations on a disk that is shipped to the other site.
 //! - [`healing`], [`comparing`]: what peers are asked for, and for what they hold.
 //! - [`health`]: how drives and cartridges are, and what is done about it; [`cleaning`].
-//! - [`physical`]: from a configuration to the physical library that it names; [`unit`]: a device
-//!   of it.
+//! - [`physical`]: from a configuration to the physical library that it names;
+//!   [`unit`](mod@unit): a device of it.
 //! - [`messages`]: numbered messages, to the log and as events.
 //! - [`cli`], [`logging`], [`shutdown`]: `main` of an engine.
 //!
