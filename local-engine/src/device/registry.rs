@@ -39,6 +39,21 @@ impl DeviceLine {
     }
 }
 
+/// The state of a drive in the catalogue, for people: what is in it, its volume tag if that is
+/// known, and why it is out of use if it is.
+pub(crate) fn drive_state(medium: Option<Option<&Barcode>>, down: Option<&str>) -> String {
+    let mut state = match medium {
+        Some(Some(barcode)) => format!("loaded {barcode}"),
+        Some(None) => "loaded".to_owned(),
+        None => "empty".to_owned(),
+    };
+    if let Some(why) = down {
+        state.push_str(", down: ");
+        state.push_str(why);
+    }
+    state
+}
+
 /// What a library is known to hold, without a command to any device.
 #[derive(Clone, Debug)]
 pub struct LibraryView {

@@ -134,7 +134,7 @@ impl MediumChanger for GhostChanger {
                 }
                 Ok(_) => return Err(TapeError::Lost("the remote gave another answer".into())),
                 Err(TapeError::Unreachable(_)) => {}
-                Err(TapeError::Check(sense)) => return Ok(super::check_condition(sense)),
+                Err(TapeError::Check(sense)) => return Ok(Completion::check(sense)),
                 Err(error) => return Err(error),
             }
         }

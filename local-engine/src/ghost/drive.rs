@@ -478,7 +478,7 @@ impl TapeDrive for GhostDrive {
         match self.perform(Operation::Cdb(request.clone()), control) {
             Ok(Outcome::Completion(completion)) => Ok(completion),
             Ok(_) => Err(unexpected()),
-            Err(TapeError::Check(sense)) => Ok(super::check_condition(sense)),
+            Err(TapeError::Check(sense)) => Ok(Completion::check(sense)),
             Err(error) => Err(error),
         }
     }

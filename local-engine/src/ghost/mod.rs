@@ -18,18 +18,13 @@ use model::{DeviceName, DeviceRole, LibraryName};
 use ndmp::tape::{Failure, FailureKind};
 use scsi::Sense;
 use svs::LibraryRole;
-use tape::{Completion, Control, Operation, TapeError};
+use tape::{Control, Operation, TapeError};
 
 use crate::device::{
     Conditions, DeviceLine, DriveCondition, EngineChanger, Library, LibraryView, Opener, failure,
 };
 use crate::link::{OpenError, RemoteSite};
 use crate::mover::EngineDrive;
-
-/// CHECK CONDITION with this sense data.
-fn check_condition(sense: Sense) -> Completion {
-    Completion { status: 0x02, sense: sense.to_fixed().to_vec(), ..Completion::default() }
-}
 
 /// What it means for an operation that its device could not be taken.
 fn way_lost(error: OpenError) -> TapeError {

@@ -20,7 +20,8 @@ use vfs::Vfs;
 use super::forgetting::{Forgetting, Home};
 use super::virtuals::line;
 use crate::device::{
-    Conditions, DeviceLine, DriveCondition, EngineChanger, Library, LibraryView, Opener, failure,
+    Conditions, DeviceLine, DriveCondition, EngineChanger, Library, LibraryView, Opener,
+    drive_state, failure,
 };
 use crate::mounting::drives;
 use crate::mover::EngineDrive;
@@ -61,14 +62,8 @@ impl LocalPhysical {
         let view = self.view();
         for (index, bay) in view.iter().flat_map(drives) {
             let Some(device) = devices.get_mut(usize::from(index) + 1) else { continue };
-            device.state = match (bay.full, &bay.barcode) {
-                (true, Some(barcode)) => format!("loaded {barcode}"),
-                (true, None) => "loaded".to_owned(),
-                (false, _) => "empty".to_owned(),
-            };
-            if let Some(why) = self.health.refuses(&device.name) {
-                device.state.push_str(&format!(", down: {why}"));
-            }
+            let barcode = bay.full.then_some(bay.barcode.as_ref());
+            device.state = drive_state(barcode, self.health.refuses(&device.name).as_deref());
         }
         let library = svs::Library {
             site: site.clone(),

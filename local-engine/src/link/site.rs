@@ -23,7 +23,7 @@ use tape::{Control, TapeError};
 use super::lease::{LOOK, LeaseHandle};
 use super::outbox::{Bulk, ControlWay};
 use super::{Ground, Replicator};
-use crate::device::Library;
+use crate::device::{Library, drive_state};
 use crate::engine::now_ms;
 use crate::ghost::GhostLibrary;
 
@@ -317,16 +317,9 @@ impl RemoteSite {
             vec![device(DeviceName::changer(report.name.clone()), &report.identity, String::new())];
         for (index, drive) in (0u16..).zip(&report.drives) {
             let medium = drive.state.as_ref().and_then(|state| state.medium.as_ref());
-            let state = match medium.map(|medium| medium.barcode.as_ref()) {
-                Some(Some(barcode)) => format!("loaded {barcode}"),
-                Some(None) => "loaded".to_owned(),
-                None => "empty".to_owned(),
-            };
+            let barcode = medium.map(|medium| medium.barcode.as_ref());
+            let state = drive_state(barcode, drive.down.as_deref());
             let name = DeviceName::drive(report.name.clone(), index);
-            let state = match &drive.down {
-                Some(why) => format!("{state}, down: {why}"),
-                None => state,
-            };
             devices.push(device(name, &drive.identity, state));
         }
         let library = svs::Library {

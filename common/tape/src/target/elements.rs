@@ -113,11 +113,7 @@ pub fn offline(
     let answered = complete(request, |transfer| {
         transfer.answer(offline_reply(kind, identity, inventory, &request.cdb))
     });
-    answered.unwrap_or_else(|_| Completion {
-        status: 0x02,
-        sense: Sense::NOT_READY_NO_CAUSE.to_fixed().to_vec(),
-        ..Completion::default()
-    })
+    answered.unwrap_or_else(|_| Completion::check(Sense::NOT_READY_NO_CAUSE))
 }
 
 fn offline_reply(
