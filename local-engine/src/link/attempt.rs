@@ -16,7 +16,7 @@ use svs::{
 };
 use tokio::sync::mpsc;
 
-use super::outbox::Bulk;
+use super::bulk::Bulk;
 use super::replicate::{Replicated, Replicator};
 use super::transfer::{self, Moved, Unfinished, Watch, What};
 use crate::engine::now_ms;

@@ -17,7 +17,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::client::TlsStream;
 
-use super::outbox::{Bulk, ControlWay, write_bulk, write_control};
+use super::bulk::{Bulk, write_bulk};
+use super::outbox::{ControlWay, write_control};
 use super::site::{RemoteSite, name_key};
 use crate::engine::now_ms;
 

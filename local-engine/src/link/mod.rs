@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   connection   dialling, TLS, greeting; reader and writer tasks of the two connections
-//!   outbox       what waits for the two connections
+//!   outbox       what waits for the control connection
+//!   bulk         what waits for the bulk connection, and what of it goes first
 //!   site         what is known of a remote site: up or down, leases, the last report
 //!   lease        one open device, as the thread that owns it uses it
 //!   replicate    generations on their way to a site: what is wanted, what runs
@@ -15,6 +16,7 @@
 //! Devices of a remote site are in [`crate::ghost`].
 
 mod attempt;
+mod bulk;
 mod connection;
 mod facts;
 mod heal;

@@ -1,10 +1,8 @@
-//! The ways out: messages that wait for one of the two connections.
+//! The way out to the control connection.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use link::Message;
-use service::bandwidth::Bandwidth;
 use service::framing::FrameWriter;
 use tokio::io::AsyncWrite;
 use tokio::sync::{Notify, mpsc};
@@ -14,8 +12,6 @@ use super::connection::Failure;
 /// Control messages that wait. There are few at a time: one request and one renewal a second for
 /// each lease, and pings.
 const CONTROL_QUEUE: usize = 4096;
-/// Frames that wait for the bulk connection, in each of its two queues: about 1 MiB each.
-const BULK_QUEUE: usize = 8;
 
 /// The way to the control connection.
 #[derive(Clone)]
@@ -85,91 +81,6 @@ pub(super) async fn write_control<W: AsyncWrite + Unpin>(
     }
 }
 
-/// The way to the bulk connection: an urgent queue and one for the rest.
-#[derive(Clone)]
-pub(super) struct Bulk {
-    urgent: mpsc::Sender<Bytes>,
-    rest: mpsc::Sender<Bytes>,
-}
-
-/// The other end of a [`Bulk`].
-pub(super) struct BulkQueues {
-    urgent: mpsc::Receiver<Bytes>,
-    rest: mpsc::Receiver<Bytes>,
-}
-
-impl Bulk {
-    pub(super) fn new() -> (Self, BulkQueues) {
-        let (urgent, urgent_out) = mpsc::channel(BULK_QUEUE);
-        let (rest, rest_out) = mpsc::channel(BULK_QUEUE);
-        (Self { urgent, rest }, BulkQueues { urgent: urgent_out, rest: rest_out })
-    }
-
-    /// Queues a frame, waiting for room; an error when the link is down. Blocks.
-    pub(super) fn send(&self, urgent: bool, frame: Bytes) -> Result<(), ()> {
-        let queue = if urgent { &self.urgent } else { &self.rest };
-        queue.blocking_send(frame).map_err(|_| ())
-    }
-
-    /// Queues an urgent frame if there is room. Never waits.
-    pub(super) fn offer(&self, frame: Bytes) {
-        drop(self.urgent.try_send(frame));
-    }
-
-    /// A sign of life; data under way is one too.
-    pub(super) fn ping(&self) {
-        // Urgent, since the rest may have to wait for its hour.
-        drop(self.urgent.try_send(Message::Ping(0).encode()));
-    }
-
-    /// Whether both are the way to the same connection.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
-        self.urgent.same_channel(&other.urgent)
-    }
-}
-
-/// Writes what is queued, urgent frames first. Of `bandwidth` the first counts for these, the
-/// second for the rest: while those wait for their time the urgent ones go.
-pub(super) async fn write_bulk<W: AsyncWrite + Unpin>(
-    mut writer: FrameWriter<W>,
-    mut queues: BulkQueues,
-    (urgent, rest): (Bandwidth, Bandwidth),
-) -> Failure {
-    let mut waiting: Option<Bytes> = None;
-    loop {
-        let length = waiting.as_ref().map_or(0, Bytes::len);
-        let frame = tokio::select! {
-            biased;
-            Some(frame) = queues.urgent.recv() => {
-                urgent.take(frame.len()).await;
-                Some(frame)
-            }
-            () = rest.take(length), if waiting.is_some() => waiting.take(),
-            Some(frame) = queues.rest.recv(), if waiting.is_none() => {
-                // What goes before it is not to wait for its time.
-                if rest.is_limited()
-                    && let Err(error) = writer.flush().await
-                {
-                    return error.into();
-                }
-                waiting = Some(frame);
-                None
-            }
-            else => return "the link is taken down".into(),
-        };
-        let Some(frame) = frame else { continue };
-        if let Err(error) = writer.write(&[&frame]).await {
-            return error.into();
-        }
-        if queues.urgent.is_empty()
-            && (queues.rest.is_empty() || waiting.is_some())
-            && let Err(error) = writer.flush().await
-        {
-            return error.into();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,11 +96,5 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert_eq!(writing.await.unwrap().to_string(), "the remote does not read");
-    }
-
-    #[test]
-    fn ways_to_different_connections_differ() {
-        let ((one, _a), (other, _b)) = (Bulk::new(), Bulk::new());
-        assert!(one.is_same(&one.clone()) && !one.is_same(&other));
     }
 }

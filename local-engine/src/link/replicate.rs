@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 
 use super::Ground;
 use super::attempt::Attempt;
-use super::outbox::Bulk;
+use super::bulk::Bulk;
 use super::transfer::{Event, Unfinished};
 use crate::engine::now_ms;
 

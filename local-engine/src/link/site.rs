@@ -20,8 +20,9 @@ use service::messages;
 use svs::{Device, EventKind, LibraryRole};
 use tape::{Control, TapeError};
 
+use super::bulk::Bulk;
 use super::lease::{LOOK, LeaseHandle};
-use super::outbox::{Bulk, ControlWay};
+use super::outbox::ControlWay;
 use super::{Ground, Replicator};
 use crate::device::{Library, drive_state};
 use crate::engine::now_ms;
@@ -511,7 +512,7 @@ impl RemoteSite {
     /// Sends a stream message, waiting for room; one that finds the link down is lost with it.
     pub(super) fn send_stream(&self, message: Stream) {
         if let Some(bulk) = self.bulk() {
-            let _ = bulk.send(true, Message::Stream(message).encode());
+            let _ = bulk.send(true, None, Message::Stream(message).encode());
         }
     }
 

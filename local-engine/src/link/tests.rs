@@ -9,7 +9,8 @@ use store::Store;
 use svs::Catalogue;
 use tape::{CancelToken, Control, Operation, Outcome, TapeError};
 
-use super::outbox::{Bulk, ControlQueue, ControlWay};
+use super::bulk::Bulk;
+use super::outbox::{ControlQueue, ControlWay};
 use super::site::{OpenError, RemoteSite};
 use super::{Ground, LeaseHandle};
 use crate::device::Registry;

@@ -12,7 +12,7 @@ use serde_json::json;
 use store::{GenerationInfo, Store, StoreError};
 use tokio::sync::mpsc::Receiver;
 
-use super::outbox::Bulk;
+use super::bulk::Bulk;
 use super::recipe::{Batch, PackingError, RecipeReader};
 
 /// Why a transfer ended before its aim.
@@ -141,19 +141,24 @@ impl Sending<'_> {
         while let Some(output) = self.sender.poll() {
             if let SenderOutput::Send(message) = output {
                 // A link that breaks now says the same.
-                let _ = self.bulk.send(false, Message::Replicate(message).encode());
+                let _ = self.tell(message);
             }
         }
+    }
+
+    fn tell(&mut self, message: Replicate) -> Result<(), Unfinished> {
+        let frame = Message::Replicate(message).encode();
+        self.moved.wire += frame.len() as u64 + 4;
+        let urgent = self.what.urgent.load(Ordering::Relaxed);
+        let sent = self.bulk.send(urgent, Some(self.what.transfer), frame);
+        sent.map_err(|()| Unfinished::LinkDown)
     }
 
     /// Does what the machine asks for; true when it is done.
     fn act(&mut self, output: SenderOutput) -> Result<bool, Unfinished> {
         match output {
             SenderOutput::Send(message) => {
-                let frame = Message::Replicate(message).encode();
-                self.moved.wire += frame.len() as u64 + 4;
-                let urgent = self.what.urgent.load(Ordering::Relaxed);
-                self.bulk.send(urgent, frame).map_err(|()| Unfinished::LinkDown)?;
+                self.tell(message)?;
                 self.moved.unique = self.sender.counters().unique;
                 self.moved.named = self.sender.counters().offered;
                 self.watch.progress(self.moved);
