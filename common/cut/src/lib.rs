@@ -14,12 +14,13 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod archive;
+mod content;
 mod cpio;
 mod dump;
 mod tar;
 
 use archive::Finder;
-use fastcdc::v2020::{Normalization, cut, select_masks};
+use content::Content;
 
 /// What is cut by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,14 +57,13 @@ impl Default for Sizes {
 pub struct Cutter {
     sizes: Sizes,
     finder: Option<Finder>,
-    masks: (u64, u64),
+    content: Content,
 }
 
 impl Cutter {
     /// One with these sizes, which fastcdc takes (even, 64, 256 and 1024 at least), and rules.
     pub fn new(sizes: Sizes, rules: Rules) -> Self {
-        let masks = select_masks(sizes.average, Normalization::Level1);
-        Self { sizes, finder: Finder::new(rules), masks }
+        Self { sizes, finder: Finder::new(rules), content: Content::new(sizes) }
     }
 
     /// So many bytes make the next cut certain, whatever comes behind them.
@@ -74,19 +74,12 @@ impl Cutter {
     /// The length of the chunk at the front of `bytes`, which is not empty: as if nothing came
     /// behind them where they are fewer than [`Cutter::certain`].
     pub fn next(&self, bytes: &[u8]) -> usize {
-        let Some(finder) = &self.finder else { return self.content(bytes) };
+        let Some(finder) = &self.finder else { return self.content.cut(bytes) };
         if let Some(length) = finder.headers(bytes, self.sizes.max) {
             return length;
         }
-        let length = self.content(bytes);
+        let length = self.content.cut(bytes);
         finder.before(bytes, length).unwrap_or(length)
-    }
-
-    fn content(&self, bytes: &[u8]) -> usize {
-        let Sizes { min, average, max } = self.sizes;
-        let bytes = &bytes[..bytes.len().min(max)];
-        let (short, long) = self.masks;
-        cut(bytes, min, average, max, short, long, short << 1, long << 1).1
     }
 }
 

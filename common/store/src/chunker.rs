@@ -3,29 +3,21 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use cut::{Cutter, Sizes};
+use cut::Cutter;
 
 use crate::ChunkParams;
 
-/// Chunks are named together once so many of average size are cut: 1 MiB by default.
-const BLOCK_CHUNKS: usize = 64;
+/// What is as long as so many chunks of average size is cut on another thread: 1 MiB by default.
+const SLAB_CHUNKS: usize = 64;
 
-/// Neighbouring chunks that were cut off together.
-#[derive(Clone, Debug)]
-pub(crate) struct Block {
-    pub(crate) bytes: Bytes,
-    /// The lengths of its chunks.
-    pub(crate) lens: Vec<u32>,
-}
-
-/// A byte stream's end that is not stored yet: blocks that were cut off, and behind them what is
-/// not cut or waits for its block to fill.
+/// A byte stream's end that is not stored yet: slabs that were given away to be cut, and behind
+/// them what is cut here or waits for its slab to fill.
 #[derive(Debug)]
 pub(crate) struct Chunker {
     params: ChunkParams,
     cutter: Cutter,
-    /// Bytes of the blocks, as far as they are not consumed.
-    blocks: VecDeque<Bytes>,
+    /// Bytes of the slabs, as far as they are not consumed.
+    slabs: VecDeque<Bytes>,
     buffer: Vec<u8>,
     /// Bytes of `buffer` that were consumed already.
     start: usize,
@@ -36,39 +28,37 @@ pub(crate) struct Chunker {
 
 impl Chunker {
     pub(crate) fn new(params: ChunkParams) -> Self {
-        let ChunkParams { min, average, max, rules } = params;
-        let sizes = Sizes { min: min as usize, average: average as usize, max: max as usize };
-        let cutter = Cutter::new(sizes, rules);
-        let (blocks, cuts) = (VecDeque::new(), VecDeque::new());
-        Self { params, cutter, blocks, buffer: Vec::new(), start: 0, cuts, cut: 0 }
+        let (slabs, cuts) = (VecDeque::new(), VecDeque::new());
+        let cutter = params.cutter();
+        Self { params, cutter, slabs, buffer: Vec::new(), start: 0, cuts, cut: 0 }
     }
 
-    fn block(&self) -> usize {
-        BLOCK_CHUNKS * self.params.average as usize
+    fn slab(&self) -> usize {
+        SLAB_CHUNKS * self.params.average as usize
     }
 
-    /// A block, what may be behind it, and a record.
+    /// A slab and a record.
     fn room(&self) -> usize {
-        self.block() + 2 * self.params.max as usize
+        self.slab() + 2 * self.params.max as usize
     }
 
     /// Bytes that are not consumed.
     pub(crate) fn len(&self) -> usize {
-        let blocks: usize = self.blocks.iter().map(Bytes::len).sum();
-        blocks + self.buffer.len() - self.start
+        let slabs: usize = self.slabs.iter().map(Bytes::len).sum();
+        slabs + self.buffer.len() - self.start
     }
 
-    /// The bytes behind the blocks.
+    /// The bytes behind the slabs.
     pub(crate) fn pending(&self) -> &[u8] {
         &self.buffer[self.start..]
     }
 
     /// What is there from `offset` on, or the first part of it.
     pub(crate) fn piece(&self, mut offset: usize) -> &[u8] {
-        for block in &self.blocks {
-            match offset.checked_sub(block.len()) {
+        for slab in &self.slabs {
+            match offset.checked_sub(slab.len()) {
                 Some(behind) => offset = behind,
-                None => return &block[offset..],
+                None => return &slab[offset..],
             }
         }
         self.pending().get(offset..).unwrap_or_default()
@@ -96,22 +86,32 @@ impl Chunker {
         }
     }
 
-    /// The next block, once there is enough for one.
-    pub(crate) fn take_block(&mut self) -> Option<Block> {
-        self.cut_on();
-        if self.cut < self.block() {
+    /// The next slab, once there is enough for one.
+    pub(crate) fn take_slab(&mut self) -> Option<Bytes> {
+        if self.pending().len() < self.slab() {
             return None;
         }
-        let mut rest = Vec::with_capacity(self.room());
-        rest.extend_from_slice(&self.pending()[self.cut..]);
-        let whole = Bytes::from(std::mem::replace(&mut self.buffer, rest));
-        let bytes = whole.slice(self.start..self.start + self.cut);
-        (self.start, self.cut) = (0, 0);
-        self.blocks.push_back(bytes.clone());
-        Some(Block { bytes, lens: self.cuts.drain(..).collect() })
+        self.forget_cuts();
+        let room = Vec::with_capacity(self.room());
+        let slab = Bytes::from(std::mem::replace(&mut self.buffer, room)).slice(self.start..);
+        self.start = 0;
+        self.slabs.push_back(slab.clone());
+        Some(slab)
     }
 
-    /// The next chunk behind the blocks, if its end is certain already. With `end` (the stream
+    /// What is not consumed of the slabs is cut here after all: what was cut there is consumed.
+    pub(crate) fn take_back(&mut self) {
+        if self.slabs.is_empty() {
+            return;
+        }
+        let mut buffer = Vec::with_capacity(self.room());
+        self.slabs.drain(..).for_each(|slab| buffer.extend_from_slice(&slab));
+        buffer.extend_from_slice(self.pending());
+        (self.buffer, self.start) = (buffer, 0);
+        self.forget_cuts();
+    }
+
+    /// The next chunk behind the slabs, if its end is certain already. With `end` (the stream
     /// ends here) the last one, whatever its length; `None` when nothing is left.
     pub(crate) fn peek(&mut self, end: bool) -> Option<&[u8]> {
         self.cut_on();
@@ -126,12 +126,12 @@ impl Chunker {
 
     /// Removes the first `len` bytes.
     pub(crate) fn consume(&mut self, mut len: usize) {
-        while let Some(block) = self.blocks.front_mut() {
-            let part = len.min(block.len());
-            let _ = block.split_to(part);
+        while let Some(slab) = self.slabs.front_mut() {
+            let part = len.min(slab.len());
+            let _ = slab.split_to(part);
             len -= part;
-            match block.is_empty() {
-                true => drop(self.blocks.pop_front()),
+            match slab.is_empty() {
+                true => drop(self.slabs.pop_front()),
                 false => return,
             }
         }
@@ -150,16 +150,16 @@ impl Chunker {
         }
     }
 
-    /// Keeps only the first `len` bytes; there are no blocks.
+    /// Keeps only the first `len` bytes; there are no slabs.
     pub(crate) fn truncate(&mut self, len: usize) {
-        debug_assert!(self.blocks.is_empty());
+        debug_assert!(self.slabs.is_empty());
         self.buffer.truncate(self.start + len);
         self.forget_cuts();
     }
 
     /// Begins anew with these bytes pending.
     pub(crate) fn reset(&mut self, pending: &[u8]) {
-        self.blocks.clear();
+        self.slabs.clear();
         self.buffer.clear();
         self.start = 0;
         self.buffer.extend_from_slice(pending);

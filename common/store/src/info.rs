@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cut::Rules;
+use cut::{Cutter, Rules, Sizes};
 use model::{CartridgeId, Digest, GenerationId};
 
 use crate::StoreError;
@@ -29,6 +29,13 @@ pub struct ChunkParams {
 }
 
 impl ChunkParams {
+    /// What finds the cuts.
+    pub(crate) fn cutter(&self) -> Cutter {
+        let Self { min, average, max, rules } = *self;
+        let sizes = Sizes { min: min as usize, average: average as usize, max: max as usize };
+        Cutter::new(sizes, rules)
+    }
+
     /// Bytes of a stream that are read at once when reading is sequential: 8 MiB for chunks of
     /// 16 KiB and more.
     pub(crate) fn window(&self) -> u64 {

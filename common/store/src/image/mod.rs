@@ -1,5 +1,6 @@
 //! A cartridge that can be written.
 
+mod cutting;
 mod naming;
 mod reference;
 
@@ -326,22 +327,27 @@ impl Writer {
         reel.layout.reserve()
     }
 
-    /// Stores what is cut off the tail in blocks, as far as it is named; with `all`, all of it.
+    /// Stores what is cut off the tail in slabs, as far as it is named; with `all`, all of it.
     fn store_blocks(&mut self, reel: &mut Reel, all: bool) -> Result<()> {
         loop {
             while self.naming.is_ready(all || self.naming.is_full()) {
                 self.store_named(reel)?;
             }
             // Storing them may fail, and then they are where they were.
-            match reel.layout.tail.take_block() {
-                Some(block) => self.naming.give(block),
+            match reel.layout.tail.take_slab() {
+                Some(slab) => self.naming.give(slab),
                 None if all && self.naming.is_ready(true) => {}
-                None => return Ok(()),
+                None => break,
             }
         }
+        if all {
+            self.naming.restart();
+            reel.layout.tail.take_back();
+        }
+        Ok(())
     }
 
-    /// Stores the next chunk of the blocks.
+    /// Stores the next chunk of the slabs.
     fn store_named(&mut self, reel: &mut Reel) -> Result<()> {
         let Some((raw, ready)) = self.naming.next() else { return Ok(()) };
         let chunk = ChunkRef { digest: ready.digest, len: raw.len() as u32 };

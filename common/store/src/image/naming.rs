@@ -1,16 +1,18 @@
-//! Naming and compressing chunks ahead of storing them, on other threads.
+//! Cutting, naming and compressing chunks ahead of storing them, on other threads.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use model::Digest;
 
 use crate::Encoding;
-use crate::chunker::Block;
 use crate::codec::{Compressor, names};
 use crate::crew::{Crew, threads};
 use crate::store::Inner;
+
+use super::cutting::{Block, Cutting};
 
 /// The form in which a chunk that was not in the store is to be kept.
 #[derive(Debug)]
@@ -37,15 +39,9 @@ pub(super) struct Ready<'a> {
 }
 
 impl Named {
-    fn of(block: &Block, inner: &Inner, compressor: &mut Compressor) -> Self {
+    fn of(block: &[Bytes], inner: &Inner, compressor: &mut Compressor) -> Self {
         let mut named = Self::default();
-        let mut rest = &block.bytes[..];
-        let each = block.lens.iter().map(|len| {
-            let (raw, behind) = rest.split_at(*len as usize);
-            rest = behind;
-            raw
-        });
-        let chunks: Vec<&[u8]> = each.collect();
+        let chunks: Vec<&[u8]> = block.iter().map(|raw| &raw[..]).collect();
         for (raw, digest) in chunks.iter().zip(names(&chunks)) {
             let form = match inner.containers.known(&digest) {
                 Ok(Some((known, _))) if known as usize == raw.len() => Form::Known,
@@ -96,12 +92,12 @@ enum By {
 struct First {
     named: Named,
     number: usize,
-    offset: usize,
 }
 
-/// Blocks under way, oldest first, and the threads that name them.
+/// What is under way, oldest first, and the threads that cut and name it.
 pub(super) struct Naming {
     inner: Arc<Inner>,
+    cutting: Cutting,
     crew: Option<Crew<Block, Named>>,
     compressor: Compressor,
     blocks: VecDeque<Waiting>,
@@ -111,16 +107,40 @@ pub(super) struct Naming {
 impl Naming {
     pub(super) fn new(inner: &Arc<Inner>) -> Self {
         let compressor = Compressor::new(inner.options.zstd_level);
-        Self { inner: inner.clone(), crew: None, compressor, blocks: VecDeque::new(), first: None }
+        let cutting = Cutting::new(inner.params());
+        let (inner, blocks) = (inner.clone(), VecDeque::new());
+        Self { inner, cutting, crew: None, compressor, blocks, first: None }
     }
 
-    /// Whether the oldest block has to be stored before another one is given.
+    /// Whether the oldest block has to be stored before another slab is given.
     pub(super) fn is_full(&self) -> bool {
         self.crew.as_ref().is_some_and(|crew| self.blocks.len() > 2 * crew.size() + 1)
     }
 
-    /// Has a block named.
-    pub(super) fn give(&mut self, block: Block) {
+    /// Has a slab of the stream cut and named; it must not be full.
+    pub(super) fn give(&mut self, slab: Bytes) {
+        self.name_next(self.cutting.is_full());
+        if let Some(block) = self.cutting.give(slab) {
+            self.name(block);
+        }
+    }
+
+    /// The stream begins anew behind what was stored, which is all of the chunks that there are.
+    pub(super) fn restart(&mut self) {
+        self.cutting.restart();
+    }
+
+    /// Has the next block named that is cut; with `wait`, if there is one at all.
+    fn name_next(&mut self, wait: bool) {
+        if let Some(block) = self.cutting.take(wait) {
+            self.name(block);
+        }
+    }
+
+    fn name(&mut self, block: Block) {
+        if block.is_empty() {
+            return;
+        }
         let (inner, level) = (&self.inner, self.inner.options.zstd_level);
         let crew = self.crew.get_or_insert_with(|| {
             // One processor is the writer's own, which helps when it would have to wait.
@@ -138,6 +158,10 @@ impl Naming {
 
     /// Whether a chunk can be stored now; with `wait`, whether there is one at all.
     pub(super) fn is_ready(&mut self, wait: bool) -> bool {
+        self.name_next(false);
+        while wait && self.blocks.is_empty() && self.cutting.is_under_way() {
+            self.name_next(true);
+        }
         let Some(Waiting { block, by }) = self.blocks.front_mut() else { return false };
         if self.first.is_some() {
             return true;
@@ -155,15 +179,15 @@ impl Naming {
             _ => None,
         };
         let named = named.unwrap_or_else(|| Named::of(block, &self.inner, &mut self.compressor));
-        self.first = Some(First { named, number: 0, offset: 0 });
+        self.first = Some(First { named, number: 0 });
         true
     }
 
     /// The chunk that comes next: its bytes, and what is known of it. Only when one is ready.
     pub(super) fn next(&self) -> Option<(&[u8], Ready<'_>)> {
-        let (First { named, number, offset }, Waiting { block, .. }) =
+        let (First { named, number }, Waiting { block, .. }) =
             (self.first.as_ref()?, self.blocks.front()?);
-        let raw = &block.bytes[*offset..][..*block.lens.get(*number)? as usize];
+        let raw = &block.get(*number)?[..];
         Some((raw, named.ready(*number, raw)?))
     }
 
@@ -173,9 +197,8 @@ impl Naming {
         else {
             return;
         };
-        first.offset += block.lens[first.number] as usize;
         first.number += 1;
-        if first.number == block.lens.len() {
+        if first.number == block.len() {
             self.first = None;
             self.blocks.pop_front();
         }
