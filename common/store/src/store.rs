@@ -10,7 +10,7 @@ use model::{CartridgeId, Digest, GenerationId};
 use vfs::{DirLock, Vfs};
 
 use crate::codec::{Compressor, Decompressor};
-use crate::container::Containers;
+use crate::container::{Containers, Reading};
 use crate::follow::Live;
 use crate::journal;
 use crate::kin::Sketches;
@@ -19,8 +19,8 @@ use crate::paged::Scratch;
 use crate::recipe::{self, Recipe};
 use crate::vault::{Key, SealedVfs};
 use crate::{
-    ChunkParams, Compare, Damage, Encoding, GenerationInfo, GenerationReader, Image, Import,
-    OpenReport, Options, Recipes, Result, Statistics, StoreError, StoredChunk, recover,
+    ChunkParams, ChunkRef, Compare, Damage, Encoding, GenerationInfo, GenerationReader, Image,
+    Import, OpenReport, Options, Recipes, Result, Statistics, StoreError, StoredChunk, recover,
 };
 
 /// At most so many decompressors are kept for later.
@@ -65,6 +65,8 @@ pub(crate) struct Inner {
     opening: RwLock<()>,
     /// The same for chunks that are put and not compressed yet.
     packers: Mutex<Vec<Compressor>>,
+    /// And for chunks that are read out of any order.
+    readers: Mutex<Vec<Reading>>,
     pub(crate) sketches: Sketches,
     pub(crate) live: Arc<Live>,
     pub(crate) locks: Locks,
@@ -329,6 +331,7 @@ impl Store {
             collecting: Mutex::new(()),
             opening: RwLock::new(()),
             packers: Mutex::new(Vec::new()),
+            readers: Mutex::new(Vec::new()),
             sketches: Sketches::default(),
             live: Arc::default(),
             locks,
@@ -438,14 +441,29 @@ impl Store {
 
     /// The bytes of a chunk, SHA-256 verified.
     pub fn chunk(&self, digest: &Digest) -> Result<Vec<u8>> {
-        self.unpack(digest, &self.stored_chunk(digest)?)
-    }
-
-    /// The bytes of a chunk that was read in its stored form, SHA-256 verified.
-    pub fn unpack(&self, digest: &Digest, stored: &StoredChunk) -> Result<Vec<u8>> {
+        let stored = self.stored_chunk(digest)?;
         let decoded = self.0.decode(digest, stored.encoding, stored.raw_len, &stored.bytes);
         let decoded = decoded.map_err(|what| self.0.containers.bad(digest, what))?;
         Ok(decoded.into_owned())
+    }
+
+    /// Adds the bytes of chunks, SHA-256 verified. Those that lie together are read together.
+    pub fn chunks(&self, chunks: &[ChunkRef], out: &mut Vec<u8>) -> Result<()> {
+        let spare = locked(&self.0.readers).pop();
+        let mut reading = spare.unwrap_or_else(Reading::seldom);
+        let read = self.0.containers.read_chunks(chunks, &mut reading, |raw| {
+            out.extend_from_slice(&raw);
+        });
+        let mut readers = locked(&self.0.readers);
+        if readers.len() < SPARE {
+            readers.push(reading);
+        }
+        read
+    }
+
+    /// How a chunk is stored, and in how many bytes.
+    pub fn form(&self, chunk: &ChunkRef) -> Result<(Encoding, u32)> {
+        self.0.containers.place_of(chunk).map(|at| (at.encoding, at.stored_len))
     }
 
     /// Stores a chunk whose name was verified by whoever brings it: compressed as a written one

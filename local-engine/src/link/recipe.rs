@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use std::io;
 
 use link::{Chunk, Entry, Offer, PACK_MAX, Pack, PackForm, Segment};
-use model::{Digest, GenerationId};
+use model::GenerationId;
 use store::{
     ChunkRef, Compare, Encoding, GenerationInfo, ObjectRun, Piece, Recipes, Standing, Store,
 };
-use store::{Result as StoreResult, StoreError, StoredChunk};
+use store::{Result as StoreResult, StoreError};
+
+use super::aside::side_by_side;
 
 /// Chunks of one batch: about 16 MiB of data, so that wants come back while more is offered.
 const BATCH_CHUNKS: usize = 1024;
@@ -26,6 +28,11 @@ const OLD_MARGIN: u64 = 64 << 10;
 /// A chunk of which so little is left goes without being asked for. To ask costs 32 bytes and
 /// seldom helps, so it is worth it only for more.
 const FRESH_MAX: usize = 256;
+
+/// When so many new bytes in a row had nothing in common with the old ones, as those of an alien
+/// base, only one of some gaps without a run beside is compared.
+const VAIN: u64 = 16 << 20;
+const VAIN_STEP: usize = 8;
 
 /// Of a generation that is being written a batch is made of so many bytes at least.
 const STEP: u64 = 8 << 20;
@@ -93,23 +100,55 @@ pub(super) struct RecipeReader<'a> {
     old_at: u64,
     /// Objects that were offered.
     objects: u64,
+    /// New bytes since the last gap that was compared with success.
+    vain: u64,
     next_sequence: u32,
     plans: BTreeMap<u32, Plan>,
+}
+
+/// What comes before the next run, or a part of it.
+#[derive(Default)]
+struct Gap {
+    /// Chunks, all of them named, and repetitions.
+    items: Vec<Entry>,
+    chunks: Vec<ChunkRef>,
+    /// Runs of the base that may be what it was before, and their bytes.
+    olds: Vec<(u64, u64, u64)>,
+    /// A run is before or behind it.
+    beside: bool,
+}
+
+/// A piece of a batch.
+enum Part {
+    Run(Entry),
+    Gap(Gap),
 }
 
 /// A batch under way.
 #[derive(Default)]
 struct Making {
-    entries: Vec<Entry>,
-    plan: Plan,
+    parts: Vec<Part>,
+    entries: usize,
+    chunks: usize,
     ranges: u64,
 }
 
 impl Making {
     fn has_room(&self) -> bool {
-        self.entries.len() + ENTRIES_SPARE < link::OFFER_ENTRIES_MAX
-            && self.plan.chunks.len() < BATCH_CHUNKS
+        self.entries + ENTRIES_SPARE < link::OFFER_ENTRIES_MAX
+            && self.chunks < BATCH_CHUNKS
             && self.ranges < link::OFFER_RANGES_MAX
+    }
+
+    fn add(&mut self, part: Part) {
+        match &part {
+            Part::Run(_) => self.entries += 1,
+            Part::Gap(gap) => {
+                self.entries += gap.items.len() + gap.olds.len();
+                self.chunks += gap.chunks.len();
+            }
+        }
+        self.parts.push(part);
     }
 
     /// Adds a run or a repetition as far as there is room for it; what is left of it.
@@ -131,6 +170,7 @@ impl<'a> RecipeReader<'a> {
             next: None,
             old_at: 0,
             objects: 0,
+            vain: 0,
             next_sequence: 0,
             plans: BTreeMap::new(),
         }
@@ -160,7 +200,7 @@ impl<'a> RecipeReader<'a> {
         let segments = self.segments(standing == Standing::Open)?;
         let mut making = Making::default();
         while making.has_room() && self.piece(&mut making)? {}
-        let Making { entries, plan, .. } = making;
+        let (entries, plan) = self.planned(making.parts)?;
         if segments.is_empty() && entries.is_empty() {
             return Ok(match standing {
                 Standing::Sealed(info) => Batch::End(info),
@@ -204,34 +244,36 @@ impl<'a> RecipeReader<'a> {
             None => return Ok(false),
             Some(Piece::Run { first, count }) => {
                 let (now, rest) = making.range(first, count);
-                making.entries.push(Entry::Run { first, count: now });
+                making.add(Part::Run(Entry::Run { first, count: now }));
                 self.old_at = first + now;
                 self.next = rest.map(|(first, count)| Piece::Run { first, count });
             }
             Some(piece) => {
                 self.next = Some(piece);
-                self.gap(making)?;
+                let gap = self.gap(making)?;
+                making.add(Part::Gap(gap));
             }
         }
         Ok(true)
     }
 
-    /// Adds what comes before the next run, or a part of it.
-    fn gap(&mut self, making: &mut Making) -> StoreResult<()> {
-        let (mut items, mut chunks, mut bytes) = (Vec::new(), Vec::new(), 0u64);
+    /// What comes before the next run, or a part of it.
+    fn gap(&mut self, making: &mut Making) -> StoreResult<Gap> {
+        let (mut gap, mut bytes) = (Gap::default(), 0u64);
         let mut before = None;
-        while bytes < GAP_BYTES && items.len() < GAP_ITEMS {
+        gap.beside = matches!(making.parts.last(), Some(Part::Run(_)));
+        while bytes < GAP_BYTES && gap.items.len() < GAP_ITEMS {
             match self.read()? {
                 None => break,
                 Some(Piece::Chunk(chunk)) => {
                     bytes += u64::from(chunk.len);
-                    chunks.push(chunk);
-                    items.push(Entry::Chunk(named(chunk)));
+                    gap.chunks.push(chunk);
+                    gap.items.push(Entry::Chunk(named(chunk)));
                 }
                 Some(Piece::Again { first, count }) => {
                     let (now, rest) = making.range(first, count);
                     if now > 0 {
-                        items.push(Entry::Again { first, count: now });
+                        gap.items.push(Entry::Again { first, count: now });
                     }
                     self.next = rest.map(|(first, count)| Piece::Again { first, count });
                     if rest.is_some() {
@@ -245,23 +287,49 @@ impl<'a> RecipeReader<'a> {
                 }
             }
         }
-        let olds = self.olds(bytes, before)?;
-        let left = self.left(&chunks, &olds)?;
-        let gap = left.map(|_| making.plan.gap(&olds));
-        if left.is_some() {
-            let range = |(first, count, _): &(u64, u64, u64)| (*first, *count);
-            let ranges = olds.iter().map(range);
-            making.plan.olds.extend(ranges.clone());
-            making.entries.extend(ranges.map(|(first, count)| Entry::Old { first, count }));
+        gap.beside |= before.is_some();
+        gap.olds = self.olds(bytes, before)?;
+        Ok(gap)
+    }
+
+    /// How these are told, and what packs are made of for them. What is left of the gaps is found
+    /// out side by side.
+    fn planned(&mut self, parts: Vec<Part>) -> StoreResult<(Vec<Entry>, Plan)> {
+        let seldom = self.vain >= VAIN;
+        let numbered: Vec<(usize, &Part)> = parts.iter().enumerate().collect();
+        let lefts = side_by_side(&numbered, |(number, part)| match part {
+            Part::Gap(gap) if !seldom || gap.beside || number % VAIN_STEP == 0 => {
+                self.left(&gap.chunks, &gap.olds)
+            }
+            _ => Ok(None),
+        });
+        let (mut entries, mut plan) = (Vec::new(), Plan::default());
+        for (part, left) in parts.into_iter().zip(lefts) {
+            let (gap, left) = match part {
+                Part::Run(run) => {
+                    entries.push(run);
+                    continue;
+                }
+                Part::Gap(gap) => (gap, left?),
+            };
+            let bytes = gap.chunks.iter().map(|chunk| u64::from(chunk.len)).sum::<u64>();
+            self.vain = if left.is_some() { 0 } else { self.vain.saturating_add(bytes) };
+            let number = left.map(|_| plan.gap(&gap.olds));
+            if left.is_some() {
+                let range = |(first, count, _): &(u64, u64, u64)| (*first, *count);
+                let ranges = gap.olds.iter().map(range);
+                plan.olds.extend(ranges.clone());
+                entries.extend(ranges.map(|(first, count)| Entry::Old { first, count }));
+            }
+            let fresh = left.is_some_and(|left| left <= FRESH_MAX * gap.chunks.len());
+            entries.extend(gap.items.into_iter().map(|item| match item {
+                Entry::Chunk(chunk) if fresh => Entry::Fresh(chunk.length),
+                item => item,
+            }));
+            let planned = gap.chunks.into_iter().map(|chunk| Planned { chunk, gap: number });
+            plan.chunks.extend(planned);
         }
-        let fresh = left.is_some_and(|left| left <= FRESH_MAX * chunks.len());
-        making.entries.extend(items.into_iter().map(|item| match item {
-            Entry::Chunk(chunk) if fresh => Entry::Fresh(chunk.length),
-            item => item,
-        }));
-        let planned = chunks.into_iter().map(|chunk| Planned { chunk, gap });
-        making.plan.chunks.extend(planned);
-        Ok(())
+        Ok((entries, plan))
     }
 
     /// Runs of the base that may be what so many bytes were before, and their bytes: those behind
@@ -304,12 +372,12 @@ impl<'a> RecipeReader<'a> {
         if chunks.is_empty() || old_bytes == 0 || old_bytes > PACK_MAX as u64 {
             return Ok(None);
         }
-        let (mut raw, mut stored) = (Vec::new(), 0);
+        let mut stored = 0;
         for chunk in chunks {
-            let form = self.store.stored_chunk(&chunk.digest)?;
-            stored += form.bytes.len();
-            raw.extend_from_slice(&self.store.unpack(&chunk.digest, &form)?);
+            stored += self.store.form(chunk)?.1 as usize;
         }
+        let mut raw = Vec::new();
+        self.store.chunks(chunks, &mut raw)?;
         let mut old = Vec::new();
         for (first, count, _) in olds {
             // Without old bytes that can be read it is told without them.
@@ -323,10 +391,8 @@ impl<'a> RecipeReader<'a> {
     fn read_old(&self, (first, count): (u64, u64), out: &mut Vec<u8>) -> StoreResult<()> {
         let Some(base) = &self.base else { return Ok(()) };
         let count = usize::try_from(count).unwrap_or(usize::MAX);
-        for chunk in base.chunks(first).take(count) {
-            out.extend_from_slice(&self.store.chunk(&chunk?.digest)?);
-        }
-        Ok(())
+        let chunks = base.chunks(first).take(count).collect::<StoreResult<Vec<_>>>()?;
+        self.store.chunks(&chunks, out)
     }
 
     /// A pack of some of these chunks of a batch, from the first on.
@@ -338,22 +404,24 @@ impl<'a> RecipeReader<'a> {
             if !filling.has_room(plan, planned) {
                 break;
             }
-            let form = self.store.stored_chunk(&planned.chunk.digest)?;
             // What does not compress is not tried again.
-            let plain = form.encoding == Encoding::Raw && planned.gap.is_none();
+            let raw = self.store.form(&planned.chunk)?.0 == Encoding::Raw;
+            let plain = raw && planned.gap.is_none();
             if *filling.plain.get_or_insert(plain) == plain {
-                filling.add((self.store, plan), planned, &form)?;
-                filling.chunks.push(*index);
+                filling.add(plan, planned);
+                filling.indices.push(*index);
             }
         }
+        let mut raw = Vec::with_capacity(filling.bytes);
+        self.store.chunks(&filling.chunks, &mut raw)?;
         let mut old = Vec::new();
         let olds: Vec<u32> = filling.olds(plan);
         for index in &olds {
             let range = plan.olds.get(*index as usize).copied().unwrap_or_default();
             self.read_old(range, &mut old).map_err(PackingError::Base)?;
         }
-        let Filling { chunks, names, raw, plain, .. } = filling;
-        let proof = link::proof(&names);
+        let Filling { indices: chunks, chunks: refs, plain, .. } = filling;
+        let proof = link::proof(refs.iter().map(|chunk| &chunk.digest));
         let (form, bytes) = match plain {
             Some(true) => (PackForm::Plain, raw.into()),
             _ => link::pack(&old, &raw, self.level)?,
@@ -377,10 +445,10 @@ impl Plan {
 /// A pack under way.
 #[derive(Default)]
 struct Filling {
-    chunks: Vec<u32>,
-    names: Vec<Digest>,
+    indices: Vec<u32>,
+    chunks: Vec<ChunkRef>,
+    bytes: usize,
     gaps: Vec<usize>,
-    raw: Vec<u8>,
     old_bytes: usize,
     /// Whether it is left as it is; the first chunk decides.
     plain: Option<bool>,
@@ -390,22 +458,16 @@ impl Filling {
     fn has_room(&self, plan: &Plan, planned: &Planned) -> bool {
         let new = planned.gap.filter(|gap| self.gaps.last() != Some(gap));
         let old = new.and_then(|gap| plan.gaps.get(gap)).map_or(0, |it| it.bytes);
-        self.raw.len() + planned.chunk.len as usize <= PACK_MAX && self.old_bytes + old <= PACK_MAX
+        self.bytes + planned.chunk.len as usize <= PACK_MAX && self.old_bytes + old <= PACK_MAX
     }
 
-    fn add(
-        &mut self,
-        (store, plan): (&Store, &Plan),
-        planned: &Planned,
-        form: &StoredChunk,
-    ) -> StoreResult<()> {
-        self.raw.extend_from_slice(&store.unpack(&planned.chunk.digest, form)?);
-        self.names.push(planned.chunk.digest);
+    fn add(&mut self, plan: &Plan, planned: &Planned) {
+        self.chunks.push(planned.chunk);
+        self.bytes += planned.chunk.len as usize;
         if let Some(gap) = planned.gap.filter(|gap| self.gaps.last() != Some(gap)) {
             self.old_bytes += plan.gaps.get(gap).map_or(0, |it| it.bytes);
             self.gaps.push(gap);
         }
-        Ok(())
     }
 
     fn olds(&self, plan: &Plan) -> Vec<u32> {

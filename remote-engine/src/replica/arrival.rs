@@ -358,20 +358,21 @@ impl Arrival {
     /// The bytes of these runs of the base.
     fn old(&self, runs: &[(u64, u64)]) -> Result<Vec<u8>, Failure> {
         let wrong = |text: &str| Failure { why: FailWhy::Refused, text: text.to_owned() };
-        let mut old = Vec::new();
+        let (mut old, mut chunks, mut bytes) = (Vec::new(), Vec::new(), 0);
         let Some(base) = &self.base else { return Ok(old) };
         let unreadable = |error: StoreError| self.failure(&error);
         for (first, count) in runs {
             for index in *first..first.saturating_add(*count) {
                 let chunk = base.chunk(index).map_err(unreadable)?;
                 let chunk = chunk.ok_or_else(|| wrong("old bytes beyond the end of the base"))?;
-                if old.len() + chunk.len as usize > PACK_MAX {
+                bytes += chunk.len as usize;
+                if bytes > PACK_MAX {
                     return Err(wrong("a pack is a difference to too much"));
                 }
-                let bytes = self.ground.store.chunk(&chunk.digest).map_err(unreadable)?;
-                old.extend_from_slice(&bytes);
+                chunks.push(chunk);
             }
         }
+        self.ground.store.chunks(&chunks, &mut old).map_err(unreadable)?;
         Ok(old)
     }
 

@@ -17,8 +17,16 @@ const STRIDE: usize = 4;
 /// The shortest copy from anywhere, and where it was expected.
 const COPY_MIN: usize = 24;
 const NEAR_MIN: usize = 12;
+/// The longer nothing is found the fewer places are looked at: every third after so many bytes,
+/// every fifth after twice as many, and so on up to the last. Steps are odd, so that one of four
+/// meets a place that was entered: what is longer than a window and four steps is found.
+const PATIENCE: usize = 2 << 10;
+const STEP_MAX: usize = 15;
 /// The table of places, in entries of 4 bytes.
 const TABLE_BITS_MAX: u32 = 20;
+/// Of an entry so many bits say where, in strides, which reaches over 4 MiB; the others are of the
+/// hash, so that hardly any place is looked at in vain: each is far from the one before.
+const PLACE_BITS: u32 = 20;
 
 /// What is left of new bytes.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -34,10 +42,13 @@ fn word(bytes: &[u8], at: usize) -> u64 {
     word.map_or(0, |word| u64::from_le_bytes(*word))
 }
 
-fn slot(bytes: &[u8], at: usize, bits: u32) -> usize {
+/// Of the bytes in a window: their slot in a table of so many bits, and what an entry has of them,
+/// which is never 0.
+fn slot(bytes: &[u8], at: usize, bits: u32) -> (usize, u32) {
     let first = word(bytes, at).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let second = word(bytes, at + 8).wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
-    ((first ^ second).wrapping_mul(0x1656_67b1_9e37_79f9) >> (64 - bits)) as usize
+    let hash = (first ^ second).wrapping_mul(0x1656_67b1_9e37_79f9);
+    ((hash >> (64 - bits)) as usize, hash as u32 >> PLACE_BITS | 1)
 }
 
 /// How many bytes at the front are the same.
@@ -87,8 +98,10 @@ impl<'a> Places<'a> {
         let bits = usize::BITS - (old.len() / STRIDE).leading_zeros();
         let bits = bits.clamp(8, TABLE_BITS_MAX);
         let mut table = vec![0; 1 << bits];
-        for at in (0..old.len().saturating_sub(WINDOW - 1)).step_by(STRIDE) {
-            table[slot(old, at, bits)] = at as u32 + 1;
+        let places = (0..old.len().saturating_sub(WINDOW - 1)).step_by(STRIDE);
+        for (at, place) in places.zip(0..1 << PLACE_BITS) {
+            let (slot, tag) = slot(old, at, bits);
+            table[slot] = tag << PLACE_BITS | place;
         }
         Self { old, table, bits }
     }
@@ -102,7 +115,12 @@ impl<'a> Places<'a> {
                 return Some((near, length));
             }
         }
-        let place = self.table[slot(new, at, self.bits)].checked_sub(1)? as usize;
+        let (slot, tag) = slot(new, at, self.bits);
+        let entry = self.table[slot];
+        if entry >> PLACE_BITS != tag {
+            return None;
+        }
+        let place = (entry & ((1 << PLACE_BITS) - 1)) as usize * STRIDE;
         Some((place, length(place))).filter(|(_, length)| *length >= COPY_MIN)
     }
 }
@@ -118,7 +136,7 @@ pub(super) fn encode(old: &[u8], new: &[u8]) -> Delta {
     while at + WINDOW <= new.len() {
         let near = old_end.checked_add(at - told);
         let Some((mut from, mut length)) = places.find(new, at, near) else {
-            at += 1;
+            at += (2 * ((at - told) / PATIENCE) + 1).min(STEP_MAX);
             continue;
         };
         while from > 0 && at > told && old[from - 1] == new[at - 1] {

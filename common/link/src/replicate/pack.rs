@@ -120,14 +120,14 @@ pub fn unpack(
     if rest.len() != total {
         return Err(PackError::Encoding("its length is another"));
     }
-    let mut all = Vec::with_capacity(chunks.len());
-    for (length, told) in chunks {
-        let raw = rest.split_to(*length as usize);
-        let name = Digest(Sha256::digest(&raw).into());
-        if told.is_some_and(|told| told != name) {
-            return Err(PackError::Content);
-        }
-        all.push((name, raw));
+    let raws: Vec<Bytes> = chunks.iter().map(|it| rest.split_to(it.0 as usize)).collect();
+    let names = lanes::sha256(&raws.iter().map(|raw| &raw[..]).collect::<Vec<_>>());
+    let all: Vec<_> = names.into_iter().map(Digest).zip(raws).collect();
+    let same = |((_, told), (name, _)): (&(u32, Option<Digest>), &(Digest, Bytes))| {
+        told.is_none_or(|told| told == *name)
+    };
+    if !chunks.iter().zip(&all).all(same) {
+        return Err(PackError::Content);
     }
     match *proved == proof(all.iter().map(|(name, _)| name)) {
         true => Ok(all),

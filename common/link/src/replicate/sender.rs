@@ -7,6 +7,9 @@ use super::{
     Offer, PACK_MAX, Pack, Replicate, ReplicateBody, Totals, TransferError, TransferId,
 };
 
+/// So many batches are told before the packs of the first of them.
+const OFFERS_FIRST: u32 = 3;
+
 /// What the shell of a [`Sender`] does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SenderOutput {
@@ -121,20 +124,22 @@ impl Sender {
         if self.state != State::Offering {
             return None;
         }
-        if let Some(pack) = self.next_pack() {
-            return Some(pack);
-        }
-        match self.totals {
+        // What is wanted of a batch takes a round trip to know: some go before all packs.
+        self.next_batch(OFFERS_FIRST).or_else(|| self.next_pack()).or_else(|| match self.totals {
             Some(totals) if self.all_sent() => {
                 self.state = State::Committing;
                 Some(self.send(ReplicateBody::Commit(totals)))
             }
-            None if !self.batch_asked && self.batches.len() < OFFERS_MAX as usize => {
-                self.batch_asked = true;
-                Some(SenderOutput::NeedBatch { base: self.base })
-            }
-            _ => None,
-        }
+            Some(_) => None,
+            None => self.next_batch(OFFERS_MAX),
+        })
+    }
+
+    /// Asks for a batch, if fewer than `most` are under way.
+    fn next_batch(&mut self, most: u32) -> Option<SenderOutput> {
+        let asks = self.totals.is_none() && !self.batch_asked && self.batches.len() < most as usize;
+        self.batch_asked |= asks;
+        asks.then_some(SenderOutput::NeedBatch { base: self.base })
     }
 
     /// The next batch of the recipe, asked for by `NeedBatch`.

@@ -64,13 +64,18 @@ impl Drop for Part {
 /// What a thread that reads chunks keeps from one read to the next.
 pub(crate) struct Reading {
     pub(super) decompressor: Decompressor,
-    parts: Arc<Parts>,
+    parts: Option<Arc<Parts>>,
 }
 
 impl Reading {
     /// Of one of several threads that use the same memory.
     pub(crate) fn with(parts: &Arc<Parts>) -> Self {
-        Self { decompressor: Decompressor::new(), parts: parts.clone() }
+        Self { decompressor: Decompressor::new(), parts: Some(parts.clone()) }
+    }
+
+    /// Of a thread that reads now and then, and keeps no parts meanwhile.
+    pub(crate) fn seldom() -> Self {
+        Self { decompressor: Decompressor::new(), parts: None }
     }
 
     /// Of a thread alone.
@@ -79,12 +84,11 @@ impl Reading {
     }
 
     pub(super) fn part(&self, len: usize) -> Part {
-        if !(LEAST..=PART).contains(&len) {
+        let Some(parts) = self.parts.as_ref().filter(|_| (LEAST..=PART).contains(&len)) else {
             return Part { bytes: vec![0; len], len, home: None };
-        }
-        let spare = self.parts.spare().pop();
-        let bytes = spare.unwrap_or_else(|| vec![0; PART]);
-        Part { bytes, len, home: Some(self.parts.clone()) }
+        };
+        let bytes = parts.spare().pop().unwrap_or_else(|| vec![0; PART]);
+        Part { bytes, len, home: Some(parts.clone()) }
     }
 }
 
@@ -105,10 +109,11 @@ mod tests {
         assert_eq!(&piece[..], [7]);
         drop(piece);
         assert_eq!(reading.part(PART).as_ref().as_ptr(), at);
-        let before = reading.parts.spare().len();
+        let spare = || reading.parts.as_ref().unwrap().spare().len();
+        let before = spare();
         drop((reading.part(LEAST - 1), reading.part(PART + 1)));
-        assert_eq!(reading.parts.spare().len(), before);
+        assert_eq!(spare(), before);
         drop((0..2 * SPARE).map(|_| reading.part(PART)).collect::<Vec<_>>());
-        assert_eq!(reading.parts.spare().len(), SPARE);
+        assert_eq!(spare(), SPARE);
     }
 }

@@ -399,7 +399,7 @@ impl Writer {
             Some(entry) => {
                 // The front of the chunk that is cut apart goes back to where it came from.
                 let mut chunk = Bytes::new();
-                let (containers, mut reading) = (&reel.inner.containers, Reading::alone());
+                let (containers, mut reading) = (&reel.inner.containers, Reading::seldom());
                 containers.read_chunks(&[entry.chunk], &mut reading, |raw| chunk = raw)?;
                 chunk.truncate((place.byte - entry.start) as usize);
                 Some(chunk)
