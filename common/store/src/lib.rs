@@ -57,6 +57,7 @@ mod kin;
 mod layout;
 mod lock;
 mod paged;
+mod put;
 mod readahead;
 mod reader;
 mod recipe;

@@ -78,6 +78,18 @@ impl Inner {
         self.catalogue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Work with one of the spare compressors.
+    pub(crate) fn pack<T>(&self, work: impl FnOnce(&mut Compressor) -> T) -> T {
+        let spare = locked(&self.packers).pop();
+        let mut packer = spare.unwrap_or_else(|| Compressor::new(self.options.zstd_level));
+        let result = work(&mut packer);
+        let mut packers = locked(&self.packers);
+        if packers.len() < SPARE {
+            packers.push(packer);
+        }
+        result
+    }
+
     /// The chunk that `stored` is, with one of the spare decompressors.
     fn decode<'a>(
         &self,
@@ -464,27 +476,6 @@ impl Store {
     /// How a chunk is stored, and in how many bytes.
     pub fn form(&self, chunk: &ChunkRef) -> Result<(Encoding, u32)> {
         self.0.containers.place_of(chunk).map(|at| (at.encoding, at.stored_len))
-    }
-
-    /// Stores a chunk whose name was verified by whoever brings it: compressed as a written one
-    /// would be. `true` if it was new. It is durable when the import that needs it has committed,
-    /// or after [`Store::sync`].
-    pub fn put_chunk(&self, digest: &Digest, raw: &[u8]) -> Result<bool> {
-        if self.0.containers.known(digest)?.is_some() {
-            return Ok(false);
-        }
-        if raw.is_empty() || raw.len() > crate::MAX_CHUNK {
-            return Err(StoreError::WrongChunk { digest: *digest, what: "its length" });
-        }
-        let spare = locked(&self.0.packers).pop();
-        let mut packer = spare.unwrap_or_else(|| Compressor::new(self.0.options.zstd_level));
-        let (encoding, stored) = packer.encode(raw);
-        let done = self.0.containers.append(digest, encoding, raw.len() as u32, stored);
-        let mut packers = locked(&self.0.packers);
-        if packers.len() < SPARE {
-            packers.push(packer);
-        }
-        Ok(done?.new)
     }
 
     /// A chunk in its stored form, checksum verified (not its SHA-256, which whoever puts it

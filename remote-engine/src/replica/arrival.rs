@@ -340,10 +340,7 @@ impl Arrival {
         };
         let bytes = (&old[..], &pack.bytes);
         let chunks = link::unpack(&pack.chunks, pack.form, bytes, &pack.proof).map_err(corrupt)?;
-        let store = &self.ground.store;
-        for (name, raw) in &chunks {
-            store.put_chunk(name, raw).map_err(|error| failure(&error))?;
-        }
+        self.ground.store.put_chunks(&chunks).map_err(|error| failure(&error))?;
         if self.written && self.row.elapsed() >= ROW_TIME {
             self.row = Instant::now();
             let bytes = self.receiver.counters().offered;
