@@ -157,7 +157,8 @@ fn a_drive_here_that_asks_for_it_is_cleaned_once_it_is_empty() {
     until("it is cleaned", || {
         (health(&scene, "here/drive0").condition == Condition::Ok).then_some(())
     });
-    assert!(messages(&scene).iter().any(|id| id == "TWR-6023-I"));
+    // The row comes first.
+    until("it is told", || messages(&scene).iter().any(|id| id == "TWR-6023-I").then_some(()));
     // The cartridge is back, and the drive is anybody's.
     assert_eq!(cleaner(&scene), slot);
     until("the drive opens", || {
