@@ -1,6 +1,7 @@
 //! From a chunk's bytes to its stored form and back, checked.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use model::Digest;
 use sha2::{Digest as _, Sha256};
@@ -57,6 +58,32 @@ impl Compressor {
         self.output.reserve(zstd::zstd_safe::compress_bound(bytes.len()));
         let packed = context.compress_to_buffer(bytes, &mut self.output);
         packed.is_ok_and(|len| len < bytes.len() - bytes.len() / 16)
+    }
+}
+
+/// Chunks in the form in which they are to be kept, one behind the other.
+#[derive(Debug, Default)]
+pub(crate) struct Packed(Vec<u8>);
+
+impl Packed {
+    /// Where the chunk is in here, if it becomes smaller.
+    pub(crate) fn add(&mut self, compressor: &mut Compressor, raw: &[u8]) -> Option<Range<usize>> {
+        let (Encoding::Zstd, stored) = compressor.encode(raw) else { return None };
+        let start = self.0.len();
+        self.0.extend_from_slice(stored);
+        Some(start..self.0.len())
+    }
+
+    /// The form of the chunk that lies there.
+    pub(crate) fn form<'a>(
+        &'a self,
+        at: &Option<Range<usize>>,
+        raw: &'a [u8],
+    ) -> (Encoding, &'a [u8]) {
+        match at.clone().and_then(|at| self.0.get(at)) {
+            Some(stored) => (Encoding::Zstd, stored),
+            None => (Encoding::Raw, raw),
+        }
     }
 }
 

@@ -1,7 +1,9 @@
-//! Threads that work ahead of one that needs their results in order.
+//! Threads that work ahead of one that needs their results in order, or beside it.
 
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
-use std::thread::JoinHandle;
+use std::thread::{Builder, JoinHandle, scope};
 
 /// The most threads of a crew.
 const MOST: usize = 4;
@@ -43,7 +45,7 @@ impl<Job: Send + 'static, Done: Send + 'static> Crew<Job, Done> {
                     }
                 }
             };
-            let thread = std::thread::Builder::new().name(name.into()).spawn(work).ok()?;
+            let thread = Builder::new().name(name.into()).spawn(work).ok()?;
             Some(Member { jobs: Some(give), done, thread: Some(thread) })
         };
         Self { members: (0..threads).map_while(start).collect(), given: 0, taken: 0 }
@@ -112,6 +114,40 @@ impl<Job, Done> Drop for Crew<Job, Done> {
     }
 }
 
+/// What `work` makes of each item, in their order: on as many threads as there are processors for,
+/// four at most, and `worth` items for each. Where the system has no more threads this one does it
+/// all.
+pub fn side_by_side<T: Sync, R: Send>(
+    items: &[T],
+    worth: usize,
+    work: impl Fn(&T) -> R + Sync,
+) -> Vec<R> {
+    let others = threads().min(items.len().div_ceil(worth)).saturating_sub(1);
+    let next = AtomicUsize::new(0);
+    let some = || {
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(at) else { return done };
+            done.push((at, work(item)));
+        }
+    };
+    let mut done = scope(|scope| {
+        let start = |_| Builder::new().name("beside".into()).spawn_scoped(scope, some).ok();
+        let others: Vec<_> = (0..others).map_while(start).collect();
+        let mut done = some();
+        for other in others {
+            match other.join() {
+                Ok(more) => done.extend(more),
+                Err(panic) => resume_unwind(panic),
+            }
+        }
+        done
+    });
+    done.sort_unstable_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,5 +174,14 @@ mod tests {
         assert_eq!(crew.give(4), Err(4));
         let mut none = Crew::start("crew", 0, || |job: u64| job);
         assert_eq!((none.give(4), none.under_way()), (Err(4), 0));
+    }
+
+    #[test]
+    fn side_by_side_results_are_in_the_order_of_the_items() {
+        for count in [0, 1, 7, 8, 1000] {
+            let items: Vec<u64> = (0..count).collect();
+            let squares = side_by_side(&items, 8, |item| item * item);
+            assert!(squares.into_iter().eq((0..count).map(|item| item * item)), "{count}");
+        }
     }
 }

@@ -64,6 +64,7 @@ mod recipe;
 mod recover;
 mod reel;
 mod rewrite;
+mod spares;
 mod store;
 #[cfg(test)]
 mod testing;
@@ -72,6 +73,7 @@ mod vault;
 pub use bring::{BringError, Brought};
 pub use collect::{Checked, Collected, Hold, LOST_MAX};
 pub use compare::{Compare, Piece};
+pub use crew::side_by_side;
 pub use digests::{Depth, chunk_digest, part};
 pub use error::{Result, StoreError};
 pub use follow::{Growth, Standing, Watcher};

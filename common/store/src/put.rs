@@ -1,47 +1,14 @@
 //! Storing chunks that others bring.
 
-use std::ops::Range;
-use std::panic::resume_unwind;
-use std::thread::{Builder, scope};
-
 use bytes::Bytes;
 use model::Digest;
 
-use crate::codec::Compressor;
-use crate::crew::threads;
-use crate::store::Inner;
-use crate::{Encoding, MAX_CHUNK, Result, Store, StoreError};
+use crate::codec::Packed;
+use crate::crew::{side_by_side, threads};
+use crate::{MAX_CHUNK, Result, Store, StoreError};
 
 /// So many chunks are worth another thread.
 const WORTH: usize = 32;
-
-/// Chunks in the form in which they are to be kept.
-#[derive(Default)]
-struct Packed {
-    /// Of each that becomes smaller where it is in `bytes`.
-    forms: Vec<Option<Range<usize>>>,
-    bytes: Vec<u8>,
-}
-
-impl Packed {
-    fn of(inner: &Inner, chunks: &[&(Digest, Bytes)]) -> Self {
-        inner.pack(|compressor| {
-            let mut packed = Self::default();
-            for (_, raw) in chunks {
-                let form = packed.add(compressor, raw);
-                packed.forms.push(form);
-            }
-            packed
-        })
-    }
-
-    fn add(&mut self, compressor: &mut Compressor, raw: &[u8]) -> Option<Range<usize>> {
-        let (Encoding::Zstd, stored) = compressor.encode(raw) else { return None };
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(stored);
-        Some(start..self.bytes.len())
-    }
-}
 
 impl Store {
     /// Stores chunks whose names were verified by whoever brings them: in their order, compressed
@@ -61,38 +28,21 @@ impl Store {
         }
         let each = new.len().div_ceil(threads()).max(WORTH);
         let parts: Vec<&[&(Digest, Bytes)]> = new.chunks(each).collect();
-        for (part, packed) in parts.iter().zip(packed(inner, &parts)) {
-            for ((digest, raw), form) in part.iter().zip(packed.forms) {
-                let (encoding, stored) = match form.and_then(|at| packed.bytes.get(at)) {
-                    Some(stored) => (Encoding::Zstd, stored),
-                    None => (Encoding::Raw, &raw[..]),
-                };
+        let packed = side_by_side(&parts, 1, |part| {
+            inner.pack(|compressor| {
+                let mut packed = Packed::default();
+                let at: Vec<_> = part.iter().map(|(_, raw)| packed.add(compressor, raw)).collect();
+                (packed, at)
+            })
+        });
+        for (part, (packed, places)) in parts.iter().zip(packed) {
+            for ((digest, raw), at) in part.iter().zip(places) {
+                let (encoding, stored) = packed.form(&at, raw);
                 inner.containers.append(digest, encoding, raw.len() as u32, stored)?;
             }
         }
         Ok(())
     }
-}
-
-/// Each part by a thread of its own; the first, and those for which there is none, by this one.
-fn packed(inner: &Inner, parts: &[&[&(Digest, Bytes)]]) -> Vec<Packed> {
-    scope(|scope| {
-        let Some((first, rest)) = parts.split_first() else { return Vec::new() };
-        let mut others = Vec::new();
-        for part in rest {
-            let work = || Packed::of(inner, part);
-            others.push(Builder::new().name("putting".into()).spawn_scoped(scope, work).ok());
-        }
-        let mut all = vec![Packed::of(inner, first)];
-        for (other, part) in others.into_iter().zip(rest) {
-            all.push(match other.map(|other| other.join()) {
-                Some(Ok(packed)) => packed,
-                Some(Err(panic)) => resume_unwind(panic),
-                None => Packed::of(inner, part),
-            });
-        }
-        all
-    })
 }
 
 #[cfg(test)]
@@ -104,7 +54,7 @@ mod tests {
 
     use super::*;
     use crate::testing::{Random, digest_of};
-    use crate::{ChunkRef, Options};
+    use crate::{ChunkRef, Encoding, Options};
 
     #[test]
     fn chunks_of_any_number_are_there_once_and_as_they_were() {

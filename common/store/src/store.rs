@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
+use bytes::Bytes;
 use model::{CartridgeId, Digest, GenerationId};
 use vfs::{DirLock, Vfs};
 
@@ -17,23 +18,17 @@ use crate::kin::Sketches;
 use crate::lock::Locks;
 use crate::paged::Scratch;
 use crate::recipe::{self, Recipe};
+use crate::spares::Spares;
 use crate::vault::{Key, SealedVfs};
 use crate::{
     ChunkParams, ChunkRef, Compare, Damage, Encoding, GenerationInfo, GenerationReader, Image,
     Import, OpenReport, Options, Recipes, Result, Statistics, StoreError, StoredChunk, recover,
 };
 
-/// At most so many decompressors are kept for later.
-const SPARE: usize = 8;
-
 /// A sealed generation and how many pins it has.
 struct Sealed {
     info: GenerationInfo,
     pins: u32,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Who has what.
@@ -58,15 +53,15 @@ pub(crate) struct Inner {
     catalogue: Mutex<Catalogue>,
     attempts: AtomicU64,
     /// Decompressors for chunks that are put, one for each thread that does it at once.
-    spare: Mutex<Vec<Decompressor>>,
+    spare: Spares<Decompressor>,
     /// One collection at a time.
     collecting: Mutex<()>,
     /// Held for reading by whoever opens an image.
     opening: RwLock<()>,
     /// The same for chunks that are put and not compressed yet.
-    packers: Mutex<Vec<Compressor>>,
+    packers: Spares<Compressor>,
     /// And for chunks that are read out of any order.
-    readers: Mutex<Vec<Reading>>,
+    readers: Spares<Reading>,
     pub(crate) sketches: Sketches,
     pub(crate) live: Arc<Live>,
     pub(crate) locks: Locks,
@@ -80,14 +75,7 @@ impl Inner {
 
     /// Work with one of the spare compressors.
     pub(crate) fn pack<T>(&self, work: impl FnOnce(&mut Compressor) -> T) -> T {
-        let spare = locked(&self.packers).pop();
-        let mut packer = spare.unwrap_or_else(|| Compressor::new(self.options.zstd_level));
-        let result = work(&mut packer);
-        let mut packers = locked(&self.packers);
-        if packers.len() < SPARE {
-            packers.push(packer);
-        }
-        result
+        self.packers.with(|| Compressor::new(self.options.zstd_level), work)
     }
 
     /// The chunk that `stored` is, with one of the spare decompressors.
@@ -98,17 +86,7 @@ impl Inner {
         raw_len: u32,
         stored: &'a [u8],
     ) -> Result<Cow<'a, [u8]>, &'static str> {
-        let mut decompressor = self.spare().pop().unwrap_or_else(Decompressor::new);
-        let decoded = decompressor.decode(digest, encoding, raw_len, stored);
-        let mut spare = self.spare();
-        if spare.len() < SPARE {
-            spare.push(decompressor);
-        }
-        decoded
-    }
-
-    fn spare(&self) -> MutexGuard<'_, Vec<Decompressor>> {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+        self.spare.with(Decompressor::new, |it| it.decode(digest, encoding, raw_len, stored))
     }
 
     pub(crate) fn collecting(&self) -> MutexGuard<'_, ()> {
@@ -339,11 +317,11 @@ impl Store {
             scratch,
             catalogue: Mutex::new(catalogue),
             attempts: AtomicU64::new(0),
-            spare: Mutex::new(Vec::new()),
+            spare: Spares::new(),
             collecting: Mutex::new(()),
             opening: RwLock::new(()),
-            packers: Mutex::new(Vec::new()),
-            readers: Mutex::new(Vec::new()),
+            packers: Spares::new(),
+            readers: Spares::new(),
             sketches: Sketches::default(),
             live: Arc::default(),
             locks,
@@ -461,16 +439,10 @@ impl Store {
 
     /// Adds the bytes of chunks, SHA-256 verified. Those that lie together are read together.
     pub fn chunks(&self, chunks: &[ChunkRef], out: &mut Vec<u8>) -> Result<()> {
-        let spare = locked(&self.0.readers).pop();
-        let mut reading = spare.unwrap_or_else(Reading::seldom);
-        let read = self.0.containers.read_chunks(chunks, &mut reading, |raw| {
-            out.extend_from_slice(&raw);
-        });
-        let mut readers = locked(&self.0.readers);
-        if readers.len() < SPARE {
-            readers.push(reading);
-        }
-        read
+        self.0.readers.with(Reading::seldom, |reading| {
+            let each = |raw: Bytes| out.extend_from_slice(&raw);
+            self.0.containers.read_chunks(chunks, reading, each)
+        })
     }
 
     /// How a chunk is stored, and in how many bytes.

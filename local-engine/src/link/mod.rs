@@ -10,14 +10,12 @@
 //!   attempt      one attempt at one generation, with its rows
 //!   transfer     one generation: the store's side of link's sender
 //!   recipe       what a generation consists of, told in batches
-//!   aside        work on all processors
 //!   facts        what the remote knows of jobs
 //!   heal         chunks that are damaged at one side
 //! ```
 //!
 //! Devices of a remote site are in [`crate::ghost`].
 
-mod aside;
 mod attempt;
 mod bulk;
 mod connection;

@@ -12,9 +12,7 @@ use model::GenerationId;
 use store::{
     ChunkRef, Compare, Encoding, GenerationInfo, ObjectRun, Piece, Recipes, Standing, Store,
 };
-use store::{Result as StoreResult, StoreError};
-
-use super::aside::side_by_side;
+use store::{Result as StoreResult, StoreError, side_by_side};
 
 /// Chunks of one batch: about 16 MiB of data, so that wants come back while more is offered.
 const BATCH_CHUNKS: usize = 1024;
@@ -33,6 +31,9 @@ const FRESH_MAX: usize = 256;
 /// base, only one of some gaps without a run beside is compared.
 const VAIN: u64 = 16 << 20;
 const VAIN_STEP: usize = 8;
+
+/// So many parts of a batch are worth another thread.
+const PARTS_WORTH: usize = 8;
 
 /// Of a generation that is being written a batch is made of so many bytes at least.
 const STEP: u64 = 8 << 20;
@@ -114,8 +115,6 @@ struct Gap {
     chunks: Vec<ChunkRef>,
     /// Runs of the base that may be what it was before, and their bytes.
     olds: Vec<(u64, u64, u64)>,
-    /// A run is before or behind it.
-    beside: bool,
 }
 
 /// A piece of a batch.
@@ -261,7 +260,6 @@ impl<'a> RecipeReader<'a> {
     fn gap(&mut self, making: &mut Making) -> StoreResult<Gap> {
         let (mut gap, mut bytes) = (Gap::default(), 0u64);
         let mut before = None;
-        gap.beside = matches!(making.parts.last(), Some(Part::Run(_)));
         while bytes < GAP_BYTES && gap.items.len() < GAP_ITEMS {
             match self.read()? {
                 None => break,
@@ -287,21 +285,20 @@ impl<'a> RecipeReader<'a> {
                 }
             }
         }
-        gap.beside |= before.is_some();
         gap.olds = self.olds(bytes, before)?;
+        let beside = before.is_some() || matches!(making.parts.last(), Some(Part::Run(_)));
+        if self.vain >= VAIN && !beside && !making.parts.len().is_multiple_of(VAIN_STEP) {
+            gap.olds.clear();
+        }
         Ok(gap)
     }
 
     /// How these are told, and what packs are made of for them. What is left of the gaps is found
     /// out side by side.
     fn planned(&mut self, parts: Vec<Part>) -> StoreResult<(Vec<Entry>, Plan)> {
-        let seldom = self.vain >= VAIN;
-        let numbered: Vec<(usize, &Part)> = parts.iter().enumerate().collect();
-        let lefts = side_by_side(&numbered, |(number, part)| match part {
-            Part::Gap(gap) if !seldom || gap.beside || number % VAIN_STEP == 0 => {
-                self.left(&gap.chunks, &gap.olds)
-            }
-            _ => Ok(None),
+        let lefts = side_by_side(&parts, PARTS_WORTH, |part| match part {
+            Part::Gap(gap) => self.left(&gap.chunks, &gap.olds),
+            Part::Run(_) => Ok(None),
         });
         let (mut entries, mut plan) = (Vec::new(), Plan::default());
         for (part, left) in parts.into_iter().zip(lefts) {

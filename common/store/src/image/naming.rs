@@ -8,7 +8,7 @@ use bytes::Bytes;
 use model::Digest;
 
 use crate::Encoding;
-use crate::codec::{Compressor, names};
+use crate::codec::{Compressor, Packed, names};
 use crate::crew::{Crew, threads};
 use crate::store::Inner;
 
@@ -19,16 +19,15 @@ use super::cutting::{Block, Cutting};
 enum Form {
     /// It was there.
     Known,
-    Raw,
-    /// A part of `packed`.
-    Zstd(Range<usize>),
+    /// Where it is packed, if it is.
+    New(Option<Range<usize>>),
 }
 
 /// The names of a block's chunks, and stored forms of those that were new when it was looked at.
 #[derive(Debug, Default)]
 pub(super) struct Named {
     chunks: Vec<(Digest, Form)>,
-    packed: Vec<u8>,
+    packed: Packed,
 }
 
 /// What is known of one chunk.
@@ -46,14 +45,7 @@ impl Named {
             let form = match inner.containers.known(&digest) {
                 Ok(Some((known, _))) if known as usize == raw.len() => Form::Known,
                 // What is wrong is told to whoever stores it.
-                _ => match compressor.encode(raw) {
-                    (Encoding::Zstd, stored) => {
-                        let start = named.packed.len();
-                        named.packed.extend_from_slice(stored);
-                        Form::Zstd(start..named.packed.len())
-                    }
-                    _ => Form::Raw,
-                },
+                _ => Form::New(named.packed.add(compressor, raw)),
             };
             named.chunks.push((digest, form));
         }
@@ -65,8 +57,7 @@ impl Named {
         let (digest, form) = self.chunks.get(number)?;
         let stored = match form {
             Form::Known => None,
-            Form::Raw => Some((Encoding::Raw, raw)),
-            Form::Zstd(part) => Some((Encoding::Zstd, self.packed.get(part.clone())?)),
+            Form::New(at) => Some(self.packed.form(at, raw)),
         };
         Some(Ready { digest: *digest, stored })
     }
