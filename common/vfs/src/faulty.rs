@@ -1,6 +1,7 @@
 //! A file system whose nth call fails.
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -204,6 +205,10 @@ impl VfsFile for FaultyFile {
     fn sync_data(&self) -> Result<(), VfsError> {
         strike(&self.plan, FaultOp::Sync, VfsOp::Sync, self.path())?;
         self.inner.sync_data()
+    }
+
+    fn write_back(&self, bytes: Range<u64>) {
+        self.inner.write_back(bytes);
     }
 
     fn path(&self) -> &Path {

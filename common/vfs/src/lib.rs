@@ -34,6 +34,7 @@ mod real;
 mod rng;
 
 use std::fmt::Debug;
+use std::ops::Range;
 use std::path::Path;
 
 pub use crash::{CrashMode, CrashVfs, SECTOR};
@@ -89,6 +90,9 @@ pub trait VfsFile: Send + Sync + Debug {
     /// Makes bytes and length durable. After an error nothing is known about the unsynced bytes:
     /// they must be written again, or the file given up.
     fn sync_data(&self) -> Result<(), VfsError>;
+    /// Says that these bytes are written and will be synced, so that the system may bring them to
+    /// disk meanwhile. Nothing is promised by it; an error is told by [`VfsFile::sync_data`].
+    fn write_back(&self, _bytes: Range<u64>) {}
     /// The path it was opened by, for messages.
     fn path(&self) -> &Path;
 

@@ -2,8 +2,12 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::Advice;
 
 use crate::{DirLock, Vfs, VfsError, VfsFile, VfsOp};
 
@@ -139,6 +143,13 @@ impl VfsFile for RealFile {
 
     fn sync_data(&self) -> Result<(), VfsError> {
         at(VfsOp::Sync, &self.path, self.file.sync_data())
+    }
+
+    fn write_back(&self, bytes: Range<u64>) {
+        // Linux begins to write what is dirty in the range, does not wait for it, and keeps the
+        // pages that are on their way.
+        let len = NonZeroU64::new(bytes.end.saturating_sub(bytes.start));
+        let _ = rustix::fs::fadvise(&self.file, bytes.start, len, Advice::DontNeed);
     }
 
     fn path(&self) -> &Path {

@@ -43,10 +43,27 @@ fn contract(vfs: &dyn Vfs, root: &Path) {
     vfs.sync_dir(&dir).unwrap();
     assert!(vfs.sync_dir(&root.join("none")).unwrap_err().is_not_found());
     assert!(vfs.list(&root.join("none")).unwrap_err().is_not_found());
+    written_back(vfs, &dir.join("back"));
     let lock = vfs.lock_exclusive(&dir).unwrap();
     assert!(vfs.lock_exclusive(&dir).unwrap_err().is_locked());
     drop(lock);
     drop(vfs.lock_exclusive(&dir).unwrap());
+}
+
+/// What the system may bring to disk early stays what it is, whatever is written over it.
+fn written_back(vfs: &dyn Vfs, path: &Path) {
+    let file = vfs.create(path).unwrap();
+    let mut bytes: Vec<u8> = (0..3u32 << 18).flat_map(u32::to_le_bytes).collect();
+    file.write_all_at(&bytes, 0).unwrap();
+    file.write_back(0..1 << 20);
+    bytes[1000..70_000].fill(7);
+    file.write_all_at(&bytes[1000..70_000], 1000).unwrap();
+    file.write_back(0..bytes.len() as u64);
+    file.write_back(5..5);
+    file.write_back(0..1 << 30);
+    assert!(vfs::read_all(vfs, path, bytes.len()).unwrap() == bytes);
+    file.sync_data().unwrap();
+    assert!(vfs::read_all(vfs, path, bytes.len()).unwrap() == bytes);
 }
 
 #[test]

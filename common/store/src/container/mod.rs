@@ -34,6 +34,10 @@ pub(crate) use plan::plan;
 
 /// Appended bytes are handed to the file system in pieces of about this size.
 const WRITE_SIZE: usize = 1 << 20;
+/// So much of it is brought to disk at once, without waiting for it: whoever syncs finds little to
+/// do, and the disk is not idle while chunks are made.
+const WRITE_BACK: u64 = 4 << 20;
+const PAGE: u64 = 4096;
 /// Container files held open for reading.
 const OPEN_FILES: usize = 64;
 
@@ -56,6 +60,8 @@ struct Active {
     id: u32,
     /// Bytes handed to the file.
     written: u64,
+    /// As far as the system was told to bring them to disk.
+    told: u64,
     /// What follows them. Writing it again after an error is harmless: it has its place.
     buffer: Vec<u8>,
     chunks: Vec<Listed>,
@@ -303,7 +309,7 @@ impl Containers {
         file.set_len(0)?;
         self.vfs.sync_dir(&self.dir).map_err(|error| self.poison(error))?;
         active.file = Some(file.into());
-        active.written = 0;
+        (active.written, active.told) = (0, 0);
         active.buffer = format::encode_file_header(active.id);
         Ok(())
     }
@@ -371,6 +377,12 @@ impl Active {
             file.write_all_at(&self.buffer, self.written)?;
             self.written += self.buffer.len() as u64;
             self.buffer.clear();
+            // What is filled on would be written twice: the last page is left alone.
+            let whole = self.written - self.written % PAGE;
+            if whole - self.told >= WRITE_BACK {
+                file.write_back(self.told..whole);
+                self.told = whole;
+            }
         }
         Ok(())
     }

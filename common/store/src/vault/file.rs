@@ -6,6 +6,7 @@
 //! is *not* the last durable one. Writing over whole blocks harms no others; of a block that is
 //! written over in part, a crash may take the rest. No file of the store is.
 
+use std::ops::Range;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 
@@ -357,6 +358,12 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    pub(super) fn write_back(&self, bytes: Range<u64>) {
+        // The block of the end is not in its place yet.
+        let block = BLOCK as u64;
+        self.file.write_back(place(bytes.start / block)..place(bytes.end / block));
     }
 
     pub(super) fn set_len(&self, len: u64) -> Result<(), VfsError> {

@@ -1,6 +1,7 @@
 //! A file system whose files are encrypted; names are not.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -143,6 +144,10 @@ impl VfsFile for SealedFile {
 
     fn sync_data(&self) -> Result<(), VfsError> {
         self.node.sync()
+    }
+
+    fn write_back(&self, bytes: Range<u64>) {
+        self.node.write_back(bytes);
     }
 
     fn path(&self) -> &Path {
