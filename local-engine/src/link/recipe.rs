@@ -2,7 +2,8 @@
 //!
 //! Between two runs of chunks that the base has too lies a *gap* of new ones, and between the same
 //! two runs in the base lies what they were before: the old bytes. If little is left of the new
-//! ones as a difference to the old, they go without being asked for.
+//! ones as a difference to the old, they go without being asked for; so do the first of those that
+//! were new here as well.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -26,6 +27,11 @@ const OLD_MARGIN: u64 = 64 << 10;
 /// A chunk of which so little is left goes without being asked for. To ask costs 32 bytes and
 /// seldom helps, so it is worth it only for more.
 const FRESH_MAX: usize = 256;
+
+/// So many bytes of a generation, in the form in which they go, are sent without being asked for
+/// where they were new here and so are likely to be new there: that spares a small generation the
+/// round trip, in which the link would lie idle. Where they were not new they are sent in vain, once.
+const UNASKED_MAX: u64 = 1 << 20;
 
 /// When so many new bytes in a row had nothing in common with the old ones, as those of an alien
 /// base, only one of some gaps without a run beside is compared.
@@ -103,6 +109,11 @@ pub(super) struct RecipeReader<'a> {
     objects: u64,
     /// New bytes since the last gap that was compared with success.
     vain: u64,
+    /// New bytes of all batches, and how many of the generation's were new in this store.
+    new: u64,
+    new_here: u64,
+    /// What may still be sent without being asked for because it was new here.
+    unasked: u64,
     next_sequence: u32,
     plans: BTreeMap<u32, Plan>,
 }
@@ -115,6 +126,12 @@ struct Gap {
     chunks: Vec<ChunkRef>,
     /// Runs of the base that may be what it was before, and their bytes.
     olds: Vec<(u64, u64, u64)>,
+}
+
+impl Gap {
+    fn bytes(&self) -> u64 {
+        self.chunks.iter().map(|chunk| u64::from(chunk.len)).sum()
+    }
 }
 
 /// A piece of a batch.
@@ -170,6 +187,10 @@ impl<'a> RecipeReader<'a> {
             old_at: 0,
             objects: 0,
             vain: 0,
+            new: 0,
+            // Of one that is being written it is not known, and there is time to ask.
+            new_here: store.generation(generation).map_or(0, |info| info.unique_bytes),
+            unasked: UNASKED_MAX,
             next_sequence: 0,
             plans: BTreeMap::new(),
         }
@@ -300,6 +321,7 @@ impl<'a> RecipeReader<'a> {
             Part::Gap(gap) => self.left(&gap.chunks, &gap.olds),
             Part::Run(_) => Ok(None),
         });
+        let unasked = self.likely_new(&parts);
         let (mut entries, mut plan) = (Vec::new(), Plan::default());
         for (part, left) in parts.into_iter().zip(lefts) {
             let (gap, left) = match part {
@@ -309,7 +331,7 @@ impl<'a> RecipeReader<'a> {
                 }
                 Part::Gap(gap) => (gap, left?),
             };
-            let bytes = gap.chunks.iter().map(|chunk| u64::from(chunk.len)).sum::<u64>();
+            let bytes = gap.bytes();
             self.vain = if left.is_some() { 0 } else { self.vain.saturating_add(bytes) };
             let number = left.map(|_| plan.gap(&gap.olds));
             if left.is_some() {
@@ -318,7 +340,8 @@ impl<'a> RecipeReader<'a> {
                 plan.olds.extend(ranges.clone());
                 entries.extend(ranges.map(|(first, count)| Entry::Old { first, count }));
             }
-            let fresh = left.is_some_and(|left| left <= FRESH_MAX * gap.chunks.len());
+            let little = left.is_some_and(|left| left <= FRESH_MAX * gap.chunks.len());
+            let fresh = little || unasked && self.goes_unasked(&gap.chunks, left)?;
             entries.extend(gap.items.into_iter().map(|item| match item {
                 Entry::Chunk(chunk) if fresh => Entry::Fresh(chunk.length),
                 item => item,
@@ -327,6 +350,30 @@ impl<'a> RecipeReader<'a> {
             plan.chunks.extend(planned);
         }
         Ok((entries, plan))
+    }
+
+    /// Whether what is new in a batch was so when it was written here, nearly all of it.
+    fn likely_new(&mut self, parts: &[Part]) -> bool {
+        let gaps = parts.iter().filter_map(|part| match part {
+            Part::Gap(gap) => Some(gap.bytes()),
+            Part::Run(_) => None,
+        });
+        self.new += gaps.sum::<u64>();
+        self.unasked > 0 && self.new_here >= self.new - self.new / 4
+    }
+
+    /// Whether chunks that are likely to be new at the other side go without being asked for, of
+    /// which so much is left as a difference.
+    fn goes_unasked(&mut self, chunks: &[ChunkRef], left: Option<usize>) -> StoreResult<bool> {
+        let mut cost = left.unwrap_or(0) as u64;
+        if left.is_none() {
+            for chunk in chunks {
+                cost += u64::from(self.store.form(chunk)?.1);
+            }
+        }
+        let fits = cost <= self.unasked;
+        self.unasked -= if fits { cost } else { 0 };
+        Ok(fits)
     }
 
     /// Runs of the base that may be what so many bytes were before, and their bytes: those behind
@@ -475,4 +522,74 @@ impl Filling {
 
 fn named(chunk: ChunkRef) -> Chunk {
     Chunk { digest: chunk.digest, length: chunk.len }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use model::{CartridgeId, Ulid};
+    use store::Options;
+
+    use super::*;
+
+    /// Bytes that do not compress.
+    fn random(seed: u64, len: usize) -> Vec<u8> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            (mixed ^ mixed >> 27).to_le_bytes()[3]
+        };
+        std::iter::repeat_with(&mut next).take(len).collect()
+    }
+
+    fn write(store: &Store, cartridge: u128, bytes: &[u8]) -> GenerationId {
+        let mut image = store.image(CartridgeId(Ulid(cartridge))).unwrap();
+        bytes.chunks(64 << 10).for_each(|record| image.write(record).unwrap());
+        image.seal().unwrap().unwrap()
+    }
+
+    /// Bytes of the chunks that go at once, and of those that are asked for.
+    fn told(store: &Store, generation: GenerationId) -> (u64, u64) {
+        let mut reader = RecipeReader::new(store, generation, 3);
+        let (mut fresh, mut named, mut sequence) = (0, 0, 0);
+        loop {
+            match reader.batch(None, sequence).unwrap() {
+                Batch::Offer(offer) => {
+                    let chunks: Vec<_> = offer.chunks().collect();
+                    let all: Vec<u32> = (0..).take(chunks.len()).collect();
+                    let pack = reader.pack(sequence, &all[..all.len().min(8)]).unwrap();
+                    assert!(!pack.chunks.is_empty(), "each can be packed");
+                    for (length, name) in chunks {
+                        *if name.is_none() { &mut fresh } else { &mut named } += u64::from(length);
+                    }
+                    sequence += 1;
+                }
+                Batch::End(info) => {
+                    assert_eq!(info.bytes, fresh + named);
+                    return (fresh, named);
+                }
+                Batch::Later | Batch::Lost => panic!("it is sealed"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_little_that_was_new_here_goes_without_being_asked_for() {
+        let vfs = Arc::new(vfs::CrashVfs::new());
+        let (store, _) = Store::open(vfs, Path::new("/s"), &Options::default()).unwrap();
+        let little = random(1, 300 << 10);
+        let new = write(&store, 1, &little);
+        assert_eq!(told(&store, new), (300 << 10, 0));
+        let again = write(&store, 2, &little);
+        assert_eq!(told(&store, again), (0, 300 << 10), "it was here, so it may be there");
+        let mostly_old = [&little[..], &random(2, 20 << 10)].concat();
+        let mixed = write(&store, 3, &mostly_old);
+        assert_eq!(told(&store, mixed).0, 0);
+        let much = write(&store, 4, &random(3, 5 << 20));
+        let (fresh, named) = told(&store, much);
+        assert!(fresh <= UNASKED_MAX && named >= 4 << 20, "{fresh} {named}");
+    }
 }

@@ -3,16 +3,16 @@
 //!
 //! The sender tells what the generation is made of, in batches: runs of another generation that
 //! the receiver has committed (the *base*), runs of what was told before, and chunks. Chunks of
-//! which little is left to send once the base is known are *fresh*: they come without being asked
-//! for and without their names. All others are named, the receiver answers with a bitmap of what
-//! it lacks, and those follow. Chunks travel in *packs*: many in one compressed frame, as a
-//! difference to old bytes of the base where there are some (see [`pack`] and [`unpack`]). Every
-//! chunk is verified by its SHA-256 before it is used. When all are there and durable the
-//! generation is committed. Batches and packs are pipelined: a window of 8 batches and 16 MiB of
-//! packs are under way at once, so that a round trip is paid once in many megabytes. Where the base
-//! is sure the first offers go with the beginning, so that nothing waits for its answer. After a
-//! break everything is offered again, which costs the recipe, and only what is still missing is
-//! sent, with what is fresh.
+//! which little is left to send once the base is known are *fresh*, and so may be a few that the
+//! receiver is likely to lack: they come without being asked for and without their names. All
+//! others are named, the receiver answers with a bitmap of what it lacks, and those follow. Chunks
+//! travel in *packs*: many in one compressed frame, as a difference to old bytes of the base where
+//! there are some (see [`pack`] and [`unpack`]). Every chunk is verified by its SHA-256 before it
+//! is used. When all are there and durable the generation is committed. Batches and packs are
+//! pipelined: a window of 8 batches and 16 MiB of packs are under way at once, so that a round trip
+//! is paid once in many megabytes. Where the base is sure the first offers go with the beginning,
+//! so that nothing waits for its answer. After a break everything is offered again, which costs the
+//! recipe, and only what is still missing is sent, with what is fresh.
 
 mod delta;
 mod pack;
