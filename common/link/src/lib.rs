@@ -53,10 +53,11 @@ pub use range::{
     Verify, Visible,
 };
 pub use replicate::{
-    BASES_MAX, Bases, Begin, Begun, CHUNK_MAX, Chunk, ChunkData, Counters, Entry, FailWhy, Failure,
-    OFFER_ENTRIES_MAX, OFFER_RANGES_MAX, OFFER_SEGMENTS_MAX, Offer, PACK_MAX, Pack, PackError,
-    PackForm, Piece, Receiver, ReceiverOutput, Replicate, ReplicateBody, Segment, Sender,
-    SenderOutput, Totals, TransferError, TransferId, Unpack, left, pack, proof, unpack,
+    BASES_MAX, Bases, Begin, Begun, CHUNK_MAX, Chunk, ChunkData, Counters, Difference, Entry,
+    FailWhy, Failure, OFFER_ENTRIES_MAX, OFFER_RANGES_MAX, OFFER_SEGMENTS_MAX, OLD_TAIL, Offer,
+    PACK_MAX, Pack, PackError, PackForm, Piece, Receiver, ReceiverOutput, Replicate, ReplicateBody,
+    Segment, Sender, SenderOutput, Totals, TransferError, TransferId, Unpack, left, pack,
+    pack_differences, proof, unpack,
 };
 pub use report::{
     DriveReport, FROZEN_MAX, JobReport, LibraryReport, ReportTooLong, ReportWatch, SiteReport,

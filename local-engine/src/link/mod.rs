@@ -23,6 +23,7 @@ mod facts;
 mod heal;
 mod lease;
 mod outbox;
+mod packing;
 mod recipe;
 mod replicate;
 mod site;

@@ -1,4 +1,4 @@
-//! What a generation consists of, told in batches, and its chunks, put into packs.
+//! What a generation consists of, told in batches.
 //!
 //! Between two runs of chunks that the base has too lies a *gap* of new ones, and between the same
 //! two runs in the base lies what they were before: the old bytes. If little is left of the new
@@ -6,14 +6,13 @@
 //! were new here as well.
 
 use std::collections::BTreeMap;
-use std::io;
 
-use link::{Chunk, Entry, Offer, PACK_MAX, Pack, PackForm, Segment};
+use link::{Chunk, Difference, Entry, Offer, Pack, Segment};
 use model::GenerationId;
-use store::{
-    ChunkRef, Compare, Encoding, GenerationInfo, ObjectRun, Piece, Recipes, Standing, Store,
-};
+use store::{ChunkRef, Compare, GenerationInfo, ObjectRun, Piece, Recipes, Standing, Store};
 use store::{Result as StoreResult, StoreError, side_by_side};
+
+use super::packing::{Packing, PackingError, Plan};
 
 /// Chunks of one batch: about 16 MiB of data, so that wants come back while more is offered.
 const BATCH_CHUNKS: usize = 1024;
@@ -27,6 +26,9 @@ const OLD_MARGIN: u64 = 64 << 10;
 /// A chunk of which so little is left goes without being asked for. To ask costs 32 bytes and
 /// seldom helps, so it is worth it only for more.
 const FRESH_MAX: usize = 256;
+
+/// So much of a difference is kept for each chunk until its pack is made: a MiB for a batch.
+const KEPT_MAX: usize = 1 << 10;
 
 /// So many bytes of a generation, in the form in which they go, are sent without being asked for
 /// where they were new here and so are likely to be new there: that spares a small generation the
@@ -54,43 +56,6 @@ pub(super) enum Batch {
     End(GenerationInfo),
     /// What was offered is not how it ended.
     Lost,
-}
-
-/// A chunk of a batch.
-struct Planned {
-    chunk: ChunkRef,
-    /// The gap whose old bytes help with it.
-    gap: Option<usize>,
-}
-
-/// The old bytes of a gap.
-struct Olds {
-    /// Indices among the batch's old ranges.
-    ranges: std::ops::Range<u32>,
-    bytes: usize,
-}
-
-/// What the packs of a batch are made of.
-#[derive(Default)]
-struct Plan {
-    chunks: Vec<Planned>,
-    gaps: Vec<Olds>,
-    /// Runs of the base's chunks.
-    olds: Vec<(u64, u64)>,
-}
-
-/// Why chunks could not be put into a pack.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum PackingError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// It can be sent without the base.
-    #[error("the base can not be read: {0}")]
-    Base(StoreError),
-    #[error("a pack can not be compressed: {0}")]
-    Compression(#[from] io::Error),
-    #[error("a pack of a batch that was not made")]
-    NoPlan,
 }
 
 /// Reads a recipe in batches.
@@ -317,37 +282,39 @@ impl<'a> RecipeReader<'a> {
     /// How these are told, and what packs are made of for them. What is left of the gaps is found
     /// out side by side.
     fn planned(&mut self, parts: Vec<Part>) -> StoreResult<(Vec<Entry>, Plan)> {
-        let lefts = side_by_side(&parts, PARTS_WORTH, |part| match part {
-            Part::Gap(gap) => self.left(&gap.chunks, &gap.olds),
+        let packing = self.packing();
+        let told = side_by_side(&parts, PARTS_WORTH, |part| match part {
+            Part::Gap(gap) => packing.told_by(&gap.chunks, &gap.olds),
             Part::Run(_) => Ok(None),
         });
         let unasked = self.likely_new(&parts);
         let (mut entries, mut plan) = (Vec::new(), Plan::default());
-        for (part, left) in parts.into_iter().zip(lefts) {
-            let (gap, left) = match part {
+        for (part, told) in parts.into_iter().zip(told) {
+            let (gap, told) = match part {
                 Part::Run(run) => {
                     entries.push(run);
                     continue;
                 }
-                Part::Gap(gap) => (gap, left?),
+                Part::Gap(gap) => (gap, told?),
             };
             let bytes = gap.bytes();
-            self.vain = if left.is_some() { 0 } else { self.vain.saturating_add(bytes) };
-            let number = left.map(|_| plan.gap(&gap.olds));
-            if left.is_some() {
+            self.vain = if told.is_some() { 0 } else { self.vain.saturating_add(bytes) };
+            let left = told.as_ref().map(|told| told.left);
+            if told.is_some() {
                 let range = |(first, count, _): &(u64, u64, u64)| (*first, *count);
-                let ranges = gap.olds.iter().map(range);
-                plan.olds.extend(ranges.clone());
-                entries.extend(ranges.map(|(first, count)| Entry::Old { first, count }));
+                entries.extend(
+                    gap.olds.iter().map(range).map(|(first, count)| Entry::Old { first, count }),
+                );
             }
             let little = left.is_some_and(|left| left <= FRESH_MAX * gap.chunks.len());
             let fresh = little || unasked && self.goes_unasked(&gap.chunks, left)?;
+            let keeps = |it: &Difference| little && it.size() <= KEPT_MAX * gap.chunks.len();
+            let told = told.map(|told| (Some(told.difference).filter(keeps), &gap.olds[..]));
+            plan.add(&gap.chunks, told);
             entries.extend(gap.items.into_iter().map(|item| match item {
                 Entry::Chunk(chunk) if fresh => Entry::Fresh(chunk.length),
                 item => item,
             }));
-            let planned = gap.chunks.into_iter().map(|chunk| Planned { chunk, gap: number });
-            plan.chunks.extend(planned);
         }
         Ok((entries, plan))
     }
@@ -409,114 +376,14 @@ impl<'a> RecipeReader<'a> {
         Ok(olds)
     }
 
-    /// Bytes that are left of the chunks as a difference to the old ones, `None` if that does not
-    /// pay.
-    fn left(&self, chunks: &[ChunkRef], olds: &[(u64, u64, u64)]) -> StoreResult<Option<usize>> {
-        let old_bytes: u64 = olds.iter().map(|(_, _, bytes)| *bytes).sum();
-        if chunks.is_empty() || old_bytes == 0 || old_bytes > PACK_MAX as u64 {
-            return Ok(None);
-        }
-        let mut stored = 0;
-        for chunk in chunks {
-            stored += self.store.form(chunk)?.1 as usize;
-        }
-        let mut raw = Vec::new();
-        self.store.chunks(chunks, &mut raw)?;
-        let mut old = Vec::new();
-        for (first, count, _) in olds {
-            // Without old bytes that can be read it is told without them.
-            if self.read_old((*first, *count), &mut old).is_err() {
-                return Ok(None);
-            }
-        }
-        Ok(link::left(&old, &raw).ok().filter(|left| *left < stored - stored / 8))
-    }
-
-    fn read_old(&self, (first, count): (u64, u64), out: &mut Vec<u8>) -> StoreResult<()> {
-        let Some(base) = &self.base else { return Ok(()) };
-        let count = usize::try_from(count).unwrap_or(usize::MAX);
-        let chunks = base.chunks(first).take(count).collect::<StoreResult<Vec<_>>>()?;
-        self.store.chunks(&chunks, out)
+    fn packing(&self) -> Packing<'_> {
+        Packing { store: self.store, base: self.base.as_ref(), level: self.level }
     }
 
     /// A pack of some of these chunks of a batch, from the first on.
     pub(super) fn pack(&self, sequence: u32, asked: &[u32]) -> Result<Pack, PackingError> {
         let plan = self.plans.get(&sequence).ok_or(PackingError::NoPlan)?;
-        let mut filling = Filling::default();
-        for index in asked {
-            let planned = plan.chunks.get(*index as usize).ok_or(PackingError::NoPlan)?;
-            if !filling.has_room(plan, planned) {
-                break;
-            }
-            // What does not compress is not tried again.
-            let raw = self.store.form(&planned.chunk)?.0 == Encoding::Raw;
-            let plain = raw && planned.gap.is_none();
-            if *filling.plain.get_or_insert(plain) == plain {
-                filling.add(plan, planned);
-                filling.indices.push(*index);
-            }
-        }
-        let mut raw = Vec::with_capacity(filling.bytes);
-        self.store.chunks(&filling.chunks, &mut raw)?;
-        let mut old = Vec::new();
-        let olds: Vec<u32> = filling.olds(plan);
-        for index in &olds {
-            let range = plan.olds.get(*index as usize).copied().unwrap_or_default();
-            self.read_old(range, &mut old).map_err(PackingError::Base)?;
-        }
-        let Filling { indices: chunks, chunks: refs, plain, .. } = filling;
-        let proof = link::proof(refs.iter().map(|chunk| &chunk.digest));
-        let (form, bytes) = match plain {
-            Some(true) => (PackForm::Plain, raw.into()),
-            _ => link::pack(&old, &raw, self.level)?,
-        };
-        let olds = if form == PackForm::Plain { Vec::new() } else { olds };
-        Ok(Pack { chunks, olds, form, proof, bytes })
-    }
-}
-
-impl Plan {
-    /// Enters a gap with these old ranges, which are the next of the batch.
-    fn gap(&mut self, olds: &[(u64, u64, u64)]) -> usize {
-        let first = self.olds.len() as u32;
-        let ranges = first..first + olds.len() as u32;
-        let bytes = olds.iter().map(|(_, _, bytes)| *bytes as usize).sum();
-        self.gaps.push(Olds { ranges, bytes });
-        self.gaps.len() - 1
-    }
-}
-
-/// A pack under way.
-#[derive(Default)]
-struct Filling {
-    indices: Vec<u32>,
-    chunks: Vec<ChunkRef>,
-    bytes: usize,
-    gaps: Vec<usize>,
-    old_bytes: usize,
-    /// Whether it is left as it is; the first chunk decides.
-    plain: Option<bool>,
-}
-
-impl Filling {
-    fn has_room(&self, plan: &Plan, planned: &Planned) -> bool {
-        let new = planned.gap.filter(|gap| self.gaps.last() != Some(gap));
-        let old = new.and_then(|gap| plan.gaps.get(gap)).map_or(0, |it| it.bytes);
-        self.bytes + planned.chunk.len as usize <= PACK_MAX && self.old_bytes + old <= PACK_MAX
-    }
-
-    fn add(&mut self, plan: &Plan, planned: &Planned) {
-        self.chunks.push(planned.chunk);
-        self.bytes += planned.chunk.len as usize;
-        if let Some(gap) = planned.gap.filter(|gap| self.gaps.last() != Some(gap)) {
-            self.old_bytes += plan.gaps.get(gap).map_or(0, |it| it.bytes);
-            self.gaps.push(gap);
-        }
-    }
-
-    fn olds(&self, plan: &Plan) -> Vec<u32> {
-        let gaps = self.gaps.iter().filter_map(|gap| plan.gaps.get(*gap));
-        gaps.flat_map(|gap| gap.ranges.clone()).collect()
+        self.packing().pack(plan, asked)
     }
 }
 

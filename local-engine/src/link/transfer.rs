@@ -13,7 +13,8 @@ use store::{GenerationInfo, Store, StoreError};
 use tokio::sync::mpsc::Receiver;
 
 use super::bulk::Bulk;
-use super::recipe::{Batch, PackingError, RecipeReader};
+use super::packing::PackingError;
+use super::recipe::{Batch, RecipeReader};
 
 /// Why a transfer ended before its aim.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -4,20 +4,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use link::{
-    Begin, Begun, Counters, FailWhy, Failure, Message, PACK_MAX, Peer, Piece, Receiver,
-    ReceiverOutput, Segment, Totals, TransferId, Unpack,
+    Begin, Begun, Counters, FailWhy, Failure, Message, Peer, Piece, Receiver, ReceiverOutput,
+    ReplicateBody, Segment, Totals, TransferId, Unpack,
 };
 use model::{Digest, JobId, LibraryName};
 use serde::Deserialize;
 use service::messages;
-use store::{ChunkRef, GenerationInfo, Import, ObjectRun, Recipes, StoreError};
+use store::{ChunkRef, GenerationInfo, Import, ObjectRun, StoreError};
 use svs::{
     Cartridge, Ending, EventKind, GenerationState, JobKind, JobOwner, JobState, NewJob, Progress,
     Replication, ReplicationState, SvsError, Verified,
 };
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
 
 use super::Incoming;
+use super::base::{Base, OldError};
 use crate::engine::{Ground, now_ms};
 
 /// The rows follow at most so often.
@@ -52,7 +54,7 @@ pub(super) struct Arrival {
     bulk: mpsc::Sender<Message>,
     import: Option<Import>,
     /// What the peer tells it by; pinned as long as the transfer lasts.
-    base: Option<Recipes>,
+    base: Option<Base>,
     job: JobId,
     /// The job has a row.
     written: bool,
@@ -130,10 +132,26 @@ impl Arrival {
             if self.over {
                 return Ok(());
             }
-            let (body, length) = inbox.blocking_recv().ok_or("the link is down")?;
+            let (body, length) = self.next(inbox).ok_or("the link is down")?;
             self.wire += length;
+            if let (Some(base), ReplicateBody::Offer { offer, .. }) = (&mut self.base, &body) {
+                base.offered(offer);
+            }
             if let Err(error) = self.receiver.handle(body) {
                 self.ground.peers.end(&self.peer.site, &error.to_string());
+            }
+        }
+    }
+
+    /// The next message. Old bytes are read until it comes.
+    fn next(&mut self, inbox: &mut mpsc::Receiver<Incoming>) -> Option<Incoming> {
+        loop {
+            match inbox.try_recv() {
+                Err(TryRecvError::Empty) => {}
+                come => return come.ok(),
+            }
+            if !self.base.as_mut().is_some_and(Base::read_ahead) {
+                return inbox.blocking_recv();
             }
         }
     }
@@ -202,7 +220,7 @@ impl Arrival {
         let bases = self.begin.bases.list().iter().zip(0u32..);
         let mut here = bases.filter_map(|(id, index)| Some((index, store.recipe(*id).ok()?)));
         let (index, base) = here.next().unzip();
-        self.base = base;
+        self.base = base.map(|recipe| Base::new(store, recipe));
         self.import = Some(store.import_unannounced(GenerationInfo {
             id: self.begin.generation,
             cartridge: self.begin.cartridge,
@@ -305,7 +323,7 @@ impl Arrival {
     }
 
     fn append_all(&mut self, segments: &[Segment], pieces: &[Piece]) -> Result<(), StoreError> {
-        let base = self.base.as_ref().map(|base| base.info().id);
+        let base = self.base.as_ref().map(Base::id);
         let Some(import) = &mut self.import else { return Ok(()) };
         for segment in segments {
             import.append_objects(match segment {
@@ -333,7 +351,14 @@ impl Arrival {
 
     /// Verifies and stores the chunks of a pack; their names.
     fn put(&mut self, pack: &Unpack) -> Result<Vec<Digest>, Failure> {
-        let old = self.old(&pack.olds)?;
+        let old = match &mut self.base {
+            Some(base) => base.old(&pack.olds),
+            None => Ok(Vec::new()),
+        };
+        let old = old.map_err(|error| match error {
+            OldError::Store(error) => self.failure(&error),
+            OldError::Wrong(text) => Failure { why: FailWhy::Refused, text: text.to_owned() },
+        })?;
         let corrupt = |error: link::PackError| {
             let (why, text) = (FailWhy::Corrupt, error.to_string());
             Failure { why, text }
@@ -350,27 +375,6 @@ impl Arrival {
             }
         }
         Ok(chunks.into_iter().map(|(name, _)| name).collect())
-    }
-
-    /// The bytes of these runs of the base.
-    fn old(&self, runs: &[(u64, u64)]) -> Result<Vec<u8>, Failure> {
-        let wrong = |text: &str| Failure { why: FailWhy::Refused, text: text.to_owned() };
-        let (mut old, mut chunks, mut bytes) = (Vec::new(), Vec::new(), 0);
-        let Some(base) = &self.base else { return Ok(old) };
-        let unreadable = |error: StoreError| self.failure(&error);
-        for (first, count) in runs {
-            for index in *first..first.saturating_add(*count) {
-                let chunk = base.chunk(index).map_err(unreadable)?;
-                let chunk = chunk.ok_or_else(|| wrong("old bytes beyond the end of the base"))?;
-                bytes += chunk.len as usize;
-                if bytes > PACK_MAX {
-                    return Err(wrong("a pack is a difference to too much"));
-                }
-                chunks.push(chunk);
-            }
-        }
-        self.ground.store.chunks(&chunks, &mut old).map_err(unreadable)?;
-        Ok(old)
     }
 
     /// The store first, then the rows.

@@ -1,6 +1,7 @@
 //! Generations that arrive from a peer: `link::Receiver` with the store and the rows around it.
 
 mod arrival;
+mod base;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

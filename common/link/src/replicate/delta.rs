@@ -125,33 +125,90 @@ impl<'a> Places<'a> {
     }
 }
 
-/// Tells `new` by `old`.
-pub(super) fn encode(old: &[u8], new: &[u8]) -> Delta {
-    let places = Places::of(old);
-    let mut literals = Vec::new();
+/// So many literals, and then a copy of old bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Operation {
+    literals: u32,
+    length: u32,
+    from: u32,
+}
+
+/// New bytes, told by old ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Difference {
+    operations: Vec<Operation>,
+    /// Those behind the last copy as well.
+    literals: Vec<u8>,
+}
+
+impl Difference {
+    /// Tells `new` by `old`, both of 4 MiB at most.
+    pub fn of(old: &[u8], new: &[u8]) -> Self {
+        let places = Places::of(old);
+        let mut difference = Self::default();
+        // Of the new bytes those before `told` are told; `old_end` is where the last copy ended.
+        let (mut at, mut told, mut old_end) = (0, 0, 0usize);
+        while at + WINDOW <= new.len() {
+            let near = old_end.checked_add(at - told);
+            let Some((mut from, mut length)) = places.find(new, at, near) else {
+                at += (2 * ((at - told) / PATIENCE) + 1).min(STEP_MAX);
+                continue;
+            };
+            while from > 0 && at > told && old[from - 1] == new[at - 1] {
+                (from, at, length) = (from - 1, at - 1, length + 1);
+            }
+            difference.literals.extend_from_slice(&new[told..at]);
+            difference.operations.push(Operation {
+                literals: (at - told) as u32,
+                length: length as u32,
+                from: from as u32,
+            });
+            at += length;
+            (told, old_end) = (at, from + length);
+        }
+        difference.literals.extend_from_slice(&new[told..]);
+        difference
+    }
+
+    /// New bytes that nothing old helps with.
+    pub fn whole(new: Vec<u8>) -> Self {
+        Self { operations: Vec::new(), literals: new }
+    }
+
+    /// The bytes that were not found.
+    pub(super) fn literals(&self) -> &[u8] {
+        &self.literals
+    }
+
+    /// Bytes of memory.
+    pub fn size(&self) -> usize {
+        self.operations.len() * size_of::<Operation>() + self.literals.len()
+    }
+}
+
+/// Differences one behind the other as one, each with where its old bytes begin among all.
+pub(super) fn joined(parts: &[(usize, &Difference)]) -> Delta {
     let (mut counts, mut highs, mut firsts, mut lows) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    // Of the new bytes those before `told` are told; `old_end` is where the last copy ended.
-    let (mut at, mut told, mut old_end) = (0, 0, 0usize);
-    while at + WINDOW <= new.len() {
-        let near = old_end.checked_add(at - told);
-        let Some((mut from, mut length)) = places.find(new, at, near) else {
-            at += (2 * ((at - told) / PATIENCE) + 1).min(STEP_MAX);
-            continue;
-        };
-        while from > 0 && at > told && old[from - 1] == new[at - 1] {
-            (from, at, length) = (from - 1, at - 1, length + 1);
+    let mut literals = Vec::with_capacity(parts.iter().map(|it| it.1.literals.len()).sum());
+    // Literals that are not followed by a copy yet, and where the last one ended.
+    let (mut waiting, mut old_end) = (0u64, 0u64);
+    for (start, part) in parts {
+        literals.extend_from_slice(&part.literals);
+        waiting += part.literals.len() as u64;
+        let mut left = part.literals.len() as u64;
+        for operation in &part.operations {
+            left -= u64::from(operation.literals);
+            let count = waiting - left;
+            let (from, length) = (*start as u64 + u64::from(operation.from), operation.length);
+            put(&mut counts, count);
+            put(&mut highs, u64::from(length >> 8));
+            lows.push(length as u8);
+            let distance = (from as i64) - (old_end + count) as i64;
+            put(&mut firsts, ((distance << 1) ^ (distance >> 63)).cast_unsigned());
+            (waiting, old_end) = (left, from + u64::from(length));
         }
-        literals.extend_from_slice(&new[told..at]);
-        put(&mut counts, (at - told) as u64);
-        put(&mut highs, length as u64 >> 8);
-        lows.push(length as u8);
-        let distance = from as i64 - (old_end + at - told) as i64;
-        put(&mut firsts, ((distance << 1) ^ (distance >> 63)).cast_unsigned());
-        at += length;
-        (told, old_end) = (at, from + length);
     }
-    literals.extend_from_slice(&new[told..]);
     let mut operations = Vec::new();
     put(&mut operations, lows.len() as u64);
     [counts, highs, firsts, lows].iter().for_each(|column| operations.extend_from_slice(column));
@@ -219,11 +276,27 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_encoded_decodes((old, new) in edited()) {
-            let delta = encode(&old, &new);
+            let delta = joined(&[(0, &Difference::of(&old, &new))]);
             let back = decode(&old, &delta, new.len());
             prop_assert_eq!(back.as_ref(), Some(&new));
             prop_assert!(delta.operations.len() <= new.len() + 1);
             prop_assert_eq!(decode(&old, &delta, new.len() + 1), None);
+        }
+
+        #[test]
+        fn what_is_joined_decodes(pairs in prop::collection::vec(edited(), 0..5), whole: bool) {
+            let (mut old, mut new, mut parts) = (Vec::new(), Vec::new(), Vec::new());
+            for (index, (before, after)) in pairs.iter().enumerate() {
+                let difference = match whole && index == 1 {
+                    true => Difference::whole(after.clone()),
+                    false => Difference::of(before, after),
+                };
+                parts.push((old.len(), difference));
+                old.extend_from_slice(before);
+                new.extend_from_slice(after);
+            }
+            let parts: Vec<_> = parts.iter().map(|(start, part)| (*start, part)).collect();
+            prop_assert_eq!(decode(&old, &joined(&parts), new.len()), Some(new));
         }
 
         #[test]

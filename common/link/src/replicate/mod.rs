@@ -19,7 +19,8 @@ mod pack;
 mod receiver;
 mod sender;
 
-pub use pack::{PackError, left, pack, proof, unpack};
+pub use delta::Difference;
+pub use pack::{OLD_TAIL, PackError, left, pack, pack_differences, proof, unpack};
 pub use receiver::{Begun, Piece, Receiver, ReceiverOutput, Unpack};
 pub use sender::{Sender, SenderOutput};
 

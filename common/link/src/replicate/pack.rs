@@ -1,20 +1,23 @@
 //! Chunks as they travel: many in one piece, compressed together, as copies of old bytes where
 //! there are some.
 
+use std::cell::RefCell;
 use std::io;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use model::Digest;
 use sha2::{Digest as _, Sha256};
-use zstd::zstd_safe::{CCtx, CParameter, DCtx, DParameter, compress_bound, get_error_name};
+use zstd::zstd_safe::{
+    CCtx, CParameter, DCtx, DParameter, ResetDirective, compress_bound, get_error_name,
+};
 
-use super::delta::{self, Delta};
+use super::delta::{self, Delta, Difference};
 use super::{PACK_MAX, PackForm};
 
 /// Both prefix and content are within reach of every match: 8 MiB.
 const WINDOW_LOG_MAX: u32 = 23;
 /// So many of the last old bytes help to say the literals: words that occur in both.
-const PREFIX_MAX: usize = 512 << 10;
+pub const OLD_TAIL: usize = 512 << 10;
 /// An entry of the compressor's tables for each byte of the prefix.
 const PREFIX_LOG: u32 = 19;
 /// Operations and literals are few: they are compressed with this level, unless they are many.
@@ -42,15 +45,8 @@ pub fn pack(old: &[u8], raw: &[u8], level: i32) -> io::Result<(PackForm, Bytes)>
     let (form, bytes) = match old.is_empty() {
         true => (PackForm::Zstd, deflated(&[], raw, level)?.into()),
         false => {
-            let Delta { operations, literals } = delta::encode(old, raw);
-            let level = if literals.len() <= FEW { DELTA_LEVEL } else { level };
-            let operations = deflated(&[], &operations, DELTA_LEVEL)?;
-            let literals = deflated(prefix(old), &literals, level)?;
-            let mut bytes = BytesMut::with_capacity(4 + operations.len() + literals.len());
-            bytes.put_u32_le(operations.len() as u32);
-            bytes.put(&operations[..]);
-            bytes.put(&literals[..]);
-            (PackForm::Delta, bytes.freeze())
+            let difference = Difference::of(old, raw);
+            (PackForm::Delta, pack_differences(old, &[(0, &difference)], level)?)
         }
     };
     Ok(match bytes.len() < raw.len() {
@@ -59,23 +55,71 @@ pub fn pack(old: &[u8], raw: &[u8], level: i32) -> io::Result<(PackForm, Bytes)>
     })
 }
 
-/// About how many bytes a pack of `raw` as a difference to `old` would have.
+/// Encodes the chunks of a pack in the form [`PackForm::Delta`]: differences, each with where its
+/// old bytes begin among all. `old` are all old bytes, or the last [`OLD_TAIL`] of them.
 ///
 /// # Errors
 /// There is no memory for it.
-pub fn left(old: &[u8], raw: &[u8]) -> io::Result<usize> {
-    let delta = delta::encode(old, raw);
-    Ok(delta.operations.len() + deflated(&[], &delta.literals, 1)?.len())
+pub fn pack_differences(
+    old: &[u8],
+    parts: &[(usize, &Difference)],
+    level: i32,
+) -> io::Result<Bytes> {
+    let Delta { operations, literals } = delta::joined(parts);
+    let level = if literals.len() <= FEW { DELTA_LEVEL } else { level };
+    let operations = deflated(&[], &operations, DELTA_LEVEL)?;
+    let literals = deflated(prefix(old), &literals, level)?;
+    let mut bytes = BytesMut::with_capacity(4 + operations.len() + literals.len());
+    bytes.put_u32_le(operations.len() as u32);
+    bytes.put(&operations[..]);
+    bytes.put(&literals[..]);
+    Ok(bytes.freeze())
+}
+
+/// About how many bytes a pack of this difference alone would have.
+///
+/// # Errors
+/// There is no memory for it.
+pub fn left(difference: &Difference) -> io::Result<usize> {
+    let operations = delta::joined(&[(0, difference)]).operations;
+    Ok(operations.len() + deflated(&[], difference.literals(), 1)?.len())
 }
 
 fn prefix(old: &[u8]) -> &[u8] {
-    &old[old.len().saturating_sub(PREFIX_MAX)..]
+    &old[old.len().saturating_sub(OLD_TAIL)..]
+}
+
+thread_local! {
+    /// To make a context costs more than to compress what is left of a gap.
+    static CONTEXT: RefCell<Option<CCtx<'static>>> = const { RefCell::new(None) };
+}
+
+fn failed(code: usize) -> io::Error {
+    io::Error::other(get_error_name(code))
+}
+
+fn context<'a>() -> io::Result<CCtx<'a>> {
+    CCtx::try_create().ok_or_else(|| io::ErrorKind::OutOfMemory.into())
 }
 
 /// One zstd frame.
 fn deflated(prefix: &[u8], raw: &[u8], level: i32) -> io::Result<Vec<u8>> {
-    let failed = |code| io::Error::other(get_error_name(code));
-    let mut context = CCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
+    if !prefix.is_empty() {
+        return deflated_by(&mut context()?, prefix, raw, level);
+    }
+    CONTEXT.with_borrow_mut(|kept| match kept {
+        Some(context) => deflated_by(context, &[], raw, level),
+        None => deflated_by(kept.insert(context()?), &[], raw, level),
+    })
+}
+
+fn deflated_by<'a>(
+    context: &mut CCtx<'a>,
+    prefix: &'a [u8],
+    raw: &[u8],
+    level: i32,
+) -> io::Result<Vec<u8>> {
+    context.reset(ResetDirective::SessionAndParameters).map_err(failed)?;
     let bits = usize::BITS - (prefix.len() + raw.len()).leading_zeros();
     let window = bits.clamp(10, WINDOW_LOG_MAX);
     for parameter in [
