@@ -18,6 +18,8 @@ struct Member<Job, Done> {
 /// A few threads that do jobs in turns. Its drop waits for what they do.
 pub(crate) struct Crew<Job, Done> {
     members: Vec<Member<Job, Done>>,
+    /// Jobs for each of them that are under way at once.
+    depth: usize,
     given: usize,
     taken: usize,
 }
@@ -28,15 +30,19 @@ pub(crate) fn threads() -> usize {
 }
 
 impl<Job: Send + 'static, Done: Send + 'static> Crew<Job, Done> {
-    /// Starts threads, each with its own worker. Without any (the system has none left) every job
+    /// Starts threads, each with its own worker and so many jobs at once. Without any (the system has none left) every job
     /// comes back from [`Crew::give`].
-    pub(crate) fn start<Worker>(name: &str, threads: usize, worker: impl Fn() -> Worker) -> Self
+    pub(crate) fn start<Worker>(
+        name: &str,
+        (threads, depth): (usize, usize),
+        worker: impl Fn() -> Worker,
+    ) -> Self
     where
         Worker: FnMut(Job) -> Done + Send + 'static,
     {
         let start = |_| {
-            let (give, jobs) = sync_channel::<Job>(2);
-            let (finish, done) = sync_channel::<Done>(2);
+            let (give, jobs) = sync_channel::<Job>(depth);
+            let (finish, done) = sync_channel::<Done>(depth);
             let mut worker = worker();
             let work = move || {
                 while let Ok(job) = jobs.recv() {
@@ -48,7 +54,7 @@ impl<Job: Send + 'static, Done: Send + 'static> Crew<Job, Done> {
             let thread = Builder::new().name(name.into()).spawn(work).ok()?;
             Some(Member { jobs: Some(give), done, thread: Some(thread) })
         };
-        Self { members: (0..threads).map_while(start).collect(), given: 0, taken: 0 }
+        Self { members: (0..threads).map_while(start).collect(), depth, given: 0, taken: 0 }
     }
 
     /// Its threads.
@@ -63,7 +69,7 @@ impl<Job: Send + 'static, Done: Send + 'static> Crew<Job, Done> {
 
     /// Whether another job would be kept waiting by its thread.
     pub(crate) fn is_full(&self) -> bool {
-        self.under_way() >= 2 * self.members.len()
+        self.under_way() >= self.depth * self.members.len()
     }
 
     /// Gives a job to the next thread; back comes one that nobody can do. Must not be full.
@@ -154,7 +160,7 @@ mod tests {
 
     #[test]
     fn results_come_in_order_and_a_dead_thread_is_told() {
-        let mut crew = Crew::start("crew", 3, || |job: u64| job * job);
+        let mut crew = Crew::start("crew", (3, 2), || |job: u64| job * job);
         let (mut next, mut taken) = (0, Vec::new());
         while taken.len() < 1000 {
             while !crew.is_full() && next < 1000 {
@@ -168,11 +174,11 @@ mod tests {
         // Dropped with work under way.
         crew.give(1).unwrap();
         drop(crew);
-        let mut crew = Crew::start("crew", 1, || |job: u64| 100 / job);
+        let mut crew = Crew::start("crew", (1, 2), || |job: u64| 100 / job);
         crew.give(0).unwrap();
         assert_eq!(crew.take(true), Some(None));
         assert_eq!(crew.give(4), Err(4));
-        let mut none = Crew::start("crew", 0, || |job: u64| job);
+        let mut none = Crew::start("crew", (0, 2), || |job: u64| job);
         assert_eq!((none.give(4), none.under_way()), (Err(4), 0));
     }
 

@@ -193,7 +193,7 @@ impl ReadAhead {
         let inner = &self.inner;
         let crew = self.crew.get_or_insert_with(|| {
             // One more than there are processors for: some wait for the disk.
-            Crew::start("reading", threads() + 1, || {
+            Crew::start("reading", (threads() + 1, 2), || {
                 let (inner, mut reading) = (inner.clone(), Reading::with(&self.parts));
                 move |batch: Batch| batch.fetch(&inner, &mut reading)
             })

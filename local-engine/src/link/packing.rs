@@ -59,6 +59,12 @@ impl Plan {
         self.chunks.extend(chunks.iter().map(|chunk| Planned { chunk: *chunk, gap }));
     }
 
+    /// Gaps whose difference waits for its pack.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.gaps.iter().filter(|gap| gap.kept.is_some()).count()
+    }
+
     fn gap(&self, gap: Option<usize>) -> Option<&Gap> {
         self.gaps.get(gap?)
     }

@@ -459,4 +459,116 @@ mod tests {
         let (fresh, named) = told(&store, much);
         assert!(fresh <= UNASKED_MAX && named >= 4 << 20, "{fresh} {named}");
     }
+
+    /// The receiver's side of a transfer, which has the base: every pack undone.
+    struct Undone<'a> {
+        store: &'a Store,
+        base: Recipes,
+        chunks: Vec<Vec<u8>>,
+        /// Packs that are a difference to old bytes.
+        deltas: usize,
+    }
+
+    impl Undone<'_> {
+        fn old(&self, (first, count): (u64, u64)) -> Vec<u8> {
+            let chunks: Vec<_> = (first..first + count)
+                .map(|index| self.base.chunk(index).unwrap().unwrap())
+                .collect();
+            let mut old = Vec::new();
+            self.store.chunks(&chunks, &mut old).unwrap();
+            old
+        }
+
+        /// Takes the packs of a batch; of the chunks that are asked for only every other is wanted.
+        fn batch(&mut self, reader: &RecipeReader<'_>, sequence: u32, offer: &Offer) {
+            let chunks: Vec<_> = offer.chunks().collect();
+            let olds: Vec<_> = offer.olds().collect();
+            let wants =
+                |(n, it): &(u32, &(u32, Option<model::Digest>))| it.1.is_none() || n % 2 == 0;
+            let wanted = (0..).zip(&chunks).filter(wants);
+            let mut wanted: std::collections::BTreeSet<u32> = wanted.map(|(n, _)| n).collect();
+            let mut unpacked = BTreeMap::new();
+            while !wanted.is_empty() {
+                let asked: Vec<u32> = wanted.iter().copied().collect();
+                let pack = reader.pack(sequence, &asked).unwrap();
+                assert!(pack.chunks.iter().all(|index| wanted.remove(index)));
+                self.deltas += usize::from(pack.form == link::PackForm::Delta);
+                let old = pack.olds.iter().map(|index| self.old(olds[*index as usize]));
+                let old = old.collect::<Vec<_>>().concat();
+                let told: Vec<_> = pack.chunks.iter().map(|n| chunks[*n as usize]).collect();
+                let raw = link::unpack(&told, pack.form, (&old, &pack.bytes), &pack.proof).unwrap();
+                unpacked.extend(pack.chunks.iter().copied().zip(raw));
+            }
+            let mut index = 0;
+            for entry in &offer.entries {
+                match entry {
+                    Entry::Run { first, count } => {
+                        let run = (*first..first + count).map(|index| self.old((index, 1)));
+                        self.chunks.extend(run.collect::<Vec<_>>());
+                    }
+                    Entry::Again { first, count } => {
+                        let all = *first as usize..(first + count) as usize;
+                        all.for_each(|index| self.chunks.push(self.chunks[index].clone()));
+                    }
+                    Entry::Old { .. } => {}
+                    Entry::Chunk(_) | Entry::Fresh(_) => {
+                        let raw = match (unpacked.get(&index), entry) {
+                            (Some((_, raw)), _) => raw.to_vec(),
+                            (None, Entry::Chunk(chunk)) => {
+                                self.store.chunk(&chunk.digest).unwrap().to_vec()
+                            }
+                            other => panic!("it did not come: {other:?}"),
+                        };
+                        self.chunks.push(raw);
+                        index += 1;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Little changes, as a night makes them, larger ones that are half new, and what is all new.
+    fn changed(bytes: &[u8], seed: u64) -> Vec<u8> {
+        let mut new = bytes.to_vec();
+        (0..new.len()).step_by(60_007).for_each(|at| new[at] ^= 0x55);
+        for (n, at) in (100_000..new.len() - 80_000).step_by(1_700_003).enumerate() {
+            let fresh = random(seed + n as u64, 400);
+            (0..80_000)
+                .step_by(1000)
+                .for_each(|i| new[at + i..at + i + 400].copy_from_slice(&fresh));
+        }
+        let middle = new.len() / 2;
+        let inserted = [random(seed ^ 1, 500_000), vec![7; 300_000]].concat();
+        new.splice(middle..middle, inserted);
+        new
+    }
+
+    #[test]
+    fn packs_of_differences_kept_and_made_anew_give_the_generation() {
+        let vfs = Arc::new(vfs::CrashVfs::new());
+        let (store, _) = Store::open(vfs, Path::new("/s"), &Options::default()).unwrap();
+        let before = random(5, 24 << 20);
+        let base = write(&store, 1, &before);
+        let after = changed(&before, 77);
+        let mut image = store.image(CartridgeId(Ulid(1))).unwrap();
+        image.erase().unwrap();
+        after.chunks(64 << 10).for_each(|record| image.write(record).unwrap());
+        let generation = image.seal().unwrap().unwrap();
+        let recipe = store.recipe(base).unwrap();
+        let mut undone = Undone { store: &store, base: recipe, chunks: Vec::new(), deltas: 0 };
+        let mut reader = RecipeReader::new(&store, generation, 3);
+        let mut kept = 0;
+        for sequence in 0.. {
+            match reader.batch(Some(base), sequence).unwrap() {
+                Batch::Offer(offer) => {
+                    kept += reader.plans[&sequence].kept();
+                    undone.batch(&reader, sequence, &offer);
+                }
+                Batch::End(_) => break,
+                Batch::Later | Batch::Lost => panic!("it is sealed"),
+            }
+        }
+        assert!(kept > 20 && undone.deltas > 1, "{kept} kept, {} packs", undone.deltas);
+        assert!(undone.chunks.concat() == after, "seeds 5, 77");
+    }
 }

@@ -8,6 +8,10 @@ use cut::Cutter;
 use crate::ChunkParams;
 use crate::crew::Crew;
 
+/// Slabs that wait for the thread that cuts, and blocks for each that names: it takes a while to
+/// wake a thread, and a slab is cut in less than a millisecond.
+pub(super) const AHEAD: usize = 4;
+
 /// Neighbouring chunks.
 pub(super) type Block = Vec<Bytes>;
 
@@ -101,7 +105,7 @@ impl Cutting {
     fn crew(&mut self) -> &mut Crew<Slab, Block> {
         let params = self.params;
         self.crew.get_or_insert_with(|| {
-            Crew::start("cutting", 1, move || {
+            Crew::start("cutting", (1, AHEAD), move || {
                 let mut scissors = Scissors::new(&params);
                 move |Slab { bytes, anew }| {
                     if anew {
@@ -230,12 +234,12 @@ mod tests {
         let expected = expected(&params, &bytes);
 
         let mut none = Cutting::new(params);
-        none.crew = Some(Crew::start("cutting", 0, || |_: Slab| Block::new()));
+        none.crew = Some(Crew::start("cutting", (0, 2), || |_: Slab| Block::new()));
         assert!(cut_all(&mut none, slabs.clone()) == expected);
 
         for last in 0..4 {
             let mut dies = Cutting::new(params);
-            dies.crew = Some(Crew::start("cutting", 1, move || {
+            dies.crew = Some(Crew::start("cutting", (1, 2), move || {
                 let (mut scissors, mut left) = (Scissors::new(&params), last);
                 move |slab: Slab| {
                     assert!(left > 0, "the test lets it die");

@@ -12,7 +12,7 @@ use crate::codec::{Compressor, Packed, names};
 use crate::crew::{Crew, threads};
 use crate::store::Inner;
 
-use super::cutting::{Block, Cutting};
+use super::cutting::{AHEAD, Block, Cutting};
 
 /// The form in which a chunk that was not in the store is to be kept.
 #[derive(Debug)]
@@ -105,7 +105,7 @@ impl Naming {
 
     /// Whether the oldest block has to be stored before another slab is given.
     pub(super) fn is_full(&self) -> bool {
-        self.crew.as_ref().is_some_and(|crew| self.blocks.len() > 2 * crew.size() + 1)
+        self.crew.as_ref().is_some_and(|crew| self.blocks.len() > AHEAD * crew.size() + 1)
     }
 
     /// Has a slab of the stream cut and named; it must not be full.
@@ -135,7 +135,8 @@ impl Naming {
         let (inner, level) = (&self.inner, self.inner.options.zstd_level);
         let crew = self.crew.get_or_insert_with(|| {
             // One processor is the writer's own, which helps when it would have to wait.
-            Crew::start("naming", threads().saturating_sub(1).max(1), || {
+            let threads = threads().saturating_sub(1).max(1);
+            Crew::start("naming", (threads, AHEAD), || {
                 let (inner, mut compressor) = (inner.clone(), Compressor::new(level));
                 move |block: Block| Named::of(&block, &inner, &mut compressor)
             })
