@@ -30,8 +30,8 @@ pub(crate) fn threads() -> usize {
 }
 
 impl<Job: Send + 'static, Done: Send + 'static> Crew<Job, Done> {
-    /// Starts threads, each with its own worker and so many jobs at once. Without any (the system has none left) every job
-    /// comes back from [`Crew::give`].
+    /// Starts threads, each with its own worker and so many jobs at once. Without any (the system
+    /// has none left) every job comes back from [`Crew::give`].
     pub(crate) fn start<Worker>(
         name: &str,
         (threads, depth): (usize, usize),

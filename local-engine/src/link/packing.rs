@@ -1,5 +1,5 @@
-//! Chunks of a batch, put into packs: each gap as a difference to its old bytes, which were read and
-//! compared when the batch was planned. Of those of which little is left it is kept until then.
+//! Chunks of a batch, put into packs: each gap as a difference to its old bytes, which were read
+//! and compared when the batch was planned. Where little is left of a gap it is kept until then.
 
 use std::borrow::Cow;
 use std::io;

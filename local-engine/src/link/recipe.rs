@@ -32,7 +32,7 @@ const KEPT_MAX: usize = 1 << 10;
 
 /// So many bytes of a generation, in the form in which they go, are sent without being asked for
 /// where they were new here and so are likely to be new there: that spares a small generation the
-/// round trip, in which the link would lie idle. Where they were not new they are sent in vain, once.
+/// round trip, in which the link would lie idle. What is not new there is sent in vain, once.
 const UNASKED_MAX: u64 = 1 << 20;
 
 /// When so many new bytes in a row had nothing in common with the old ones, as those of an alien
