@@ -102,16 +102,20 @@ impl Bulk {
         &self.0.0
     }
 
-    /// Queues a frame, waiting for room; an error when the link is down. Blocks. Frames of one
-    /// transfer go in the order in which they came, whether they are urgent or not: one that is
-    /// takes those before it along.
-    pub(super) fn send(
-        &self,
-        urgent: bool,
-        of: Option<TransferId>,
-        bytes: Bytes,
-    ) -> Result<(), ()> {
-        let mut frame = Some(Frame { of, bytes });
+    /// Queues a frame of a transfer, waiting for room; an error when the link is down. Blocks.
+    /// Frames of one transfer go in the order in which they came, whether they are urgent or not:
+    /// one that is takes those before it along.
+    pub(super) fn send(&self, urgent: bool, of: TransferId, bytes: Bytes) -> Result<(), ()> {
+        self.queue(urgent, Frame { of: Some(of), bytes })
+    }
+
+    /// The same with a frame of no transfer, before those of all that are not urgent.
+    pub(super) fn send_now(&self, bytes: Bytes) -> Result<(), ()> {
+        self.queue(true, Frame { of: None, bytes })
+    }
+
+    fn queue(&self, urgent: bool, frame: Frame) -> Result<(), ()> {
+        let mut frame = Some(frame);
         let mut queues = self.shared().lock();
         while !queues.over {
             if queues.take(urgent, &mut frame) {
@@ -237,8 +241,8 @@ mod tests {
 
     use super::*;
 
-    fn frame(of: u8, number: u8) -> (Option<TransferId>, Bytes) {
-        (Some(TransferId(Ulid(of.into()))), Bytes::copy_from_slice(&[of, number]))
+    fn frame(of: u8, number: u8) -> (TransferId, Bytes) {
+        (TransferId(Ulid(of.into())), Bytes::copy_from_slice(&[of, number]))
     }
 
     /// A writer for these, the rest at this rate; what it writes.

@@ -19,7 +19,7 @@ impl Elsewhere for Links {
         let up = sites.filter_map(|site| Some((site.name()?, (site, site.bulk()?))));
         fetch_from(up, wanted, |(site, way), wanted| {
             let question = Message::Heal(Heal::Want(wanted.to_vec())).encode();
-            site.healing().ask(wanted, shutdown, || way.send(true, None, question).is_ok())
+            site.healing().ask(wanted, shutdown, || way.send_now(question).is_ok())
         })
     }
 
@@ -46,7 +46,7 @@ impl Elsewhere for Links {
             read: question.depth == Depth::Read,
         });
         site.comparing().ask(shutdown, |number| {
-            way.send(true, None, Message::Compare(Compare { number, body }).encode()).is_ok()
+            way.send_now(Message::Compare(Compare { number, body }).encode()).is_ok()
         })
     }
 
@@ -70,8 +70,7 @@ impl RemoteSite {
                 let send = move |answer| {
                     let body = CompareBody::Told(answer);
                     // Without the connection there is nobody to tell.
-                    let _ =
-                        way.send(true, None, Message::Compare(Compare { number, body }).encode());
+                    let _ = way.send_now(Message::Compare(Compare { number, body }).encode());
                 };
                 let answer = move |held: comparing::Answer| send(held.map(told));
                 self.comparing().answer(&self.ground().store, asked(ask), answer);
@@ -85,9 +84,7 @@ impl RemoteSite {
         match message {
             Heal::Want(wanted) => {
                 let Some(way) = self.bulk() else { return };
-                let send = move |answer| {
-                    way.send(true, None, Message::Heal(said(answer)).encode()).is_ok()
-                };
+                let send = move |answer| way.send_now(Message::Heal(said(answer)).encode()).is_ok();
                 self.healing().answer(&self.ground().store, wanted, send);
             }
             Heal::Chunk { digest, data } => self.healing().arrived((digest, data.and_then(stored))),

@@ -512,7 +512,7 @@ impl RemoteSite {
     /// Sends a stream message, waiting for room; one that finds the link down is lost with it.
     pub(super) fn send_stream(&self, message: Stream) {
         if let Some(bulk) = self.bulk() {
-            let _ = bulk.send(true, None, Message::Stream(message).encode());
+            let _ = bulk.send_now(Message::Stream(message).encode());
         }
     }
 

@@ -151,7 +151,7 @@ impl Sending<'_> {
         let frame = Message::Replicate(message).encode();
         self.moved.wire += frame.len() as u64 + 4;
         let urgent = self.what.urgent.load(Ordering::Relaxed);
-        let sent = self.bulk.send(urgent, Some(self.what.transfer), frame);
+        let sent = self.bulk.send(urgent, self.what.transfer, frame);
         sent.map_err(|()| Unfinished::LinkDown)
     }
 

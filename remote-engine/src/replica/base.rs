@@ -11,8 +11,10 @@ use store::{ChunkRef, Recipes, Result as StoreResult, Store, StoreError, side_by
 const PART: usize = 64;
 /// So many bytes are kept for packs to come.
 const AHEAD_MAX: usize = 2 * PACK_MAX;
-/// At least so many chunks are read ahead at once, before the next message is looked at.
+/// About so many chunks, of so many runs at most, are read before the next message is looked at.
 const STEP: usize = 4 * PART;
+/// Runs that wait to be read; those beyond are read when their pack comes.
+const WAITING_MAX: usize = 16 << 10;
 
 /// Chunks of the base: the first, and how many.
 type Run = (u64, u64);
@@ -53,7 +55,8 @@ impl Base {
 
     /// Packs will come that are a difference to what this names.
     pub(super) fn offered(&mut self, offer: &Offer) {
-        self.waiting.extend(offer.olds());
+        let room = WAITING_MAX.saturating_sub(self.waiting.len());
+        self.waiting.extend(offer.olds().take(room));
     }
 
     /// Reads some of it; false if there is nothing to read or no room. What can not be read is
@@ -62,7 +65,10 @@ impl Base {
         let kept: usize = self.kept.iter().map(|(_, bytes)| bytes.len()).sum();
         let (mut runs, mut chunks) = (Vec::new(), Vec::new());
         let mut bytes = 0;
-        while kept + bytes < AHEAD_MAX && chunks.len() < STEP {
+        for _ in 0..STEP {
+            if kept + bytes >= AHEAD_MAX || chunks.len() >= STEP {
+                break;
+            }
             let Some(run) = self.waiting.pop_front() else { break };
             let mut some = Vec::new();
             if let Ok(length) = self.chunks(run, PACK_MAX, &mut some) {
@@ -218,6 +224,11 @@ mod tests {
         base.offered(&offer(&hostile));
         while base.read_ahead() {}
         assert!(base.kept.is_empty() && base.waiting.is_empty());
+        // However many are told, no more than that are looked at, and not all at once.
+        (0..9).for_each(|_| base.offered(&offer(&[(all, 1); 4096])));
+        assert_eq!(base.waiting.len(), WAITING_MAX);
+        assert!(!base.read_ahead());
+        assert_eq!(base.waiting.len(), WAITING_MAX - STEP);
         for run in hostile {
             assert!(matches!(base.old(&[run]), Err(OldError::Wrong(_))), "{run:?}");
         }
