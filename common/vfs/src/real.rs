@@ -148,8 +148,9 @@ impl VfsFile for RealFile {
     fn write_back(&self, bytes: Range<u64>) {
         // Linux begins to write what is dirty in the range, does not wait for it, and keeps the
         // pages that are on their way.
-        let len = NonZeroU64::new(bytes.end.saturating_sub(bytes.start));
-        let _ = rustix::fs::fadvise(&self.file, bytes.start, len, Advice::DontNeed);
+        if let Some(len) = NonZeroU64::new(bytes.end.saturating_sub(bytes.start)) {
+            let _ = rustix::fs::fadvise(&self.file, bytes.start, Some(len), Advice::DontNeed);
+        }
     }
 
     fn path(&self) -> &Path {

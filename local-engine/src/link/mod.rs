@@ -10,6 +10,7 @@
 //!   attempt      one attempt at one generation, with its rows
 //!   transfer     one generation: the store's side of link's sender
 //!   recipe       what a generation consists of, told in batches
+//!   packing      its chunks, put into packs
 //!   facts        what the remote knows of jobs
 //!   heal         chunks that are damaged at one side
 //! ```

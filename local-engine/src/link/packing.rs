@@ -68,9 +68,15 @@ impl Plan {
     fn gap(&self, gap: Option<usize>) -> Option<&Gap> {
         self.gaps.get(gap?)
     }
+
+    /// The runs of the base that tell a gap.
+    fn ranges(&self, gap: &Gap) -> impl DoubleEndedIterator<Item = (u64, u64)> {
+        let ranges = gap.ranges.start as usize..gap.ranges.end as usize;
+        self.olds.get(ranges).unwrap_or_default().iter().copied()
+    }
 }
 
-fn length(chunks: &[ChunkRef]) -> usize {
+pub(super) fn length(chunks: &[ChunkRef]) -> usize {
     chunks.iter().map(|chunk| chunk.len as usize).sum()
 }
 
@@ -143,8 +149,8 @@ impl Filling {
         gaps.flat_map(|gap| gap.ranges.clone()).collect()
     }
 
-    fn chunks(&self) -> impl Iterator<Item = &ChunkRef> {
-        self.groups.iter().flat_map(|group| &group.chunks)
+    fn chunks(&self) -> Vec<ChunkRef> {
+        self.groups.iter().flat_map(|group| &group.chunks).copied().collect()
     }
 }
 
@@ -164,22 +170,35 @@ impl Packing<'_> {
         if chunks.is_empty() || old_bytes == 0 || old_bytes > PACK_MAX as u64 {
             return Ok(None);
         }
-        let mut stored = 0;
-        for chunk in chunks {
-            stored += self.store.form(chunk)?.1 as usize;
-        }
-        let mut raw = Vec::new();
-        self.store.chunks(chunks, &mut raw)?;
-        let mut old = Vec::new();
-        for (first, count, _) in olds {
+        let stored = self.stored(chunks)?;
+        let ranges = olds.iter().map(|(first, count, _)| (*first, *count));
+        let difference = match self.difference(chunks, ranges) {
+            Ok(difference) => difference,
+            Err(PackingError::Store(error)) => return Err(error),
             // Without old bytes that can be read it is told without them.
-            if self.read_old((*first, *count), &mut old).is_err() {
-                return Ok(None);
-            }
-        }
-        let difference = Difference::of(&old, &raw);
+            Err(_) => return Ok(None),
+        };
         let left = link::left(&difference).ok().filter(|left| *left < stored - stored / 8);
         Ok(left.map(|left| Told { left, difference }))
+    }
+
+    /// Bytes of the chunks as they are stored.
+    pub(super) fn stored(&self, chunks: &[ChunkRef]) -> StoreResult<usize> {
+        let stored = |chunk| Ok(self.store.form(chunk)?.1 as usize);
+        chunks.iter().map(stored).sum()
+    }
+
+    /// The chunks told by these runs of the base.
+    fn difference(
+        &self,
+        chunks: &[ChunkRef],
+        olds: impl Iterator<Item = (u64, u64)>,
+    ) -> Result<Difference, PackingError> {
+        let (raw, mut old) = (self.raw(chunks)?, Vec::new());
+        for range in olds {
+            self.read_old(range, &mut old).map_err(PackingError::Base)?;
+        }
+        Ok(Difference::of(&old, &raw))
     }
 
     fn read_old(&self, (first, count): (u64, u64), out: &mut Vec<u8>) -> StoreResult<()> {
@@ -211,18 +230,17 @@ impl Packing<'_> {
         };
         let (form, bytes) = match (told, olds.is_empty() && filling.plain != Some(true)) {
             (Some(bytes), _) => (PackForm::Delta, bytes),
-            (None, true) => link::pack(&[], &self.raw(&filling)?, self.level)?,
-            (None, false) => (PackForm::Plain, self.raw(&filling)?.into()),
+            (None, true) => link::pack(&[], &self.raw(&filling.chunks())?, self.level)?,
+            (None, false) => (PackForm::Plain, self.raw(&filling.chunks())?.into()),
         };
         let olds = if form == PackForm::Delta { olds } else { Vec::new() };
-        let proof = link::proof(filling.chunks().map(|chunk| &chunk.digest));
+        let proof = link::proof(filling.chunks().iter().map(|chunk| &chunk.digest));
         Ok(Pack { chunks: filling.indices, olds, form, proof, bytes })
     }
 
-    fn raw(&self, filling: &Filling) -> StoreResult<Vec<u8>> {
-        let chunks: Vec<_> = filling.chunks().copied().collect();
-        let mut raw = Vec::with_capacity(filling.bytes);
-        self.store.chunks(&chunks, &mut raw)?;
+    fn raw(&self, chunks: &[ChunkRef]) -> StoreResult<Vec<u8>> {
+        let mut raw = Vec::with_capacity(length(chunks));
+        self.store.chunks(chunks, &mut raw)?;
         Ok(raw)
     }
 
@@ -241,30 +259,17 @@ impl Packing<'_> {
         if let Some(kept) = gap.and_then(|gap| gap.kept.as_ref()) {
             return Ok(Cow::Borrowed(kept));
         }
-        let mut raw = Vec::with_capacity(length(&group.chunks));
-        self.store.chunks(&group.chunks, &mut raw)?;
-        let Some(gap) = gap else { return Ok(Cow::Owned(Difference::whole(raw))) };
-        let mut old = Vec::with_capacity(gap.old_bytes);
-        for range in self.ranges(plan, gap) {
-            self.read_old(range, &mut old).map_err(PackingError::Base)?;
+        match gap {
+            Some(gap) => self.difference(&group.chunks, plan.ranges(gap)).map(Cow::Owned),
+            None => Ok(Cow::Owned(Difference::whole(self.raw(&group.chunks)?))),
         }
-        Ok(Cow::Owned(Difference::of(&old, &raw)))
-    }
-
-    fn ranges<'a>(
-        &self,
-        plan: &'a Plan,
-        gap: &Gap,
-    ) -> impl DoubleEndedIterator<Item = (u64, u64)> + 'a {
-        let ranges = gap.ranges.start as usize..gap.ranges.end as usize;
-        plan.olds.get(ranges).unwrap_or_default().iter().copied()
     }
 
     /// The last old bytes of the pack, enough to say the literals with.
     fn old_tail(&self, plan: &Plan, filling: &Filling) -> Result<Vec<u8>, PackingError> {
         let mut tail = Vec::new();
         let gaps = filling.groups.iter().rev().filter_map(|group| plan.gap(group.gap));
-        for range in gaps.flat_map(|gap| self.ranges(plan, gap).rev()) {
+        for range in gaps.flat_map(|gap| plan.ranges(gap).rev()) {
             if tail.len() >= OLD_TAIL {
                 break;
             }

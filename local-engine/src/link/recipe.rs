@@ -12,7 +12,7 @@ use model::GenerationId;
 use store::{ChunkRef, Compare, GenerationInfo, ObjectRun, Piece, Recipes, Standing, Store};
 use store::{Result as StoreResult, StoreError, side_by_side};
 
-use super::packing::{Packing, PackingError, Plan};
+use super::packing::{Packing, PackingError, Plan, length};
 
 /// Chunks of one batch: about 16 MiB of data, so that wants come back while more is offered.
 const BATCH_CHUNKS: usize = 1024;
@@ -95,7 +95,7 @@ struct Gap {
 
 impl Gap {
     fn bytes(&self) -> u64 {
-        self.chunks.iter().map(|chunk| u64::from(chunk.len)).sum()
+        length(&self.chunks) as u64
     }
 }
 
@@ -334,12 +334,10 @@ impl<'a> RecipeReader<'a> {
     /// Whether chunks that are likely to be new at the other side go without being asked for, of
     /// which so much is left as a difference.
     fn goes_unasked(&mut self, chunks: &[ChunkRef], left: Option<usize>) -> StoreResult<bool> {
-        let mut cost = left.unwrap_or(0) as u64;
-        if left.is_none() {
-            for chunk in chunks {
-                cost += u64::from(self.store.form(chunk)?.1);
-            }
-        }
+        let cost = match left {
+            Some(left) => left as u64,
+            None => self.packing().stored(chunks)? as u64,
+        };
         let fits = cost <= self.unasked;
         self.unasked -= if fits { cost } else { 0 };
         Ok(fits)
@@ -414,6 +412,12 @@ mod tests {
         std::iter::repeat_with(&mut next).take(len).collect()
     }
 
+    fn store() -> Store {
+        let vfs = Arc::new(vfs::CrashVfs::new());
+        Store::open(vfs, Path::new("/s"), &Options::default()).unwrap().0
+    }
+
+    /// A new generation, in place of what is on the cartridge.
     fn write(store: &Store, cartridge: u128, bytes: &[u8]) -> GenerationId {
         let mut image = store.image(CartridgeId(Ulid(cartridge))).unwrap();
         bytes.chunks(64 << 10).for_each(|record| image.write(record).unwrap());
@@ -447,8 +451,7 @@ mod tests {
 
     #[test]
     fn a_little_that_was_new_here_goes_without_being_asked_for() {
-        let vfs = Arc::new(vfs::CrashVfs::new());
-        let (store, _) = Store::open(vfs, Path::new("/s"), &Options::default()).unwrap();
+        let store = store();
         let little = random(1, 300 << 10);
         let new = write(&store, 1, &little);
         assert_eq!(told(&store, new), (300 << 10, 0));
@@ -546,15 +549,11 @@ mod tests {
 
     #[test]
     fn packs_of_differences_kept_and_made_anew_give_the_generation() {
-        let vfs = Arc::new(vfs::CrashVfs::new());
-        let (store, _) = Store::open(vfs, Path::new("/s"), &Options::default()).unwrap();
+        let store = store();
         let before = random(5, 24 << 20);
         let base = write(&store, 1, &before);
         let after = changed(&before, 77);
-        let mut image = store.image(CartridgeId(Ulid(1))).unwrap();
-        image.erase().unwrap();
-        after.chunks(64 << 10).for_each(|record| image.write(record).unwrap());
-        let generation = image.seal().unwrap().unwrap();
+        let generation = write(&store, 1, &after);
         let recipe = store.recipe(base).unwrap();
         let mut undone = Undone { store: &store, base: recipe, chunks: Vec::new(), deltas: 0 };
         let mut reader = RecipeReader::new(&store, generation, 3);
